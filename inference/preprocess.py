@@ -1,0 +1,215 @@
+"""Image bytes to the pixels a model sees: one transform for training and serving, no torch."""
+
+import io
+import math
+import threading
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 50_000_000
+DECODER_VERSION = 1
+"""Raised whenever `decode_rgb` or `resize_shorter` may give other pixels; belongs in cache keys."""
+
+FORMATS = ("JPEG", "PNG", "WEBP")  # multi-picture phone files (MPO) open as JPEG
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+MAX_SIDE = 4096
+
+# Pictures above this size are decoded one at a time: conversion holds up to 8 bytes a pixel, and
+# memory must not grow with the number of threads.
+_LARGE_PIXELS = 16_000_000
+_large_picture = threading.Lock()
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageError(ValueError):
+    """The bytes are no usable picture; the message says why and repeats none of them."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """A model's input transform.
+
+    Attributes:
+        resize: Length in pixels that the shorter side is scaled to.
+        crop: Side in pixels of the square cut from the centre.
+        interpolation: `bilinear` or `bicubic`, antialiased.
+        mean: Mean of red, green and blue, for pixels scaled to 0..1.
+        std: Standard deviation of red, green and blue, for pixels scaled to 0..1.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the content of `preprocess.json`."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError: A field is missing, unknown or out of range; the message names it.
+        """
+        if not isinstance(content, Mapping):
+            raise ValueError("preprocess.json must be an object")
+        names = {field.name for field in fields(cls)}
+        if wrong := sorted(map(str, names ^ content.keys())):
+            raise ValueError(f"preprocess.json: missing or unknown field: {', '.join(wrong)}")
+        for name in ("resize", "crop"):
+            side = content[name]
+            if type(side) is not int or not 1 <= side <= MAX_SIDE:
+                raise ValueError(f"preprocess.json: {name} must be an integer of 1..{MAX_SIDE}")
+        if content["interpolation"] not in tuple(FILTERS):
+            raise ValueError(f"preprocess.json: interpolation must be one of {', '.join(FILTERS)}")
+        return cls(
+            resize=content["resize"],
+            crop=content["crop"],
+            interpolation=content["interpolation"],
+            mean=_channels(content["mean"], "mean", low=0.0),
+            std=_channels(content["std"], "std", low=1e-6),
+        )
+
+
+def _channels(value: Any, name: str, low: float) -> tuple[float, float, float]:
+    numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
+    if not numbers or len(value) != 3 or not all(low <= v <= 1.0 for v in value):
+        raise ValueError(f"preprocess.json: {name} must be three numbers of {low:g}..1")
+    red, green, blue = (float(v) for v in value)
+    return red, green, blue
+
+
+def decode_rgb(body: bytes, shorter: int) -> Pixels:
+    """Decode a JPEG, PNG or WebP file (of an animation, the first frame) upright, as RGB.
+
+    Large JPEG files are decoded at a half, a quarter or an eighth of their size, as long as both
+    sides keep at least twice `shorter`, which `resize_shorter` then hardly tells from the whole.
+
+    Args:
+        body: The file's content.
+        shorter: The length in pixels that the shorter side is going to be scaled to.
+
+    Returns:
+        Pixels [height, width, 3].
+
+    Raises:
+        ImageError: Damaged, of another format, or too large; the size is checked before decoding.
+    """
+    return np.asarray(_decode(body, shorter))
+
+
+def resize_shorter(rgb: Pixels, size: int, interpolation: str) -> Pixels:
+    """Scale pixels [height, width, 3] so that the shorter side measures `size` pixels.
+
+    Source: torchvision.transforms.Resize on a PIL image; the longer side is rounded down.
+    """
+    return np.asarray(_resize(Image.fromarray(rgb), size, interpolation))
+
+
+def center_crop(rgb: Pixels, size: int) -> Pixels:
+    """Cut a centred square [size, size, 3]; what lies outside of the picture is black.
+
+    Source: torchvision.transforms.CenterCrop.
+    """
+    height, width = rgb.shape[:2]
+    if min(height, width) < size:
+        missing = [max(size - side, 0) for side in (height, width)]
+        rgb = np.pad(rgb, [*((m // 2, m - m // 2) for m in missing), (0, 0)])
+        height, width = rgb.shape[:2]
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return rgb[top : top + size, left : left + size]
+
+
+def load_image(body: bytes, preprocess: Preprocess) -> Pixels:
+    """Decode, scale and crop an image file.
+
+    Returns:
+        Pixels [crop, crop, 3]; normalization is part of the model.
+
+    Raises:
+        ImageError: As `decode_rgb`.
+    """
+    picture = _resize(_decode(body, preprocess.resize), preprocess.resize, preprocess.interpolation)
+    return center_crop(np.asarray(picture), preprocess.crop)
+
+
+def _decode(body: bytes, shorter: int) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(body), formats=FORMATS)
+        _check_size(picture.size, shorter)
+        is_large = math.prod(picture.size) > _LARGE_PIXELS
+        with _large_picture if is_large else nullcontext():
+            picture.draft(None, (2 * shorter, 2 * shorter))
+            picture.load()
+            return _upright(_to_rgb(picture), _orientation(picture))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not a JPEG, PNG or WebP image, or its header is damaged") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"image is larger than {MAX_PIXELS // 10**6} megapixels") from None
+    # Given hostile bytes, Pillow's parsers raise whatever their slips lead to.
+    except Exception as error:
+        reason = "truncated" if "truncated" in str(error).lower() else "damaged"
+        raise ImageError(f"image is {reason}") from None
+
+
+def _check_size(size: tuple[int, int], shorter: int) -> None:
+    if math.prod(size) > MAX_PIXELS:
+        raise ImageError(
+            f"image has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS // 10**6} megapixels"
+        )
+    # A picture of one pixel by millions is small itself but not once its shorter side is scaled up.
+    if math.prod(_scaled(size, shorter)) > MAX_PIXELS:
+        raise ImageError(f"image of {size[0]} x {size[1]} pixels is too long for its width")
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):  # Pillow would clip at 255; its 16-bit RGB keeps high bytes
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged metadata in a sound picture
+        return 1
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    transposition = _TRANSPOSITIONS.get(orientation)
+    return picture if transposition is None else picture.transpose(transposition)
+
+
+def _scaled(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    width, height = size
+    longer = int(shorter * max(size) / min(size))
+    return (shorter, longer) if width <= height else (longer, shorter)
+
+
+def _resize(picture: Image.Image, size: int, interpolation: str) -> Image.Image:
+    scaled = _scaled(picture.size, size)
+    if scaled == picture.size:
+        return picture
+    return picture.resize(scaled, FILTERS[interpolation])

@@ -1,0 +1,320 @@
+"""A caller's URL, fetched without lending the caller this function's place in the network."""
+
+import http.client
+import io
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, cast
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+from lambda_src.addresses import is_public
+from lambda_src.deadline import Deadline
+from lambda_src.errors import RequestError
+from lambda_src.images import MAX_BYTES, Image, check_size, image_from
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAX_REDIRECTS = 3
+MAX_URL_LENGTH = 2048
+
+Resolve = Callable[[str], list[str]]
+"""Host name to its addresses as text, at least one; OSError when there are none."""
+Connect = Callable[[str, int, float], socket.socket]
+"""Address, port and time-out in seconds to a connected TCP socket."""
+
+_PORTS = {"https": 443, "http": 80}
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})+")
+_NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one request goes to."""
+
+    scheme: str
+    host: str
+    """ASCII, lower case, without brackets or a trailing dot."""
+    resource: str
+    """Path and query, percent-encoded."""
+
+    @property
+    def port(self) -> int:
+        """The only port that the scheme may use here."""
+        return _PORTS[self.scheme]
+
+    @property
+    def host_header(self) -> str:
+        """The host as HTTP's Host header spells it."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+def parse_url(url: str) -> Target:
+    """What `url` points at, if its spelling is one that every parser reads alike.
+
+    Raises:
+        RequestError: 400 for a malformed URL; 403 for a well-formed one that leads where a caller
+            may not go: another scheme than http(s), credentials, another port, a local name, a
+            disguised address.
+    """
+    if len(url) > MAX_URL_LENGTH:
+        raise _malformed(f"it is longer than {MAX_URL_LENGTH} characters")
+    if any(not character.isprintable() or character in " \\" for character in url):
+        raise _malformed("it holds a space, a backslash or a control character")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = parts.hostname or ""
+    except ValueError:
+        raise _malformed("it does not parse") from None
+    if parts.scheme not in _PORTS:
+        raise _forbidden("only https URLs are fetched")
+    if "@" in parts.netloc:
+        raise _forbidden("a URL with credentials is not fetched")
+    if port not in (None, _PORTS[parts.scheme]):
+        raise _forbidden("only the standard port is fetched from")
+    host = _ipv6_literal(host) if parts.netloc.startswith("[") else _host_name(host)
+    return Target(parts.scheme, host, _resource(parts))
+
+
+def _ipv6_literal(host: str) -> str:
+    if "%" in host:
+        raise _forbidden("an address with a zone is not fetched from")
+    try:
+        return str(IPv6Address(host))
+    except ValueError:
+        raise _malformed("its host is not an IPv6 address") from None
+
+
+def _host_name(host: str) -> str:
+    try:
+        name = host.encode("idna").decode("ascii").lower().removesuffix(".")
+    except UnicodeError:
+        raise _malformed("its host is not a valid name") from None
+    last = name.rpartition(".")[2]
+    if _NUMBER.fullmatch(last):
+        # C libraries read 127.1, 0x7f.1, 017700000001 and 2130706433 all as 127.0.0.1.
+        return _ipv4_literal(name)
+    if last == "localhost" or (name and "." not in name):
+        raise _forbidden("a local name is not fetched from")
+    if not _HOST_NAME.fullmatch(name):
+        raise _malformed("its host is not a valid name")
+    return name
+
+
+def _ipv4_literal(host: str) -> str:
+    try:
+        return str(IPv4Address(host))
+    except ValueError:
+        raise _forbidden("an IPv4 address is only read in its usual spelling") from None
+
+
+def _resource(parts: SplitResult) -> str:
+    query = f"?{parts.query}" if parts.query else ""
+    return quote(f"{parts.path or '/'}{query}", safe="/?%:@!$&'()*+,;=~[]")
+
+
+def _malformed(why: str) -> RequestError:
+    return RequestError(400, "bad_url", f"the URL cannot be read: {why}")
+
+
+def _forbidden(why: str) -> RequestError:
+    return RequestError(403, "forbidden_address", why)
+
+
+def _unreachable(why: str) -> RequestError:
+    return RequestError(400, "unreachable_url", why)
+
+
+@contextmanager
+def _unreachable_if_broken(why: str) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except (OSError, http.client.HTTPException):
+        raise _unreachable(why) from None
+
+
+def resolve_name(host: str) -> list[str]:
+    """All addresses of `host` (a name, or an address as text) by the system's resolver."""
+    # An address stays what it is. A trailing dot keeps a name out of the resolver's search domains.
+    absolute = host if is_address(host) else f"{host}."
+    found = socket.getaddrinfo(absolute, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def is_address(host: str) -> bool:
+    """Whether a target's host is an address and not a name."""
+    return ":" in host or host.rpartition(".")[2].isdigit()
+
+
+def connect_tcp(address: str, port: int, seconds: float) -> socket.socket:
+    """A TCP connection to `address`, made within `seconds`."""
+    return socket.create_connection((address, port), timeout=seconds)
+
+
+class _DeadlineStream(io.RawIOBase):
+    """A socket as http.client wants it; a peer that drips bytes does not stretch the deadline."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline, read_seconds: float) -> None:
+        self._socket = sock
+        self._deadline = deadline
+        self._read_seconds = read_seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        self._socket.settimeout(self._deadline.left(self._read_seconds))
+        return self._socket.recv_into(buffer)
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.settimeout(self._deadline.left(self._read_seconds))
+        self._socket.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Fetches images from public addresses only.
+
+    Every name is resolved here, each of its addresses has to be public, and the connection goes to
+    an address that was checked, so that a second answer of the name server changes nothing. Proxies
+    named in the environment are not used.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts to fetch from, exact or `*.example.com` (its subdomains); none means all public."""
+    allow_http: bool = False
+    connect_seconds: float = 2.0
+    read_seconds: float = 3.0
+    resolve: Resolve = resolve_name
+    connect: Connect = connect_tcp
+    tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Fetcher":
+        """A fetcher as KENNEL_ALLOWED_HOSTS (with commas) and KENNEL_ALLOW_HTTP (`true`) ask."""
+        hosts = environment.get("KENNEL_ALLOWED_HOSTS", "").lower().split(",")
+        return cls(
+            allowed_hosts=tuple(host.strip() for host in hosts if host.strip()),
+            allow_http=environment.get("KENNEL_ALLOW_HTTP", "").lower() == "true",
+        )
+
+    def fetch(self, url: str, seconds: float) -> Image:
+        """The image behind `url`, at most `MAX_REDIRECTS` redirects away.
+
+        Args:
+            url: What the caller sent.
+            seconds: Time for everything: names, connections, redirects, body.
+
+        Raises:
+            RequestError: 400 for a URL that is malformed, that nothing answers or that answers with
+                something else than 200; 403 for one that leads to a forbidden address; 413 and 415
+                as `image_from`; 504 out of time.
+        """
+        deadline = Deadline.after(seconds)
+        try:
+            for _ in range(MAX_REDIRECTS + 1):
+                answer = self._get(parse_url(url), deadline)
+                if isinstance(answer, bytes):
+                    return image_from(answer)
+                url = _redirected(url, answer)
+        except TimeoutError:
+            raise RequestError(504, "fetch_timeout", "the URL did not answer in time") from None
+        raise _unreachable(f"the URL redirects more than {MAX_REDIRECTS} times")
+
+    def _get(self, target: Target, deadline: Deadline) -> bytes | str:
+        """The body behind `target`, or the location that it redirects to."""
+        self._check(target)
+        connected = self._open(target, self._addresses(target.host, deadline), deadline)
+        with _DeadlineStream(connected, deadline, self.read_seconds) as stream:
+            connection = http.client.HTTPConnection(target.host, target.port)
+            connection.sock = cast(socket.socket, stream)
+            with _unreachable_if_broken("the URL's server broke off or did not speak HTTP"):
+                connection.request("GET", target.resource, headers=_headers(target))
+                return _read(connection.getresponse())
+
+    def _check(self, target: Target) -> None:
+        if target.scheme == "http" and not self.allow_http:
+            raise _forbidden("only https URLs are fetched")
+        if self.allowed_hosts and not any(
+            _matches(target.host, rule) for rule in self.allowed_hosts
+        ):
+            raise _forbidden("the URL's host is not on the list of allowed hosts")
+
+    def _addresses(self, host: str, deadline: Deadline) -> list[str]:
+        with _unreachable_if_broken("the URL's host has no address"):
+            addresses = deadline.run(lambda: self.resolve(host))
+        if not all(is_public(address) for address in addresses):
+            raise _forbidden("the URL's host is not on the public internet")
+        return addresses
+
+    def _open(self, target: Target, addresses: list[str], deadline: Deadline) -> socket.socket:
+        for address in addresses:
+            try:
+                raw = self.connect(address, target.port, deadline.left(self.connect_seconds))
+            except OSError:
+                continue
+            return self._secured(raw, target.host, deadline) if target.scheme == "https" else raw
+        deadline.left()
+        raise _unreachable("the URL's server accepts no connection")
+
+    def _secured(self, raw: socket.socket, host: str, deadline: Deadline) -> socket.socket:
+        try:
+            with _unreachable_if_broken("the URL's server has no valid certificate for its name"):
+                raw.settimeout(deadline.left(self.read_seconds))
+                return self.tls.wrap_socket(raw, server_hostname=host)
+        except BaseException:
+            raw.close()
+            raise
+
+
+def _matches(host: str, rule: str) -> bool:
+    return host.endswith(rule[1:]) if rule.startswith("*.") else host == rule
+
+
+def _headers(target: Target) -> dict[str, str]:
+    return {
+        "Host": target.host_header,
+        "Accept": "image/jpeg, image/png, image/webp",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+        "User-Agent": "kennel",
+    }
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise _malformed("it redirects to one that does not parse") from None
+
+
+def _read(response: http.client.HTTPResponse) -> bytes | str:
+    location = response.headers.get("Location")
+    if response.status in _REDIRECTS and location:
+        return location
+    if response.status != http.client.OK:
+        raise _unreachable(f"the URL answers with status {response.status}")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise RequestError(415, "not_an_image", "the URL's answer is compressed")
+    # A declared size only ever shortens the way to a refusal; what arrives is what counts.
+    check_size(response.length or 0)
+    body = response.read(MAX_BYTES + 1)
+    if response.length and len(body) <= MAX_BYTES:
+        raise _unreachable("the URL's server broke off before the end of the image")
+    return body

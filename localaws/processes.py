@@ -1,0 +1,107 @@
+"""Processes that never outlive the one that started them."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+STOP_SECONDS = 30.0
+"""What SageMaker gives a container between SIGTERM and SIGKILL."""
+
+# Its standard input ends when the process that holds the other end of the pipe is gone, however
+# that happened: after Ctrl-C, after SIGKILL. (PR_SET_PDEATHSIG would act when the starting thread
+# ends, and not on the children's children.)
+_REAPER = """
+import os, signal, sys
+sys.stdin.buffer.read()
+try:
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+except ProcessLookupError:
+    pass
+"""
+
+
+class ManagedProcess:
+    """A command in a process group of its own, with all its output in one log file.
+
+    The whole group ends with `stop`, at the end of a `with` block, and at the latest when the
+    starting process ends.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            command: Program and arguments.
+            log: File to which standard output and standard error are appended.
+            environment: The process's whole environment; this process's own if None.
+            folder: Its working folder; this process's own if None.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+            )
+        self._reaper = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-S", "-c", _REAPER, str(self.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is the process group's too."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit status, negative for a signal, or None while it runs."""
+        return self._process.poll()
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End it: SIGTERM, and SIGKILL for what is left of the group after `seconds`.
+
+        Safe to repeat.
+        """
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the group by SIGKILL, at once. Safe to repeat."""
+        if self._reaper.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reaper.kill()
+        self._reaper.communicate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

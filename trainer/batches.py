@@ -1,0 +1,210 @@
+"""Batches for training and evaluation, from cached pixels or from cached features.
+
+Every random choice is a function of (seed, epoch, image), never of a generator's history: a run gives the same batches
+on one process or many, with any number of threads, and after a restart in the middle.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.preprocess import Preprocess, center_crop
+from trainer.config import TrainConfig
+from trainer.dataset import Split
+
+Indices = NDArray[np.int64]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's part of a batch.
+
+    Attributes:
+        inputs: uint8 pixels [n, S, S, 3] or float32 features [n, D].
+        targets: Class indices [n], int64.
+        weights: What each image counts for [n], float32.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Copy to a device."""
+        return Batch(*(part.to(device) for part in (self.inputs, self.targets, self.weights)))
+
+    def split(self, parts: int) -> "list[Batch]":
+        """Cut into at most `parts` smaller batches."""
+        size = -(-len(self.targets) // parts)
+        cut = (part.split(size) for part in (self.inputs, self.targets, self.weights))
+        return [Batch(*part) for part in zip(*cut, strict=True)]
+
+
+class Source(Protocol):
+    """Where a split's inputs come from."""
+
+    targets: Indices
+
+    def augmented(self, indices: Indices, epoch: int) -> Tensor:
+        """Give the inputs of these images as training sees them in this epoch."""
+
+    def plain(self, indices: Indices) -> Tensor:
+        """Give the inputs of these images as serving sees them."""
+
+
+@lru_cache(maxsize=4)
+def random_table(seed: int, epoch: int, images: int) -> NDArray[np.float64]:
+    """Give an epoch's uniform numbers [images, 6]: crop area, aspect ratio, top, left, flip, place in the order."""
+    table = np.random.Generator(np.random.Philox(key=[seed, epoch])).random((images, 6))
+    table.flags.writeable = False
+    return table
+
+
+class FeatureSource:
+    """Frozen features of a split: [views, N, D], where view 1, if any, is of the mirrored images."""
+
+    def __init__(self, features: Sequence[NDArray[np.float32]], targets: Indices, config: TrainConfig) -> None:
+        self.views = [torch.from_numpy(np.array(view)) for view in features]
+        self.targets = targets
+        self.config = config
+
+    def augmented(self, indices: Indices, epoch: int) -> Tensor:
+        """Give features [n, D], of the mirrored image with the probability of `config.hflip`."""
+        plain = self.views[0][indices]
+        if len(self.views) == 1:
+            return plain
+        flips = random_table(self.config.seed, epoch, len(self.targets))[indices, 4] < self.config.hflip
+        return torch.where(torch.from_numpy(flips)[:, None], self.views[1][indices], plain)
+
+    def plain(self, indices: Indices) -> Tensor:
+        """Give features [n, D] of the images as they are."""
+        return self.views[0][indices]
+
+
+class PixelSource:
+    """Pixels of a split from the decode-once cache."""
+
+    def __init__(self, split: Split, preprocess: Preprocess, config: TrainConfig) -> None:
+        self.images, self.targets = split.images, split.targets
+        self.preprocess, self.config = preprocess, config
+
+    def augmented(self, indices: Indices, epoch: int) -> Tensor:
+        """Give randomly cropped, scaled and mirrored pixels, uint8 [n, S, S, 3]."""
+        numbers = random_table(self.config.seed, epoch, len(self.targets))
+        return torch.stack([self._augment(self.images[i], numbers[i]) for i in indices])
+
+    def plain(self, indices: Indices) -> Tensor:
+        """Give centre-cropped pixels, uint8 [n, S, S, 3]."""
+        crops = [center_crop(self.images[i], self.preprocess.crop) for i in indices]
+        return torch.from_numpy(np.stack(crops))
+
+    def _augment(self, image: NDArray[np.uint8], numbers: NDArray[np.float64]) -> Tensor:
+        top, left, height, width = random_box(image.shape[0], image.shape[1], self.config.min_scale, numbers)
+        crop = np.array(image[top : top + height, left : left + width])
+        # The box filter of uint8 tensors runs several times as fast as Pillow's and differs by rounding only.
+        scaled = F.interpolate(
+            torch.from_numpy(crop).permute(2, 0, 1)[None],
+            size=(self.preprocess.crop, self.preprocess.crop),
+            mode=self.preprocess.interpolation,
+            antialias=True,
+        )[0].permute(1, 2, 0)
+        return scaled.flip(1) if numbers[4] < self.config.hflip else scaled
+
+
+def random_box(height: int, width: int, min_scale: float, numbers: NDArray[np.float64]) -> tuple[int, int, int, int]:
+    """Choose a crop: area of `min_scale` to 1 of the image, aspect ratio of 3/4 to 4/3 where it fits.
+
+    Args:
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+        min_scale: Smallest share of the area.
+        numbers: Uniform numbers for area, aspect ratio, top, left; more are left alone.
+
+    Returns:
+        top, left, height, width in pixels.
+
+    Source: Szegedy et al., Going deeper with convolutions (2014), as torchvision.transforms.RandomResizedCrop,
+    but a box that sticks out is cut to the image and not drawn again.
+    """
+    area = height * width * (min_scale + (1 - min_scale) * numbers[0])
+    ratio = (3 / 4) ** (1 - 2 * numbers[1])
+    box_width = min(width, max(1, round((area * ratio) ** 0.5)))
+    box_height = min(height, max(1, round((area / ratio) ** 0.5)))
+    top = int(numbers[2] * (height - box_height + 1))
+    left = int(numbers[3] * (width - box_width + 1))
+    return top, left, box_height, box_width
+
+
+def image_weights(targets: Indices, config: TrainConfig) -> NDArray[np.float32]:
+    """Give what each image counts for [N]: 1, or the inverse of its class's share, on average 1."""
+    if config.class_weights == "none":
+        return np.ones(len(targets), np.float32)
+    counts = np.bincount(targets)
+    return (len(targets) / (np.count_nonzero(counts) * counts[targets])).astype(np.float32)
+
+
+def global_batches(images: int, config: TrainConfig, epoch: int) -> list[Indices]:
+    """Give an epoch's batches over all processes: a permutation cut every `config.batch_size` images."""
+    order = np.argsort(random_table(config.seed, epoch, images)[:, 5], kind="stable")
+    return np.split(order, range(config.batch_size, images, config.batch_size))
+
+
+def training_batches(
+    source: Source,
+    weights: NDArray[np.float32],
+    config: TrainConfig,
+    epoch: int,
+    first_step: int,
+    rank: int,
+    world: int,
+) -> Iterator[Batch]:
+    """Give one process's share of every batch of an epoch, from `first_step` on.
+
+    The weights of a batch add up to 1 over all processes, so that the sum of the processes' losses is the loss of
+    the whole batch, however unevenly it is shared.
+    """
+
+    def prepare(batch: Indices) -> Batch:
+        # A process without a share still takes part in the step, with an image that counts for nothing.
+        share, counts = (batch[rank::world], 1.0) if rank < len(batch) else (batch[:1], 0.0)
+        return Batch(
+            source.augmented(share, epoch),
+            torch.from_numpy(source.targets[share]),
+            torch.from_numpy(weights[share]) * float(counts / weights[batch].sum()),
+        )
+
+    return prefetched(prepare, global_batches(len(source.targets), config, epoch)[first_step:])
+
+
+def evaluation_batches(source: Source, size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """Give one process's share of a split in batches of at most `size`; each image once, with weight 1."""
+
+    def prepare(indices: Indices) -> Batch:
+        return Batch(
+            source.plain(indices), torch.from_numpy(source.targets[indices]), torch.ones(len(indices))
+        )
+
+    share = np.arange(rank, len(source.targets), world)
+    return prefetched(prepare, [share[start : start + size] for start in range(0, len(share), size)])
+
+
+def prefetched(prepare: Callable[[Indices], T], batches: Sequence[Indices]) -> Iterator[T]:
+    """Prepare batches in threads, at most four ahead of their use; cropping and scaling free the GIL."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        waiting: deque[Future[T]] = deque()
+        for batch in batches:
+            waiting.append(pool.submit(prepare, batch))
+            if len(waiting) > 4:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,380 @@
+"""Decode once: photos as uint8 pixels in one memory-mapped file, found by their content.
+
+There is one store for each size, interpolation and decoder. It is a folder with
+
+- `pixels.bin`: the pixels of photo after photo, only ever appended to;
+- `index.sqlite`: what each content (SHA-256) became, and which content each file last held.
+
+The index is committed after the pixels have reached the disk. A crash in between leaves bytes that
+no entry points to, and the next run overwrites them. Nothing is taken out: to free the space of
+photos long gone, delete the folder.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from io import BufferedRandom, BytesIO
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference.preprocess import DECODER_VERSION, ImageError, decode_rgb, resize_shorter
+from trainer.errors import KennelError
+from trainer.progress import progress
+
+MAX_FILE_BYTES = 256 * 1024**2
+COMMIT_BYTES = 64 * 1024**2
+
+_CHANNELS = 3
+_ENTRY = "sha256, offset, height, width, note, reason"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTH = 24
+_INDEX = "index.sqlite"
+_PIXELS = "pixels.bin"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS content (
+    sha256 TEXT PRIMARY KEY, offset INTEGER, height INTEGER, width INTEGER, note TEXT, reason TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS file (
+    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT
+) WITHOUT ROWID;
+"""
+
+_log = logging.getLogger(__name__)
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo: where its uint8 [height, width, 3] pixels lie, and how it was converted."""
+
+    sha256: str
+    offset: int
+    height: int
+    width: int
+    note: str | None
+
+    @property
+    def end(self) -> int:
+        """Offset in bytes of the first byte after the photo."""
+        return self.offset + self.height * self.width * _CHANNELS
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that gives no photo, and why."""
+
+    reason: str
+
+
+class CachedImages:
+    """Read-only pixels of photos of a store; a pickled copy maps the same file."""
+
+    def __init__(self, pixels: Path, photos: Sequence[Photo]) -> None:
+        self._path = pixels
+        self._photos = tuple(photos)
+        self._bytes: NDArray[np.uint8] = np.memmap(pixels, dtype=np.uint8, mode="r").view(
+            np.ndarray
+        )
+
+    def __len__(self) -> int:
+        """Number of photos."""
+        return len(self._photos)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Photo `index` as a uint8 [height, width, 3] view of the memory map."""
+        photo = self._photos[index]
+        pixels = self._bytes[photo.offset : photo.end]
+        return pixels.reshape(photo.height, photo.width, _CHANNELS)
+
+    def __reduce__(self) -> tuple[type["CachedImages"], tuple[Path, tuple[Photo, ...]]]:
+        """Pickle the places of the photos, not their pixels."""
+        return CachedImages, (self._path, self._photos)
+
+
+class _Stamp(NamedTuple):
+    """What tells, without opening a file, that its content is what it was."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "_Stamp":
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    pixels: NDArray[np.uint8]
+    note: str | None
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What reading a file once gave; a `Photo` when the store held its content already."""
+
+    stamp: _Stamp
+    sha256: str
+    outcome: _Decoded | Photo | Refused
+
+
+def decode_once(
+    paths: Sequence[Path],
+    cache_dir: Path,
+    resize: int,
+    interpolation: str,
+    workers: int | None = None,
+) -> tuple[Path, list[Photo | Refused]]:
+    """Find each file's pixels in the store, reading and decoding only what is new or has changed.
+
+    Processes that call this at the same time take turns, and the later ones find the work done.
+
+    Args:
+        paths: Files; each gives the entry at its place in the answer.
+        cache_dir: Folder that holds the stores, made if missing.
+        resize: Length in pixels of a photo's shorter side.
+        interpolation: "bilinear" or "bicubic".
+        workers: Decoding threads; as many as processors, at most 8, when None.
+
+    Returns:
+        The file of pixels and an entry for each path.
+
+    Raises:
+        KennelError: The store cannot be written (a full disk, for one); what it held stays usable.
+    """
+    decoder = f"decoder{DECODER_VERSION}-pillow{PIL.__version__}"
+    folder = cache_dir / f"{resize}-{interpolation}-{decoder}"
+
+    def decode(body: bytes) -> _Decoded:
+        pixels = resize_shorter(decode_rgb(body, resize), resize, interpolation)
+        return _Decoded(pixels, _conversion(body))
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder), closing(_open_index(folder)) as index:
+            entries = [_known_file(index, path) for path in paths]
+            new = [place for place, entry in enumerate(entries) if entry is None]
+            if new:
+                added = _add(folder, index, [paths[place] for place in new], decode, workers)
+                for place, entry in zip(new, added, strict=True):
+                    entries[place] = entry
+    except (OSError, sqlite3.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise KennelError(
+            f"cannot write the image cache in {folder}: {reason}; "
+            "free some space or choose another cache folder"
+        ) from error
+    return folder / _PIXELS, [entry for entry in entries if entry is not None]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_index(folder: Path) -> sqlite3.Connection:
+    """Open the index; a damaged one, or one whose pixels are gone, is dropped with its pixels."""
+    pixels = folder / _PIXELS
+    pixels.touch()
+    index = sqlite3.connect(folder / _INDEX)
+    if _is_whole(index, pixels):
+        return index
+    _log.warning("the image cache in %s is damaged and is built anew", folder)
+    index.close()
+    for file in folder.iterdir():
+        file.unlink()
+    pixels.touch()
+    index = sqlite3.connect(folder / _INDEX)
+    index.executescript(_SCHEMA)
+    return index
+
+
+def _is_whole(index: sqlite3.Connection, pixels: Path) -> bool:
+    try:
+        index.executescript(_SCHEMA)
+        (state,) = index.execute("PRAGMA quick_check(1)").fetchone()
+        return state == "ok" and _end(index) <= pixels.stat().st_size
+    except sqlite3.DatabaseError as error:
+        primary_code = error.sqlite_errorcode & 0xFF
+        if primary_code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return False
+        raise
+
+
+def _end(index: sqlite3.Connection) -> int:
+    """Bytes of `pixels.bin` that the index points to."""
+    query = "SELECT coalesce(max(offset + height * width * ?), 0) FROM content"
+    (end,) = index.execute(query, (_CHANNELS,)).fetchone()
+    return int(end)
+
+
+def _known_file(index: sqlite3.Connection, path: Path) -> Photo | Refused | None:
+    try:
+        stamp = _Stamp.of(path.stat())
+    except OSError:
+        return None
+    row = index.execute(
+        f"SELECT {_ENTRY} FROM file JOIN content USING (sha256) "  # noqa: S608
+        "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        (_key(path), *stamp),
+    ).fetchone()
+    return row and _entry(*row)
+
+
+def _known_contents(index: sqlite3.Connection) -> dict[str, Photo | Refused]:
+    rows = index.execute(f"SELECT {_ENTRY} FROM content")  # noqa: S608
+    return {row[0]: _entry(*row) for row in rows}
+
+
+def _entry(
+    sha256: str, offset: int, height: int, width: int, note: str | None, reason: str | None
+) -> Photo | Refused:
+    return Photo(sha256, offset, height, width, note) if reason is None else Refused(reason)
+
+
+def _key(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
+
+
+def _add(
+    folder: Path,
+    index: sqlite3.Connection,
+    paths: Sequence[Path],
+    decode: Callable[[bytes], _Decoded],
+    workers: int | None,
+) -> list[Photo | Refused]:
+    """Read the files, append what the store lacks and give an entry for each."""
+    known = _known_contents(index)
+    threads = workers or min(8, os.cpu_count() or 1)
+    committed = _end(index)
+    entries = []
+    try:
+        with (
+            (folder / _PIXELS).open("r+b") as pixels,
+            ThreadPoolExecutor(threads) as pool,
+            progress("decoding", len(paths), "photos") as count,
+        ):
+            pixels.seek(committed)
+            readings = _map_ahead(pool, lambda path: _read(path, known, decode), paths, 2 * threads)
+            for path, reading in zip(paths, readings, strict=True):
+                entries.append(_record(pixels, index, path, reading, known))
+                if pixels.tell() - committed >= COMMIT_BYTES:
+                    committed = _commit(pixels, index)
+                count(1)
+            committed = _commit(pixels, index)
+    finally:
+        os.truncate(folder / _PIXELS, committed)
+    return entries
+
+
+def _map_ahead(
+    pool: ThreadPoolExecutor,
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    ahead: int,
+) -> Iterator[_Result]:
+    """Map in order, with at most `ahead` results waiting, so that memory stays bounded."""
+    waiting: deque[Future[_Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _read(
+    path: Path, known: Mapping[str, Photo | Refused], decode: Callable[[bytes], _Decoded]
+) -> _Reading | Refused:
+    """Read a file once: the same bytes are hashed and, if their content is new, decoded."""
+    try:
+        with path.open("rb") as file:
+            stamp = _Stamp.of(os.fstat(file.fileno()))
+            if stamp.size > MAX_FILE_BYTES:
+                return Refused(f"larger than {MAX_FILE_BYTES // 1024**2} MiB")
+            body = file.read(MAX_FILE_BYTES)
+    except OSError as error:
+        return Refused(f"cannot be read: {error.strerror}")
+    sha256 = hashlib.sha256(body).hexdigest()
+    if sha256 in known:
+        return _Reading(stamp, sha256, known[sha256])
+    try:
+        return _Reading(stamp, sha256, decode(body))
+    except ImageError as error:
+        return _Reading(stamp, sha256, Refused(str(error)))
+
+
+def _record(
+    pixels: BufferedRandom,
+    index: sqlite3.Connection,
+    path: Path,
+    reading: _Reading | Refused,
+    known: dict[str, Photo | Refused],
+) -> Photo | Refused:
+    if isinstance(reading, Refused):
+        return reading
+    sha256 = reading.sha256
+    entry = known.get(sha256, reading.outcome)
+    if isinstance(entry, _Decoded):
+        entry = _append(pixels, sha256, entry)
+    if sha256 not in known:
+        known[sha256] = entry
+        index.execute("INSERT INTO content VALUES (?, ?, ?, ?, ?, ?)", _row(sha256, entry))
+    index.execute(
+        "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", (_key(path), *reading.stamp, sha256)
+    )
+    return entry
+
+
+def _append(pixels: BufferedRandom, sha256: str, decoded: _Decoded) -> Photo:
+    height, width, _ = decoded.pixels.shape
+    photo = Photo(sha256, pixels.tell(), height, width, decoded.note)
+    pixels.write(np.ascontiguousarray(decoded.pixels).data)
+    return photo
+
+
+def _row(sha256: str, entry: Photo | Refused) -> tuple[str | int | None, ...]:
+    if isinstance(entry, Refused):
+        return sha256, None, None, None, None, entry.reason
+    return sha256, entry.offset, entry.height, entry.width, entry.note, None
+
+
+def _commit(pixels: BufferedRandom, index: sqlite3.Connection) -> int:
+    """Make everything appended so far last, pixels first; give the store's length in bytes."""
+    pixels.flush()
+    os.fsync(pixels.fileno())
+    index.commit()
+    return pixels.tell()
+
+
+def _conversion(body: bytes) -> str | None:
+    """Say what a decodable image lost or changed on its way to 8-bit RGB."""
+    with Image.open(BytesIO(body)) as image:
+        # A phone's MPO file holds further pictures beside the photo, not an animation.
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            return "first frame of an animation"
+        if image.mode == "CMYK":
+            return "CMYK to RGB"
+        if body.startswith(_PNG_SIGNATURE) and body[_PNG_BIT_DEPTH] == 16:
+            return "16 bits a channel to 8"
+        if image.has_transparency_data:
+            return "alpha channel dropped"
+    return None

@@ -1,0 +1,85 @@
+"""Features of a frozen backbone, computed once for each image, transform and set of weights."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from inference.preprocess import DECODER_VERSION, Preprocess
+from trainer.backbones import normalize
+from trainer.batches import PixelSource, evaluation_batches
+from trainer.config import TrainConfig
+from trainer.dataset import Split
+from trainer.files import replacing
+from trainer.loop import autocast
+from trainer.progress import progress
+from trainer.ranks import Ranks
+
+BATCH = 32
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Give the SHA-256 of a module's tensors, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def frozen_features(
+    backbone: nn.Module,
+    split: Split,
+    preprocess: Preprocess,
+    config: TrainConfig,
+    ranks: Ranks,
+    bf16: bool,
+    folders: Sequence[Path],
+    mirrored: bool,
+) -> list[NDArray[np.float32]]:
+    """Give a split's features [N, D], memory-mapped: of the images and, if asked for, of the mirrored ones.
+
+    Args:
+        backbone: In evaluation mode, on the device of `ranks`.
+        split: The images.
+        preprocess: The transform.
+        config: The run's configuration.
+        ranks: The processes; one on each machine computes for the others there.
+        bf16: Whether to compute in bf16.
+        folders: Where features may lie; those computed here go to the first.
+        mirrored: Whether to give the mirrored view, too.
+    """
+    key = [list(split.digests), weights_digest(backbone), preprocess.to_json(), DECODER_VERSION, bf16]
+    views = [False, True] if mirrored else [False]
+    names = [hashlib.sha256(json.dumps([key, view]).encode()).hexdigest()[:32] + ".npy" for view in views]
+    if ranks.local_rank == 0:
+        for name, view in zip(names, views, strict=True):
+            if not any((folder / name).exists() for folder in folders):
+                source = PixelSource(split, preprocess, config)
+                features = _compute(backbone, source, preprocess, ranks, bf16, view)
+                with replacing(folders[0] / name) as temporary, temporary.open("wb") as file:
+                    np.save(file, features)
+    ranks.wait()
+    paths = [next(folder / name for folder in folders if (folder / name).exists()) for name in names]
+    return [np.load(path, mmap_mode="r") for path in paths]
+
+
+@torch.inference_mode()
+def _compute(
+    backbone: nn.Module, source: PixelSource, preprocess: Preprocess, ranks: Ranks, bf16: bool, mirrored: bool
+) -> NDArray[np.float32]:
+    rows = []
+    title = "mirrored features" if mirrored else "features"
+    with progress(title, len(source.targets), "images") as advance:
+        for batch in evaluation_batches(source, BATCH):
+            pixels = batch.inputs.to(ranks.device)
+            with autocast(ranks.device, bf16):
+                features = backbone(normalize(pixels.flip(2) if mirrored else pixels, preprocess))
+            rows.append(features.float().cpu().numpy())
+            advance(len(features))
+    return np.concatenate(rows)

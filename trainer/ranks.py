@@ -1,0 +1,73 @@
+"""The processes that train one model together, and the few things they tell each other."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from trainer.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place: `rank` of `world` processes, `local_rank` on its machine, on `device`."""
+
+    rank: int
+    world: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Give the sum of a float64 tensor over all processes."""
+        if self.world > 1:
+            values = values.to(self.device)  # NCCL reduces tensors on the GPU only
+            dist.all_reduce(values)
+        return values.cpu()
+
+    def any(self, flag: bool) -> bool:
+        """Tell whether the flag is set in any process."""
+        return flag if self.world == 1 else bool(self.sum(torch.tensor(float(flag))) > 0)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the process group that torchrun announces in the environment, if any, and leave it at the end.
+
+    Raises:
+        UsageError: SageMaker started several hosts without a process group: each would train a model of its own.
+    """
+    world, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    hosts = os.environ.get("SM_HOSTS", "[]").count('"') // 2
+    if hosts > 1 and world == 1:
+        raise UsageError(
+            f"{hosts} hosts but no process group: each would train a model of its own; start the job with "
+            "torchrun (SDK v3: Torchrun(); hyperparameter sagemaker_torch_distributed_enabled=true)"
+        )
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    if world == 1:
+        yield Ranks(0, 1, 0, device)
+        return
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
+        # Leaving while another rank still talks to this one crashes it at exit.
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()

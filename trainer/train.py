@@ -1,0 +1,355 @@
+"""Train a classifier: the same file on SageMaker (script mode), on EC2, under torchrun and on a laptop.
+
+    python -m trainer.train --data DIR --backbone efficientnet_lite0 --unfreeze all --epochs 5
+    torchrun --nproc-per-node 2 -m trainer.train --data DIR
+
+A run saves its state after every epoch and on SIGTERM; the same command goes on where it was.
+"""
+
+import argparse
+import math
+import os
+import signal
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from inference.preprocess import Preprocess
+from trainer import backbones, batches, checkpoint, config as configuration, loop
+from trainer.checkpoint import RunState
+from trainer.config import TrainConfig
+from trainer.curves import learning_curves_svg
+from trainer.dataset import Dataset, load
+from trainer.errors import KennelError, run_command
+from trainer.features import frozen_features
+from trainer.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from trainer.progress import progress
+from trainer.ranks import Ranks, joined
+
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run reads and writes; on SageMaker the container's environment says so.
+
+    Attributes:
+        data: ImageFolder with train/ and valid/.
+        model: For the model folder.
+        output: For learning curves and timings.
+        checkpoints: For the states of unfinished runs.
+        cache: For decoded pixels and features.
+        features: Features computed earlier, or None.
+    """
+
+    data: Path
+    model: Path
+    output: Path
+    checkpoints: Path
+    cache: Path
+    features: Path | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an epoch needs: a network over a source of inputs for each split, and the part that is trained."""
+
+    network: nn.Module
+    trained: nn.Module
+    train: batches.Source
+    valid: batches.Source
+    bf16: bool
+
+
+def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]:
+    """Train a model and write its folder.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        UsageError: The data or the configuration does not fit.
+        KennelError: Stopped by SIGTERM, or a file cannot be written.
+    """
+    started = time.monotonic()
+    preprocess = backbones.preprocess_for(config)
+    data = load(
+        folders.data, folders.cache, preprocess.resize, preprocess.interpolation, splits=("train", "valid")
+    )
+    classifier = backbones.build_classifier(config, len(data.classes))
+    classifier.to(ranks.device, memory_format=torch.channels_last)
+    task = make_task(classifier, data, preprocess, config, folders, ranks)
+    optimizer = loop.make_optimizer(classifier, config)
+
+    path = folders.checkpoints / checkpoint.run_id(config, data.fingerprint()) / "last.pt"
+    state = RunState()
+    if saved := checkpoint.restore(path):
+        state, weights, optimizer_state = saved
+        task.trained.load_state_dict(weights)
+        optimizer.load_state_dict(optimizer_state)
+        report(ranks, f"resumed from {path} at epoch={state.epoch} step={state.step}")
+
+    speeds = []
+    with stop_signal() as stop:
+        while state.epoch < config.epochs and not loop.should_stop(state.valid_losses, config.patience):
+            epoch_started, images_before = time.monotonic(), state.images
+            finished = train_epoch(task, optimizer, state, config, ranks, stop)
+            if finished:
+                speeds.append((state.images - images_before) / (time.monotonic() - epoch_started))
+                finish_epoch(task, state, ranks)
+                row = " ".join(f"{name}={value:.6g}" for name, value in state.history[-1].items())
+                report(ranks, f"{row} images_per_second={speeds[-1]:.0f}")
+            if ranks.leads:
+                checkpoint.save(path, state, task.trained.state_dict(), optimizer.state_dict())
+            if not finished:
+                raise KennelError(
+                    f"stopped by SIGTERM at epoch {state.epoch}, step {state.step}; the same command goes on from there"
+                )
+
+    task.trained.load_state_dict(state.best)
+    metrics = summary(state, data)
+    if ranks.leads:
+        write_model(folders.model, classifier, config, data, preprocess, metrics)
+        seconds = time.monotonic() - started
+        write_reports(folders.output, state, task, ranks, seconds, speeds)
+        report(ranks, f"model={folders.model} seconds={seconds:.1f}")
+    return metrics
+
+
+def train_epoch(
+    task: Task, optimizer: torch.optim.Optimizer, state: RunState, config: TrainConfig, ranks: Ranks, stop: Event
+) -> bool:
+    """Train from `state.step` to the epoch's end, keeping `state` up to date; false if a signal cut it short."""
+    weights = batches.image_weights(task.train.targets, config)
+    steps = -(-len(weights) // config.batch_size)
+    mine = batches.training_batches(task.train, weights, config, state.epoch, state.step, ranks.rank, ranks.world)
+    # Sums go on where an interrupted epoch left them, in the same order, so that they come out the same.
+    before = [state.loss_sum, state.images] if ranks.leads else [0.0, 0.0]
+    totals = torch.tensor(before, dtype=torch.float64, device=ranks.device)
+    with progress(f"epoch {state.epoch}", steps, "steps", done=state.step) as advance:
+        for step_totals in loop.train_steps(
+            task.network, mine, optimizer, config, ranks, task.bf16, state.epoch, state.step, steps
+        ):
+            totals += step_totals
+            state.step += 1
+            advance(1)
+            if ranks.any(stop.is_set()) and state.step < steps:
+                break
+    loss_sum, images = ranks.sum(totals).tolist()
+    state.loss_sum, state.images = loss_sum, int(images)
+    return state.step == steps
+
+
+def finish_epoch(task: Task, state: RunState, ranks: Ranks) -> None:
+    """Evaluate on `valid`, add a row to the history and keep the weights if they are the best so far."""
+    mine = batches.evaluation_batches(task.valid, EVALUATION_BATCH, ranks.rank, ranks.world)
+    valid = loop.evaluate(task.network, mine, ranks, task.bf16)
+    if not math.isfinite(valid.loss):
+        raise KennelError(
+            f"epoch {state.epoch}: the validation loss is {valid.loss}; lower --head-learning-rate or "
+            "--backbone-learning-rate"
+        )
+    if valid.loss < min(state.valid_losses, default=math.inf):
+        state.best = {name: value.detach().cpu().clone() for name, value in task.trained.state_dict().items()}
+    state.history.append(
+        {
+            "epoch": state.epoch,
+            "train_loss": state.loss_sum / state.images,
+            "valid_loss": valid.loss,
+            "valid_accuracy": valid.accuracy,
+        }
+    )
+    state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
+
+
+def summary(state: RunState, data: Dataset) -> dict[str, Any]:
+    """Give the content of metrics.json; nothing in it depends on time or machine speed."""
+    best = min(state.history, key=lambda row: row["valid_loss"])
+    return {
+        "best_epoch": best["epoch"],
+        "valid_loss": best["valid_loss"],
+        "valid_accuracy": best["valid_accuracy"],
+        "history": state.history,
+        "images": {name: len(split.targets) for name, split in data.splits.items()},
+        "dataset_fingerprint": data.fingerprint(),
+    }
+
+
+def write_model(
+    folder: Path,
+    classifier: backbones.Classifier,
+    config: TrainConfig,
+    data: Dataset,
+    preprocess: Preprocess,
+    metrics: dict[str, Any],
+) -> None:
+    """Write the model folder; its weights come last, so that a folder with weights is whole."""
+    saved = config.to_json() | {"classes": data.classes, "feature_dim": classifier.head.in_features}
+    try:
+        write_json_atomic(folder / "config.json", saved)
+        write_json_atomic(folder / "labels.json", data.labels)
+        write_json_atomic(folder / "preprocess.json", preprocess.to_json())
+        write_json_atomic(folder / "metrics.json", metrics)
+        tensors = {name: value.contiguous().cpu() for name, value in classifier.state_dict().items()}
+        write_bytes_atomic(folder / "weights.safetensors", safetensors_bytes(tensors))
+    except OSError as error:
+        raise KennelError(f"cannot write the model to {folder}: {error.strerror}") from error
+
+
+def write_reports(
+    folder: Path, state: RunState, task: Task, ranks: Ranks, seconds: float, speeds: list[float]
+) -> None:
+    """Write the learning curves and what depends on this machine's speed."""
+    write_text_atomic(folder / "learning_curves.svg", learning_curves_svg(state.history))
+    write_json_atomic(
+        folder / "training_report.json",
+        {
+            "epochs": len(state.history),
+            "seconds": seconds,
+            "images_per_second": statistics.median(speeds) if speeds else None,
+            "processes": ranks.world,
+            "device": ranks.device.type,
+            "precision": "bf16" if task.bf16 else "fp32",
+            "torch": torch.__version__,
+        },
+    )
+
+
+def report(ranks: Ranks, line: str) -> None:
+    """Print a line once for all processes; SageMaker reads metrics from such lines."""
+    if ranks.leads:
+        print(line, flush=True)
+
+
+@contextmanager
+def stop_signal() -> Iterator[Event]:
+    """Give an event that SIGTERM sets, as SageMaker sends it before it takes a spot instance away."""
+    event = Event()
+
+    def on_signal(signal_number: int, frame: FrameType | None) -> None:
+        event.set()
+
+    former = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def make_task(
+    classifier: backbones.Classifier,
+    data: Dataset,
+    preprocess: Preprocess,
+    config: TrainConfig,
+    folders: Folders,
+    ranks: Ranks,
+) -> Task:
+    """Choose what is trained: the head on cached features, or the network on cached pixels."""
+    parts = backbones.trainable(classifier, config)
+    infers_bf16 = uses_bf16(config, ranks.device, training=False)
+    trained: nn.Module
+    if not parts:
+        classifier.backbone.eval()
+        features = partial(
+            frozen_features, classifier.backbone, preprocess=preprocess, config=config, ranks=ranks,
+            bf16=infers_bf16, folders=[folders.cache / "features", *filter(None, [folders.features])],
+        )
+        splits = data.splits
+        sources: list[batches.Source] = [
+            batches.FeatureSource(features(splits[name], mirrored=mirrored), splits[name].targets, config)
+            for name, mirrored in (("train", config.hflip > 0), ("valid", False))
+        ]
+        # The head costs so little that fp32 is as fast and exact.
+        network, trained, bf16 = nn.Sequential(classifier.dropout, classifier.head), classifier.head, False
+    else:
+        sources = [batches.PixelSource(data.splits[name], preprocess, config) for name in ("train", "valid")]
+        network, trained = PixelNetwork(classifier, parts, preprocess, config), classifier
+        bf16 = uses_bf16(config, ranks.device, training=True)
+    if ranks.world > 1:
+        devices = [ranks.device.index] if ranks.device.type == "cuda" else None
+        network = DistributedDataParallel(network, device_ids=devices)
+    if config.compile:
+        network.compile()
+    return Task(network, trained, *sources, bf16)
+
+
+class PixelNetwork(nn.Module):
+    """From pixels [N, S, S, 3] to logits; only the unfrozen parts ever leave evaluation mode."""
+
+    def __init__(
+        self, classifier: backbones.Classifier, parts: list[nn.Module], preprocess: Preprocess, config: TrainConfig
+    ) -> None:
+        super().__init__()
+        self.classifier, self.preprocess = classifier, preprocess
+        self.parts = [classifier.dropout, *parts]
+        # Statistics of a small batch are worse than those of ImageNet, and would differ on every process.
+        self.fixed_norm = config.freeze_norm and config.weights != "none"
+
+    def train(self, mode: bool = True) -> "PixelNetwork":
+        """Set the unfrozen parts' mode."""
+        super().train(False)
+        for part in self.parts:
+            for module in part.modules():
+                module.training = mode and not (self.fixed_norm and isinstance(module, nn.BatchNorm2d))
+        return self
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Give logits [N, classes]."""
+        logits: Tensor = self.classifier(backbones.normalize(pixels, self.preprocess))
+        return logits
+
+
+def uses_bf16(config: TrainConfig, device: torch.device, *, training: bool) -> bool:
+    """Decide the precision: `auto` takes bf16 where it is the faster one."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    slower = training and device.type == "cpu" and not backbones.registered(config.backbone).bf16_trains_on_cpu
+    return loop.native_bf16(device) and not slower
+
+
+def parse(arguments: list[str] | None = None) -> tuple[TrainConfig, Folders]:
+    """Read the command line; folders default to what SageMaker's environment says."""
+    parser = argparse.ArgumentParser(prog="trainer.train", description="Train an image classifier.")
+    environment = os.environ.get
+    on_sagemaker = "SM_MODEL_DIR" in os.environ
+    checkpoints = "/opt/ml/checkpoints" if on_sagemaker else "build/checkpoints"
+    for flag, default, text in (
+        ("data", environment("SM_CHANNEL_TRAINING"), "folder with train/ and valid/, each with a folder a class"),
+        ("model-dir", environment("SM_MODEL_DIR", "build/model"), "where the model goes"),
+        ("output-dir", environment("SM_OUTPUT_DATA_DIR", "build/output"), "where curves and timings go"),
+        ("checkpoint-dir", checkpoints, "where unfinished runs are kept"),
+        ("cache-dir", environment("KENNEL_CACHE", "build/cache"), "where pixels and features are kept"),
+        ("features-dir", environment("SM_CHANNEL_FEATURES"), "features computed earlier"),
+    ):
+        parser.add_argument(
+            f"--{flag}", type=Path, metavar="DIR", help=text, default=default, required=flag == "data" and not default
+        )
+    configuration.add_arguments(parser)
+    given = parser.parse_args(arguments)
+    folders = Folders(
+        given.data, given.model_dir, given.output_dir, given.checkpoint_dir, given.cache_dir, given.features_dir
+    )
+    return configuration.from_arguments(given), folders
+
+
+def main() -> None:
+    """Run the command line."""
+    config, folders = parse()
+    with joined() as ranks:
+        train(config, folders, ranks)
+
+
+if __name__ == "__main__":
+    run_command(main)
