@@ -1,0 +1,1 @@
+"""Serves a packaged model over HTTP; needs no torch."""

@@ -79,12 +79,15 @@ def open_model(path: Path, workdir: Path | None = None) -> Model:
     Raises:
         ArchiveError: Anything is missing, superfluous, altered, too large or no regular file.
     """
+    folder = path if path.is_dir() else _new_folder(workdir)
     try:
-        return _verified(path) if path.is_dir() else _verified(_unpacked(path, workdir))
-    except FileNotFoundError:
-        raise ArchiveError(f"{path}: no such model folder or archive") from None
-    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
-        raise ArchiveError(f"{path}: damaged or not a model archive: {error}") from error
+        if folder != path:
+            _unpack(path, folder)
+        return _verified(folder)
+    except (ArchiveError, OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+        if folder != path:
+            shutil.rmtree(folder)
+        raise ArchiveError(f"{path}: not a sound model: {error}") from error
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -135,12 +138,11 @@ def _pack(folder: Path, file: IO[bytes]) -> None:
                 tar.addfile(member, content)
 
 
-def _unpacked(archive: Path, workdir: Path | None) -> Path:
+def _new_folder(workdir: Path | None) -> Path:
     if workdir is not None:
         workdir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="kennel-model-", dir=workdir))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    _unpack(archive, folder)
     return folder
 
 
@@ -155,7 +157,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                 _copy(stream, file, member.size)
             stream.read(-member.size % tarfile.BLOCKSIZE)
         if any(stream.read(tarfile.RECORDSIZE)) or stream.read(1):
-            raise ArchiveError(f"{archive}: data after the last file")
+            raise ArchiveError("data after the last file")
 
 
 def _check_member(member: tarfile.TarInfo, folder: Path) -> None:
@@ -191,17 +193,13 @@ def _verified(folder: Path) -> Model:
         raise ArchiveError(f"{MANIFEST}: backbone must match {_NAME.pattern}")
     if manifest.get("precision") not in _PRECISIONS:
         raise ArchiveError(f"{MANIFEST}: precision must be one of {', '.join(_PRECISIONS)}")
-    try:
-        preprocess = Preprocess.from_json(_read_json(folder / "preprocess.json"))
-    except ValueError as error:
-        raise ArchiveError(str(error)) from error
     return Model(
         folder=folder,
         manifest=manifest,
         digest=digest,
         name=f"kennel-{backbone.replace('_', '-')}-{digest[:12]}",
         labels=_labels(_read_json(folder / "labels.json")),
-        preprocess=preprocess,
+        preprocess=Preprocess.from_json(_read_json(folder / "preprocess.json")),
     )
 
 
@@ -211,10 +209,10 @@ def _check_listing(folder: Path) -> None:
         if name in _TOLERATED_FOLDERS and stat.S_ISDIR(status.st_mode):
             continue
         if name not in ALL_FILES or not stat.S_ISREG(status.st_mode):
-            raise ArchiveError(f"{folder}: {name!r} does not belong to a model")
+            raise ArchiveError(f"{name!r} does not belong to a model")
         _check_bytes(name, status.st_size)
     if missing := [name for name in ALL_FILES if name not in entries]:
-        raise ArchiveError(f"{folder}: missing {', '.join(missing)}")
+        raise ArchiveError(f"missing {', '.join(missing)}")
 
 
 def _check_digests(folder: Path, manifest: Any) -> None:
@@ -234,16 +232,16 @@ def _describe(path: Path) -> dict[str, Any]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return {"sha256": digest, "bytes": file.tell()}
     except FileNotFoundError:
-        raise ArchiveError(f"{path}: missing") from None
+        raise ArchiveError(f"{path.name}: missing") from None
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ArchiveError(f"{path}: missing") from None
+        raise ArchiveError(f"{path.name}: missing") from None
     except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"{path}: not JSON: {error}") from error
+        raise ArchiveError(f"{path.name}: not JSON: {error}") from error
 
 
 def _labels(content: Any) -> tuple[str, ...]:

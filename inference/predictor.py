@@ -90,7 +90,11 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
+    options.log_severity_level = 3  # errors only
+    # Batches differ in size, so a plan of memory made for one is of no use to the next.
+    options.enable_mem_pattern = False
+    # Threads that spin between operators take the cores that decoding needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

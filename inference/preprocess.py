@@ -21,6 +21,7 @@ DECODER_VERSION = 1
 FORMATS = ("JPEG", "PNG", "WEBP")  # multi-picture phone files (MPO) open as JPEG
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_SIDE = 4096
+_TOO_LARGE = f"image has more than {MAX_PIXELS // 10**6} megapixels"
 
 # Pictures above this size are decoded one at a time: conversion holds up to 8 bytes a pixel, and
 # memory must not grow with the number of threads.
@@ -40,6 +41,10 @@ _TRANSPOSITIONS = {
 
 class ImageError(ValueError):
     """The bytes are no usable picture; the message says why and repeats none of them."""
+
+
+class ImageTooLargeError(ImageError):
+    """The picture has more pixels than `MAX_PIXELS`, or would have once it is scaled."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ def decode_rgb(body: bytes, shorter: int) -> Pixels:
         Pixels [height, width, 3].
 
     Raises:
-        ImageError: Damaged, of another format, or too large; the size is checked before decoding.
+        ImageError: Damaged or of another format.
+        ImageTooLargeError: Too many pixels; they are counted before decoding.
     """
     return np.asarray(_decode(body, shorter))
 
@@ -167,7 +173,7 @@ def _decode(body: bytes, shorter: int) -> Image.Image:
     except UnidentifiedImageError:
         raise ImageError("not a JPEG, PNG or WebP image, or its header is damaged") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"image is larger than {MAX_PIXELS // 10**6} megapixels") from None
+        raise ImageTooLargeError(_TOO_LARGE) from None
     # Given hostile bytes, Pillow's parsers raise whatever their slips lead to.
     except Exception as error:
         reason = "truncated" if "truncated" in str(error).lower() else "damaged"
@@ -176,12 +182,10 @@ def _decode(body: bytes, shorter: int) -> Image.Image:
 
 def _check_size(size: tuple[int, int], shorter: int) -> None:
     if math.prod(size) > MAX_PIXELS:
-        raise ImageError(
-            f"image has {size[0]} x {size[1]} pixels, more than {MAX_PIXELS // 10**6} megapixels"
-        )
+        raise ImageTooLargeError(_TOO_LARGE)
     # A picture of one pixel by millions is small itself but not once its shorter side is scaled up.
     if math.prod(_scaled(size, shorter)) > MAX_PIXELS:
-        raise ImageError(f"image of {size[0]} x {size[1]} pixels is too long for its width")
+        raise ImageTooLargeError(f"image of {size[0]} x {size[1]} pixels is too elongated")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -91,7 +91,7 @@ def _install(target: Path, architecture: str, python: str) -> None:
     command = [
         *installer,
         *("--target", str(target), "--python-version", python, "--only-binary", ":all:"),
-        *("--no-deps", "--require-hashes", "--requirement", str(LOCK)),
+        *("--quiet", "--no-deps", "--require-hashes", "--requirement", str(LOCK)),
     ]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if finished.returncode != 0:

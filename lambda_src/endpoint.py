@@ -5,9 +5,9 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import botocore.session
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, ReadTimeoutError
 
@@ -33,7 +33,7 @@ class Answer:
     attempts: int
 
 
-def runtime_client() -> Any:  # noqa: ANN401 (botocore makes its classes at run time)
+def runtime_client() -> BaseClient:
     """A client of SageMaker's runtime; region, credentials and address come from the environment.
 
     It is botocore's own: boto3 around it would add 0.1 s to every cold start. It retries nothing by
@@ -51,7 +51,7 @@ def runtime_client() -> Any:  # noqa: ANN401 (botocore makes its classes at run 
 class Endpoint:
     """A SageMaker endpoint by name."""
 
-    client: Any
+    client: BaseClient
     name: str
 
     def predict(self, image: Image, deadline: Deadline) -> Answer:

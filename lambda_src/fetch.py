@@ -183,8 +183,7 @@ class _DeadlineStream(io.RawIOBase):
         return io.BufferedReader(self)
 
     def close(self) -> None:
-        self._socket.close()
-        super().close()
+        """Leave the socket open: http.client closes its side before it reads the body."""
 
 
 @dataclass(frozen=True)
@@ -241,8 +240,9 @@ class Fetcher:
         """The body behind `target`, or the location that it redirects to."""
         self._check(target)
         connected = self._open(target, self._addresses(target.host, deadline), deadline)
-        with _DeadlineStream(connected, deadline, self.read_seconds) as stream:
+        with connected:
             connection = http.client.HTTPConnection(target.host, target.port)
+            stream = _DeadlineStream(connected, deadline, self.read_seconds)
             connection.sock = cast(socket.socket, stream)
             with _unreachable_if_broken("the URL's server broke off or did not speak HTTP"):
                 connection.request("GET", target.resource, headers=_headers(target))

@@ -17,15 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from localaws.processes import STOP_SECONDS, ManagedProcess
+from localaws.loopback import LOOPBACK, LoopbackServer, Requests
+from localaws.processes import STOP_SECONDS, ManagedProcess, Running
 
-LOOPBACK = "127.0.0.1"
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
 CONTAINER_SECONDS = 60.0
@@ -40,71 +38,6 @@ _LOG_TAIL_BYTES = 2000
 
 class HostingError(Exception):
     """Something that was to be hosted did not start; the message holds the end of its log."""
-
-
-class Running:
-    """Something that runs until `stop`, at the latest until the end of a `with` block."""
-
-    def stop(self) -> None:
-        """End it. Safe to repeat."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-
-class _Requests(BaseHTTPRequestHandler):
-    """Reads and answers whole bodies over connections that stay open."""
-
-    protocol_version = "HTTP/1.1"
-    # Two small writes per answer would otherwise wait for each other's acknowledgement.
-    disable_nagle_algorithm = True
-
-    def body(self) -> bytes:
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def answer_json(
-        self, status: int, content: object, headers: Mapping[str, str] | None = None
-    ) -> None:
-        self.answer(
-            status,
-            json.dumps(content).encode(),
-            {"Content-Type": "application/json", **(headers or {})},
-        )
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep requests out of this process's standard error."""
-
-
-class _Loopback(Running):
-    """An HTTP server on a free port of the loopback interface."""
-
-    def __init__(self, requests: type[_Requests]) -> None:
-        self._server = ThreadingHTTPServer((LOOPBACK, 0), requests)
-        self.address = f"{LOOPBACK}:{self._server.server_port}"
-        threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True
-        ).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class ServedEndpoint(Running):
@@ -189,11 +122,11 @@ class RuntimeGateway(Running):
     def __init__(self, endpoints: Mapping[str, str]) -> None:
         """Serve `endpoints`, each name to the URL of its inference server."""
 
-        class Requests(_Requests):
+        class Answering(Requests):
             def do_POST(self) -> None:
                 _invoke_endpoint(self, endpoints)
 
-        self._server = _Loopback(Requests)
+        self._server = LoopbackServer(Answering)
         self.url = f"http://{self._server.address}"
 
     def stop(self) -> None:
@@ -201,7 +134,7 @@ class RuntimeGateway(Running):
         self._server.stop()
 
 
-def _invoke_endpoint(request: _Requests, endpoints: Mapping[str, str]) -> None:
+def _invoke_endpoint(request: Requests, endpoints: Mapping[str, str]) -> None:
     body = request.body()
     name = _endpoint_name(urlsplit(request.path).path)
     url = endpoints.get(name)
@@ -232,9 +165,7 @@ def _endpoint_name(path: str) -> str:
     return unquote(parts[2]) if is_invocation else ""
 
 
-def _answer_error(
-    request: _Requests, status: int, kind: str, content: Mapping[str, object]
-) -> None:
+def _answer_error(request: Requests, status: int, kind: str, content: Mapping[str, object]) -> None:
     request.answer_json(status, content, {"x-amzn-ErrorType": kind})
 
 
@@ -351,11 +282,16 @@ class LambdaFunction(Running):
         with self._turn:
             request_id = str(uuid.uuid4())
             self._write(f"START RequestId: {request_id} Version: $LATEST")
-            report, init_ms, duration_ms = _READY, None, 0.0
+            init_ms, duration_ms = None, 0.0
             if self._running is None:
                 report, init_ms = _timed(lambda: self._start(request_id))
-            if report == _READY:
-                report, duration_ms = _timed(lambda: self._run(request_id, event))
+            running = self._running
+            # A start that failed leaves none running.
+            if running is not None:
+                running.events.put(self._event(request_id, event))
+                report, duration_ms = _timed(
+                    lambda: self._wait(running, request_id, self._timeout_seconds)
+                )
             self._write_end(request_id, duration_ms, init_ms)
         content = json.loads(report.body)
         if report.kind == "error":
@@ -373,11 +309,6 @@ class LambdaFunction(Running):
         if report != _READY:
             self._discard()
         return report
-
-    def _run(self, request_id: str, event: object) -> _Report:
-        assert self._running is not None  # noqa: S101 (started before)
-        self._running.events.put(self._event(request_id, event))
-        return self._wait(self._running, request_id, self._timeout_seconds)
 
     def _wait(self, running: "_ExecutionEnvironment", request_id: str, seconds: float) -> _Report:
         """The client's next report; after a time-out or an exit, an error like Lambda's own."""
@@ -432,7 +363,7 @@ class _ExecutionEnvironment(Running):
     def __init__(self, handler: str, log: Path, variables: Mapping[str, str], code: Path) -> None:
         self.events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
         self._reports: queue.SimpleQueue[_Report] = queue.SimpleQueue()
-        self._api = _Loopback(_runtime_api(self.events, self._reports))
+        self._api = LoopbackServer(_runtime_api(self.events, self._reports))
         self._process = ManagedProcess(
             [sys.executable, "-m", "awslambdaric", handler],
             log,
@@ -464,11 +395,11 @@ class _ExecutionEnvironment(Running):
 
 def _runtime_api(
     events: queue.SimpleQueue[_Event | None], reports: queue.SimpleQueue[_Report]
-) -> type[_Requests]:
+) -> type[Requests]:
     """Lambda's runtime API, version 2018-06-01, for one execution environment."""
     is_ready = threading.Event()
 
-    class Requests(_Requests):
+    class Answering(Requests):
         def do_GET(self) -> None:
             if self.path != f"{_RUNTIME_API}/invocation/next":
                 self.answer_json(404, {})
@@ -487,7 +418,7 @@ def _runtime_api(
             reports.put(_Report("response" if kind == "response" else "error", self.body()))
             self.answer_json(202, {"status": "OK"})
 
-    return Requests
+    return Answering
 
 
 def _failure(kind: str, message: str) -> _Report:

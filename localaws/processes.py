@@ -26,7 +26,26 @@ except ProcessLookupError:
 """
 
 
-class ManagedProcess:
+class Running:
+    """Something that runs until `stop`, at the latest until the end of a `with` block."""
+
+    def stop(self) -> None:
+        """End it. Safe to repeat."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+class ManagedProcess(Running):
     """A command in a process group of its own, with all its output in one log file.
 
     The whole group ends with `stop`, at the end of a `with` block, and at the latest when the
@@ -94,14 +113,3 @@ class ManagedProcess:
         self._process.wait()
         self._reaper.kill()
         self._reaper.communicate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()

@@ -26,10 +26,11 @@ TORCHVISION_LICENCE = "BSD-3-Clause; weights trained on ImageNet-1k"
 class Backbone:
     """A pretrained network without its classification layer.
 
-    `build` takes the input side in pixels and gives a module from normalized float32 [N, 3, S, S] to features
-    [N, feature_dim]; `fetch` gives the pretrained state dict for that module. `last` names the submodules that
-    `--unfreeze last` trains. `offline`: the weights come with a Python package. `bf16_trains_on_cpu`: a
-    training step in bf16 is faster than in fp32 on processors with bf16 (depthwise convolutions are not).
+    `build` takes the input side in pixels and gives a module from normalized float32 [N, 3, S, S]
+    to features [N, feature_dim]; `fetch` gives the pretrained state dict for that module. `last`
+    names the submodules that `--unfreeze last` trains. `offline`: the weights come with a Python
+    package. `bf16_trains_on_cpu`: a training step in bf16 is faster than in fp32 on processors with
+    bf16 (depthwise convolutions are not).
     """
 
     build: Callable[[int], nn.Module]
@@ -54,8 +55,8 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
 
-        # TensorFlow's "SAME" padding depends on the input side. Stochastic depth would draw other numbers on
-        # each rank; without it a run on many processes learns what a run on one does.
+        # TensorFlow's "SAME" padding depends on the input side. Stochastic depth would draw other
+        # numbers on each rank; without it a run on many processes learns what a run on one does.
         self.network = EfficientNet.from_name(
             name, image_size=image_size, drop_connect_rate=0.0, num_classes=1
         )
@@ -98,7 +99,9 @@ def _torchvision(
     **options: Any,
 ) -> Backbone:
     def build(side: int) -> nn.Module:
-        network = constructor(weights=None, **({"image_size": side} if constructor is models.vit_b_16 else {}))
+        network = constructor(
+            weights=None, **({"image_size": side} if constructor is models.vit_b_16 else {})
+        )
         network.set_submodule(head, nn.Identity())
         return network
 
@@ -118,12 +121,19 @@ BACKBONES: dict[str, Backbone] = {
     ),
     "convnext_tiny": _torchvision(
         lambda weights: models.convnext_tiny(weights=weights, stochastic_depth_prob=0.0),
-        models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1, 768, "classifier.2", ("features.7", "classifier"),
+        models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
+        768,
+        "classifier.2",
+        ("features.7", "classifier"),
         bf16_trains_on_cpu=False,
     ),
     "vit_b_16": _torchvision(
-        models.vit_b_16, models.ViT_B_16_Weights.IMAGENET1K_V1, 768, "heads",
-        ("encoder.layers.encoder_layer_11", "encoder.ln"), fixed_size=True,
+        models.vit_b_16,
+        models.ViT_B_16_Weights.IMAGENET1K_V1,
+        768,
+        "heads",
+        ("encoder.layers.encoder_layer_11", "encoder.ln"),
+        fixed_size=True,
     ),
     "efficientnet_lite0": _efficientnet_lite(0, image_size=224, blocks=16),
     "efficientnet_lite2": _efficientnet_lite(2, image_size=260, blocks=21),
@@ -147,7 +157,7 @@ def preprocess_for(config: TrainConfig) -> Preprocess:
     crop = config.image_size or backbone.image_size
     if backbone.fixed_size and config.weights != "none" and crop != backbone.image_size:
         raise UsageError(
-            f"--image-size {crop}: {config.backbone}'s weights take {backbone.image_size} pixels only"
+            f"--image-size {crop}: {config.backbone} takes {backbone.image_size} pixels only"
         )
     return Preprocess(
         resize=round(crop / (config.crop_pct or backbone.crop_pct)),
@@ -159,7 +169,7 @@ def preprocess_for(config: TrainConfig) -> Preprocess:
 
 
 def pretrained_state(name: str, weights: str) -> dict[str, Tensor] | None:
-    """Give a backbone's weights: `pretrained`, `none` (gives None) or a file (.safetensors, or a .pth state dict).
+    """Give a backbone's weights: `pretrained`, `none` (gives None), or a .safetensors or .pth file.
 
     Raises:
         UsageError: The weights cannot be had; the message names the backbones that work offline.
@@ -174,8 +184,9 @@ def pretrained_state(name: str, weights: str) -> dict[str, Tensor] | None:
     except (URLError, OSError) as error:
         offline = ", ".join(key for key, entry in BACKBONES.items() if entry.offline)
         raise UsageError(
-            f"the pretrained weights of {name} are neither cached nor reachable ({error}); these backbones "
-            f"work offline: {offline}; or give --weights FILE, or --weights none to train from scratch"
+            f"the pretrained weights of {name} are neither cached nor reachable ({error}); "
+            f"these backbones work offline: {offline}; "
+            "or give --weights FILE, or --weights none to train from scratch"
         ) from error
 
 
@@ -190,15 +201,16 @@ def _weights_file(path: Path) -> dict[str, Tensor]:
 
 
 def normalize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Turn pixels [N, H, W, 3] of 0..255 into a backbone's input: float32 [N, 3, H, W] in channels_last order."""
+    """Turn pixels [N, H, W, 3] of 0..255 into float32 [N, 3, H, W] in channels_last order."""
     mean, std = (
-        torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (preprocess.mean, preprocess.std)
+        torch.tensor(values, device=pixels.device).view(3, 1, 1)
+        for values in (preprocess.mean, preprocess.std)
     )
     return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 class Classifier(nn.Module):
-    """A backbone, dropout and a linear head: normalized images [N, 3, S, S] to logits [N, classes]."""
+    """A backbone, dropout and a linear head: normalized [N, 3, S, S] to logits [N, classes]."""
 
     def __init__(self, backbone: nn.Module, feature_dim: int, classes: int, dropout: float) -> None:
         super().__init__()
@@ -219,7 +231,7 @@ class Classifier(nn.Module):
 
 
 def build_classifier(config: TrainConfig, classes: int) -> Classifier:
-    """Build the classifier that a configuration starts from; the head's weights follow `config.seed`.
+    """Build the classifier that a configuration starts from, the head seeded by `config.seed`.
 
     Raises:
         UsageError: Unknown backbone, or its weights cannot be had or do not fit.
@@ -230,22 +242,26 @@ def build_classifier(config: TrainConfig, classes: int) -> Classifier:
     state = pretrained_state(config.backbone, config.weights)
     if state is not None:
         try:
-            # A file of the whole network carries its classification layer too: only missing tensors matter.
+            # A file of the whole network carries its classification layer too: only missing tensors
+            # matter.
             missing = backbone.load_state_dict(state, strict=False).missing_keys
         except RuntimeError as error:
-            raise UsageError(f"--weights {config.weights} does not fit {config.backbone}: {error}") from error
+            raise UsageError(
+                f"--weights {config.weights} does not fit {config.backbone}: {error}"
+            ) from error
         if missing:
             raise UsageError(
                 f"--weights {config.weights} does not fit {config.backbone}: {missing[0]} "
                 f"and {len(missing) - 1} more tensors are missing"
             )
-    # The head's first weights must not depend on how many numbers the backbone's own initialization drew.
+    # The head's first weights must not depend on how many numbers the backbone's own initialization
+    # drew.
     torch.manual_seed(config.seed)
     return Classifier(backbone, entry.feature_dim, classes, config.dropout)
 
 
 def trainable(model: Classifier, config: TrainConfig) -> list[nn.Module]:
-    """Give the parts of the backbone that `config.unfreeze` trains, and freeze all its other parameters."""
+    """Give the parts of the backbone that `config.unfreeze` trains; freeze all the others."""
     parts = {
         "none": [],
         "last": [model.backbone.get_submodule(name) for name in registered(config.backbone).last],
@@ -281,7 +297,10 @@ def load_model(folder: Path) -> LoadedModel:
         preprocess = Preprocess.from_json(json.loads((folder / "preprocess.json").read_text()))
         labels = tuple(json.loads((folder / "labels.json").read_text()))
         classifier = Classifier(
-            registered(config.backbone).build(preprocess.crop), saved["feature_dim"], len(labels), config.dropout
+            registered(config.backbone).build(preprocess.crop),
+            saved["feature_dim"],
+            len(labels),
+            config.dropout,
         )
         classifier.load_state_dict(load_file(folder / "weights.safetensors"))
     except (OSError, ValueError, KeyError, RuntimeError) as error:

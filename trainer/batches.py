@@ -1,7 +1,8 @@
 """Batches for training and evaluation, from cached pixels or from cached features.
 
-Every random choice is a function of (seed, epoch, image), never of a generator's history: a run gives the same batches
-on one process or many, with any number of threads, and after a restart in the middle.
+Every random choice is a function of (seed, epoch, image), never of a generator's history: a run
+gives the same batches on one process or many, with any number of threads, and after a restart in
+the middle.
 """
 
 from collections import deque
@@ -64,16 +65,18 @@ class Source(Protocol):
 
 @lru_cache(maxsize=4)
 def random_table(seed: int, epoch: int, images: int) -> NDArray[np.float64]:
-    """Give an epoch's uniform numbers [images, 6]: crop area, aspect ratio, top, left, flip, place in the order."""
+    """Give uniform numbers [images, 6]: crop area, ratio, top, left; flip; place in the order."""
     table = np.random.Generator(np.random.Philox(key=[seed, epoch])).random((images, 6))
     table.flags.writeable = False
     return table
 
 
 class FeatureSource:
-    """Frozen features of a split: [views, N, D], where view 1, if any, is of the mirrored images."""
+    """Frozen features of a split; the second view, if any, is of the mirrored images."""
 
-    def __init__(self, features: Sequence[NDArray[np.float32]], targets: Indices, config: TrainConfig) -> None:
+    def __init__(
+        self, features: Sequence[NDArray[np.float32]], targets: Indices, config: TrainConfig
+    ) -> None:
         self.views = [torch.from_numpy(np.array(view)) for view in features]
         self.targets = targets
         self.config = config
@@ -83,7 +86,9 @@ class FeatureSource:
         plain = self.views[0][indices]
         if len(self.views) == 1:
             return plain
-        flips = random_table(self.config.seed, epoch, len(self.targets))[indices, 4] < self.config.hflip
+        flips = (
+            random_table(self.config.seed, epoch, len(self.targets))[indices, 4] < self.config.hflip
+        )
         return torch.where(torch.from_numpy(flips)[:, None], self.views[1][indices], plain)
 
     def plain(self, indices: Indices) -> Tensor:
@@ -109,9 +114,12 @@ class PixelSource:
         return torch.from_numpy(np.stack(crops))
 
     def _augment(self, image: NDArray[np.uint8], numbers: NDArray[np.float64]) -> Tensor:
-        top, left, height, width = random_box(image.shape[0], image.shape[1], self.config.min_scale, numbers)
+        top, left, height, width = random_box(
+            image.shape[0], image.shape[1], self.config.min_scale, numbers
+        )
         crop = np.array(image[top : top + height, left : left + width])
-        # The box filter of uint8 tensors runs several times as fast as Pillow's and differs by rounding only.
+        # The box filter of uint8 tensors runs several times as fast as Pillow's and differs by
+        # rounding only.
         scaled = F.interpolate(
             torch.from_numpy(crop).permute(2, 0, 1)[None],
             size=(self.preprocess.crop, self.preprocess.crop),
@@ -121,8 +129,10 @@ class PixelSource:
         return scaled.flip(1) if numbers[4] < self.config.hflip else scaled
 
 
-def random_box(height: int, width: int, min_scale: float, numbers: NDArray[np.float64]) -> tuple[int, int, int, int]:
-    """Choose a crop: area of `min_scale` to 1 of the image, aspect ratio of 3/4 to 4/3 where it fits.
+def random_box(
+    height: int, width: int, min_scale: float, numbers: NDArray[np.float64]
+) -> tuple[int, int, int, int]:
+    """Choose a crop: `min_scale` to 1 of the area, aspect ratio of 3/4 to 4/3 where it fits.
 
     Args:
         height: Of the image, in pixels.
@@ -133,8 +143,9 @@ def random_box(height: int, width: int, min_scale: float, numbers: NDArray[np.fl
     Returns:
         top, left, height, width in pixels.
 
-    Source: Szegedy et al., Going deeper with convolutions (2014), as torchvision.transforms.RandomResizedCrop,
-    but a box that sticks out is cut to the image and not drawn again.
+    Source: Szegedy et al., Going deeper with convolutions (2014), as
+    torchvision.transforms.RandomResizedCrop, but a box that sticks out is cut to the image and not
+    drawn again.
     """
     area = height * width * (min_scale + (1 - min_scale) * numbers[0])
     ratio = (3 / 4) ** (1 - 2 * numbers[1])
@@ -154,7 +165,7 @@ def image_weights(targets: Indices, config: TrainConfig) -> NDArray[np.float32]:
 
 
 def global_batches(images: int, config: TrainConfig, epoch: int) -> list[Indices]:
-    """Give an epoch's batches over all processes: a permutation cut every `config.batch_size` images."""
+    """Give an epoch's batches over all processes: a permutation, cut every `batch_size` images."""
     order = np.argsort(random_table(config.seed, epoch, images)[:, 5], kind="stable")
     return np.split(order, range(config.batch_size, images, config.batch_size))
 
@@ -170,12 +181,13 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Give one process's share of every batch of an epoch, from `first_step` on.
 
-    The weights of a batch add up to 1 over all processes, so that the sum of the processes' losses is the loss of
-    the whole batch, however unevenly it is shared.
+    The weights of a batch add up to 1 over all processes, so that the sum of the processes' losses
+    is the loss of the whole batch, however unevenly it is shared.
     """
 
     def prepare(batch: Indices) -> Batch:
-        # A process without a share still takes part in the step, with an image that counts for nothing.
+        # A process without a share still takes part in the step, with an image that counts for
+        # nothing.
         share, counts = (batch[rank::world], 1.0) if rank < len(batch) else (batch[:1], 0.0)
         return Batch(
             source.augmented(share, epoch),
@@ -187,19 +199,23 @@ def training_batches(
 
 
 def evaluation_batches(source: Source, size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-    """Give one process's share of a split in batches of at most `size`; each image once, with weight 1."""
+    """Give one process's share of a split in batches of at most `size`, each image once."""
 
     def prepare(indices: Indices) -> Batch:
         return Batch(
-            source.plain(indices), torch.from_numpy(source.targets[indices]), torch.ones(len(indices))
+            source.plain(indices),
+            torch.from_numpy(source.targets[indices]),
+            torch.ones(len(indices)),
         )
 
     share = np.arange(rank, len(source.targets), world)
-    return prefetched(prepare, [share[start : start + size] for start in range(0, len(share), size)])
+    return prefetched(
+        prepare, [share[start : start + size] for start in range(0, len(share), size)]
+    )
 
 
 def prefetched(prepare: Callable[[Indices], T], batches: Sequence[Indices]) -> Iterator[T]:
-    """Prepare batches in threads, at most four ahead of their use; cropping and scaling free the GIL."""
+    """Prepare batches in threads, at most four ahead; cropping and scaling free the GIL."""
     with ThreadPoolExecutor(max_workers=2) as pool:
         waiting: deque[Future[T]] = deque()
         for batch in batches:

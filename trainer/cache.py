@@ -10,7 +10,6 @@ no entry points to, and the next run overwrites them. Nothing is taken out: to f
 photos long gone, delete the folder.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -18,7 +17,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from io import BufferedRandom, BytesIO
 from pathlib import Path
@@ -31,6 +30,7 @@ from PIL import Image
 
 from inference.preprocess import DECODER_VERSION, ImageError, decode_rgb, resize_shorter
 from trainer.errors import KennelError
+from trainer.lock import locked
 from trainer.progress import progress
 
 MAX_FILE_BYTES = 256 * 1024**2
@@ -163,8 +163,7 @@ def decode_once(
         return _Decoded(pixels, _conversion(body))
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder), closing(_open_index(folder)) as index:
+        with locked(folder), closing(_open_index(folder)) as index:
             entries = [_known_file(index, path) for path in paths]
             new = [place for place, entry in enumerate(entries) if entry is None]
             if new:
@@ -178,16 +177,6 @@ def decode_once(
             "free some space or choose another cache folder"
         ) from error
     return folder / _PIXELS, [entry for entry in entries if entry is not None]
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _open_index(folder: Path) -> sqlite3.Connection:

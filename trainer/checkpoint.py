@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.config import TrainConfig
 from trainer.errors import KennelError
 from trainer.files import replacing
 
 
 @dataclass
 class RunState:
-    """Where a run is. Random numbers are functions of this place, so that no generator's state is part of it.
+    """Where a run is; random numbers are functions of this place, so no generator is part of it.
 
     Attributes:
         epoch: Epochs done.
@@ -41,13 +41,15 @@ class RunState:
         return [row["valid_loss"] for row in self.history]
 
 
-def run_id(config: TrainConfig, fingerprint: str) -> str:
-    """Name a run by what it learns and what from: runs that differ never read each other's checkpoints."""
-    content = json.dumps([config.to_json(), fingerprint], sort_keys=True)
+def run_id(hyperparameters: Mapping[str, Any], fingerprint: str) -> str:
+    """Name a run by what it learns and what from, so that other runs never read its state."""
+    content = json.dumps([hyperparameters, fingerprint], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
-def save(path: Path, state: RunState, weights: dict[str, Tensor], optimizer: dict[str, Any]) -> None:
+def save(
+    path: Path, state: RunState, weights: dict[str, Tensor], optimizer: dict[str, Any]
+) -> None:
     """Save a run atomically.
 
     Raises:
@@ -59,7 +61,8 @@ def save(path: Path, state: RunState, weights: dict[str, Tensor], optimizer: dic
             torch.save({"state": fields, "weights": weights, "optimizer": optimizer}, temporary)
     except (OSError, RuntimeError) as error:
         raise KennelError(
-            f"cannot save the checkpoint {path}: {error}; the one before is whole: make room and start again"
+            f"cannot save the checkpoint {path}: {error}; "
+            "the one before is whole: make room and start again"
         ) from error
 
 
@@ -75,4 +78,6 @@ def restore(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, Any]] | 
         saved = torch.load(path, map_location="cpu", weights_only=True)
         return RunState(**saved["state"]), saved["weights"], saved["optimizer"]
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise KennelError(f"the checkpoint {path} is damaged ({error}); remove it to start afresh") from error
+        raise KennelError(
+            f"the checkpoint {path} is damaged ({error}); remove it to start afresh"
+        ) from error

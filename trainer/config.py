@@ -1,4 +1,4 @@
-"""One dataclass: the command-line flags, the SageMaker hyperparameters and what is saved with the model."""
+"""One dataclass: command-line flags, SageMaker hyperparameters, what is saved with the model."""
 
 import argparse
 import dataclasses
@@ -11,8 +11,14 @@ from typing import Any, Self
 from trainer.errors import UsageError
 
 
-def _option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None,
-            high: float | None = None) -> Any:
+def _option(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
     return field(
         default=default,
         metadata={"help": help, "choices": choices, "low": low, "high": high},
@@ -21,7 +27,7 @@ def _option(default: Any, help: str, *, choices: tuple[str, ...] = (), low: floa
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a training run learns; where it reads and writes is no part of it.
+    """All that decides what a training run learns; where it reads and writes is no part of it.
 
     Raises:
         UsageError: A value is outside its range; the message names the field and the range.
@@ -57,8 +63,10 @@ class TrainConfig:
     mixup: float = _option(0.0, "mixup's alpha; 0: off", low=0.0, high=10.0)
     hflip: float = _option(0.5, "probability of a horizontal flip in training", low=0.0, high=1.0)
     min_scale: float = _option(
-        0.5, "smallest share of an image that a random crop keeps (unfreeze last, all)",
-        low=0.01, high=1.0,
+        0.5,
+        "smallest share of an image that a random crop keeps (unfreeze last, all)",
+        low=0.01,
+        high=1.0,
     )
     freeze_norm: bool = _option(
         True, "keep a pretrained backbone's batch-normalization statistics fixed"
@@ -109,9 +117,11 @@ def _boolean(text: str) -> bool:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every field: `--learning-rate 0.1`, or `--learning_rate 0.1` as SageMaker writes it."""
+    """Add a flag for every field: `--batch-size 8`, or `--batch_size 8` as SageMaker writes it."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE",
+        "--config",
+        type=Path,
+        metavar="FILE",
         help="JSON file of hyperparameters, such as trainer.tune's best.json; flags go before it",
     )
     for option in dataclasses.fields(TrainConfig):

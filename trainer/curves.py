@@ -21,7 +21,9 @@ def learning_curves_svg(history: Sequence[Mapping[str, float]]) -> str:
         left.plot(epochs, [row[name] for row in history], marker="o", markersize=3, label=label)
     left.set(title="Cross-entropy", xlabel="epoch")
     left.legend(frameon=False)
-    right.plot(epochs, [row["valid_accuracy"] for row in history], marker="o", markersize=3, color="C1")
+    right.plot(
+        epochs, [row["valid_accuracy"] for row in history], marker="o", markersize=3, color="C1"
+    )
     right.set(title="Accuracy on valid", xlabel="epoch")
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
     for axes in (left, right):

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -322,7 +321,7 @@ def main() -> None:
         report=options.report,
     )
     counts = ", ".join(f"{len(split.paths)} {name}" for name, split in dataset.splits.items())
-    sys.stdout.write(f"{options.folder}: {len(dataset.classes)} classes; photos: {counts}\n")
+    print(f"{options.folder}: {len(dataset.classes)} classes; photos: {counts}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def frozen_features(
     folders: Sequence[Path],
     mirrored: bool,
 ) -> list[NDArray[np.float32]]:
-    """Give a split's features [N, D], memory-mapped: of the images and, if asked for, of the mirrored ones.
+    """Give a split's features [N, D], memory-mapped; if asked for, of the mirrored images too.
 
     Args:
         backbone: In evaluation mode, on the device of `ranks`.
@@ -54,9 +54,17 @@ def frozen_features(
         folders: Where features may lie; those computed here go to the first.
         mirrored: Whether to give the mirrored view, too.
     """
-    key = [list(split.digests), weights_digest(backbone), preprocess.to_json(), DECODER_VERSION, bf16]
+    key = [
+        list(split.digests),
+        weights_digest(backbone),
+        preprocess.to_json(),
+        DECODER_VERSION,
+        bf16,
+    ]
     views = [False, True] if mirrored else [False]
-    names = [hashlib.sha256(json.dumps([key, view]).encode()).hexdigest()[:32] + ".npy" for view in views]
+    names = [
+        hashlib.sha256(json.dumps([key, view]).encode()).hexdigest()[:32] + ".npy" for view in views
+    ]
     if ranks.local_rank == 0:
         for name, view in zip(names, views, strict=True):
             if not any((folder / name).exists() for folder in folders):
@@ -65,13 +73,20 @@ def frozen_features(
                 with replacing(folders[0] / name) as temporary, temporary.open("wb") as file:
                     np.save(file, features)
     ranks.wait()
-    paths = [next(folder / name for folder in folders if (folder / name).exists()) for name in names]
+    paths = [
+        next(folder / name for folder in folders if (folder / name).exists()) for name in names
+    ]
     return [np.load(path, mmap_mode="r") for path in paths]
 
 
 @torch.inference_mode()
 def _compute(
-    backbone: nn.Module, source: PixelSource, preprocess: Preprocess, ranks: Ranks, bf16: bool, mirrored: bool
+    backbone: nn.Module,
+    source: PixelSource,
+    preprocess: Preprocess,
+    ranks: Ranks,
+    bf16: bool,
+    mirrored: bool,
 ) -> NDArray[np.float32]:
     rows = []
     title = "mirrored features" if mirrored else "features"

@@ -13,7 +13,8 @@ from typing import Any
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path` that takes its place when the block succeeds.
 
-    When the block fails (a full disk, a signal), `path` keeps its former content and the temporary file is removed.
+    When the block fails (a full disk, a signal), `path` keeps its former content and the temporary
+    file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

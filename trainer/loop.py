@@ -1,4 +1,4 @@
-"""An epoch of training, an evaluation and early stopping: functions of a network, batches and a configuration."""
+"""An epoch of training, an evaluation, early stopping: functions of network, batches, config."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ from trainer.ranks import Ranks
 def native_bf16(device: torch.device) -> bool:
     """Whether the device computes in bf16 itself; processors without it emulate it slowly."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -36,7 +36,7 @@ def autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
 
 
 def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
-    """Give the share of the peak learning rate at a step of `steps`: a linear rise, then half a cosine to 0.
+    """Give the share of the peak learning rate at a step: a linear rise, then half a cosine to 0.
 
     Source: Loshchilov and Hutter, SGDR (2017), one cycle; the warm-up of Goyal et al. (2017).
     """
@@ -47,7 +47,7 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
 
 
 def make_optimizer(classifier: Classifier, config: TrainConfig) -> torch.optim.Optimizer:
-    """Make the optimizer over the head and the unfrozen backbone, each with its own peak learning rate."""
+    """Make the optimizer: head and unfrozen backbone, each with its own peak learning rate."""
     groups = [{"params": list(classifier.head.parameters()), "peak": config.head_learning_rate}]
     if unfrozen := [p for p in classifier.backbone.parameters() if p.requires_grad]:
         groups.append({"params": unfrozen, "peak": config.backbone_learning_rate})
@@ -81,13 +81,14 @@ def train_steps(
         steps_per_epoch: Of the whole epoch.
 
     Yields:
-        After each step, of this process's share: the summed loss in nats and the number of images, float64 [2], on the
-        device, so that reading it is the caller's to time.
+        After each step, of this process's share: the summed loss in nats and the number of images,
+        float64 [2], on the device, so that reading it is the caller's to time.
     """
     network.train()
     parallel = network if isinstance(network, DistributedDataParallel) else None
     for step, batch in enumerate(batches, first_step):
-        # Dropout's random numbers depend on the place in the run only, so that a resumed run draws the same.
+        # Dropout's random numbers depend on the place in the run only, so that a resumed run draws
+        # the same.
         place = np.random.SeedSequence((config.seed, epoch, step, ranks.rank))
         torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
         factor = learning_rate_factor(
@@ -101,7 +102,8 @@ def train_steps(
         for part in parts:
             with parallel.no_sync() if parallel and part is not parts[-1] else nullcontext():
                 losses = training_losses(network, part, config, bf16)
-                # DDP averages the gradients over the processes, but the weights already add up to 1 over them.
+                # DDP averages the gradients over the processes, but the weights already add up to 1
+                # over them.
                 ((losses * part.weights).sum() * ranks.world).backward()
             counted = part.weights > 0
             totals += torch.stack([(losses.detach() * counted).sum(), counted.sum()])
@@ -110,13 +112,16 @@ def train_steps(
 
 
 def training_losses(network: nn.Module, batch: Batch, config: TrainConfig, bf16: bool) -> Tensor:
-    """Give each image's smoothed cross-entropy [n] in nats, of a batch mixed up if the configuration says so.
+    """Give each image's smoothed cross-entropy [n] in nats, with mixup if configured.
 
-    Source: Zhang et al., mixup (2018), with one blend for a batch and each image's neighbour as its partner.
+    Source: Zhang et al., mixup (2018), with one blend for a batch and each image's neighbour as its
+    partner.
     """
 
     def losses(targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, reduction="none", label_smoothing=config.label_smoothing)
+        return F.cross_entropy(
+            logits, targets, reduction="none", label_smoothing=config.label_smoothing
+        )
 
     inputs, share = batch.inputs, 1.0
     if config.mixup > 0:
@@ -139,7 +144,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, batches: Iterable[Batch], ranks: Ranks, bf16: bool) -> Evaluation:
-    """Evaluate a network on a split that the processes share in whatever unequal parts; exact over all of them."""
+    """Evaluate a network on a split; exact, however unevenly the processes share it."""
     network.eval()
     totals = torch.zeros(3, dtype=torch.float64)
     for batch in batches:

@@ -14,7 +14,7 @@ from trainer.errors import UsageError
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place: `rank` of `world` processes, `local_rank` on its machine, on `device`."""
+    """This process: `rank` of `world`, `local_rank` on its machine, computing on `device`."""
 
     rank: int
     world: int
@@ -43,27 +43,35 @@ class Ranks:
             dist.barrier()
 
 
+def alone() -> Ranks:
+    """Give the place of a process that trains by itself, on the first GPU if there is one."""
+    return Ranks(
+        0, 1, 0, torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    )
+
+
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """Join the process group that torchrun announces in the environment, if any, and leave it at the end.
+    """Join the process group that torchrun announces, if it does, and leave it at the end.
 
     Raises:
-        UsageError: SageMaker started several hosts without a process group: each would train a model of its own.
+        UsageError: SageMaker started several hosts without a process group: each would train a
+            model of its own.
     """
     world, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
     hosts = os.environ.get("SM_HOSTS", "[]").count('"') // 2
     if hosts > 1 and world == 1:
         raise UsageError(
-            f"{hosts} hosts but no process group: each would train a model of its own; start the job with "
-            "torchrun (SDK v3: Torchrun(); hyperparameter sagemaker_torch_distributed_enabled=true)"
+            f"{hosts} hosts but no process group: each would train a model of its own; "
+            "start the job with torchrun (SDK v3: Torchrun(); hyperparameter sagemaker_torch_distributed_enabled=true)"
         )
+    if world == 1:
+        yield alone()
+        return
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    if world == 1:
-        yield Ranks(0, 1, 0, device)
-        return
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)

@@ -7,14 +7,11 @@ made from, so that a second run has nothing to do.
 """
 
 import argparse
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -31,6 +28,7 @@ from trainer.errors import KennelError, UsageError, run_command
 from trainer.files import write_json_atomic
 from trainer.progress import progress
 from trainer.unzip import ZipError, unzip
+from trainer.workspace import NEW, replacing_folder
 
 DOGS_URL = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
 SPLIT_BOUNDS = (0.70, 0.85)
@@ -86,9 +84,9 @@ def prepare(dataset: str, output: Path, archive_url: str = DOGS_URL) -> dict[str
     if output.exists() and not (output / _SOURCE).is_file() and not _is_empty(output):
         raise UsageError(f"{output} holds something else; choose another --output")
     try:
-        with _workspace(output) as workspace:
+        with replacing_folder(output) as workspace:
             # Another process may have made it while this one waited.
-            return _counts_if_current(output, source) or _make(source, workspace, output)
+            return _counts_if_current(output, source) or _make(source, workspace)
     except OSError as error:
         raise KennelError(f"cannot make {output}: {error.strerror} ({error.filename})") from error
 
@@ -131,62 +129,14 @@ def _count(folder: Path) -> dict[str, int]:
     }
 
 
-@contextmanager
-def _workspace(output: Path) -> Iterator[Path]:
-    """Give one process at a time a folder beside `output`, removed at the end.
-
-    After a failure a download stays in it, for the next run to go on with.
-    """
-    folder = output.with_name(f".{output.name}.partial")
-    descriptor = _lock(folder)
-    try:
-        _tidy(folder, output)
-        try:
-            yield folder
-        except BaseException:
-            _tidy(folder, output)
-            with suppress(OSError):  # not empty: holds a download
-                folder.rmdir()
-            raise
-        shutil.rmtree(folder)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(folder: Path) -> int:
-    """Make and lock a folder, waiting for the process that has it; closing the result unlocks."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        # The process that had the lock removes the folder when it is done.
-        if folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat()):
-            return descriptor
-        os.close(descriptor)
-
-
-def _tidy(workspace: Path, output: Path) -> None:
-    """Undo what a run that broke off has left, whichever step it had reached."""
-    new, old = workspace / "new", workspace / "old"
-    if old.exists() and not output.exists():
-        old.rename(output)
-    for folder in (new, old):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _make(source: _Source, workspace: Path, output: Path) -> dict[str, int]:
-    new, old = workspace / "new", workspace / "old"
+def _make(source: _Source, workspace: Path) -> dict[str, int]:
+    new = workspace / NEW
     new.mkdir()
     source.make(workspace, new)
     counts = _count(new)
     if empty := [split for split, count in counts.items() if not count]:
         raise UsageError(f"no photo for {', '.join(empty)}: add photos")
     write_json_atomic(new / _SOURCE, {"source": source.identity, "files": counts})
-    # Thousands of small files reach the disk far sooner this way than by fsync on each.
-    os.sync()
-    if output.exists():
-        output.rename(old)
-    new.rename(output)
     return counts
 
 
@@ -197,7 +147,7 @@ def _make_digits(_workspace: Path, new: Path) -> None:
     digits = load_digits()
     targets: NDArray[np.int64] = digits.target
     for target in np.unique(targets):
-        shuffled = sorted(np.flatnonzero(targets == target), key=_shuffle_key)
+        shuffled = sorted(np.flatnonzero(targets == target).tolist(), key=_shuffle_key)
         bounds = [round(bound * len(shuffled)) for bound in SPLIT_BOUNDS]
         for split, places in zip(SPLITS, np.split(shuffled, bounds), strict=True):
             folder = new / split / str(target)
@@ -253,7 +203,8 @@ def _listing(folder: Path, files: Sequence[str]) -> str:
     """Digest names, sizes and times of files, without opening them."""
     rows = []
     for file in files:
-        status = (folder / file).lstat()
+        path = folder / file
+        status = path.stat() if path.exists() else path.lstat()
         rows.append((file, status.st_size, status.st_mtime_ns))
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
@@ -319,7 +270,7 @@ def main() -> None:
     options = parser.parse_args()
     counts = prepare(options.dataset, options.output, options.archive_url)
     shown = ", ".join(f"{count} {split}" for split, count in counts.items())
-    sys.stdout.write(f"{options.output}: files: {shown}\n")
+    print(f"{options.output}: files: {shown}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train a classifier: the same file on SageMaker (script mode), on EC2, under torchrun and on a laptop.
+"""Train a classifier: one file for SageMaker (script mode), EC2, torchrun and a laptop.
 
     python -m trainer.train --data DIR --backbone efficientnet_lite0 --unfreeze all --epochs 5
     torchrun --nproc-per-node 2 -m trainer.train --data DIR
@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Event
 from types import FrameType
@@ -27,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from inference.preprocess import Preprocess
-from trainer import backbones, batches, checkpoint, config as configuration, loop
+from trainer import backbones, batches, checkpoint, loop
+from trainer import config as configuration
 from trainer.checkpoint import RunState
 from trainer.config import TrainConfig
 from trainer.curves import learning_curves_svg
@@ -64,7 +64,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class Task:
-    """What an epoch needs: a network over a source of inputs for each split, and the part that is trained."""
+    """What an epoch needs: a network, the part of it that is trained, and both splits' inputs."""
 
     network: nn.Module
     trained: nn.Module
@@ -86,14 +86,18 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
     started = time.monotonic()
     preprocess = backbones.preprocess_for(config)
     data = load(
-        folders.data, folders.cache, preprocess.resize, preprocess.interpolation, splits=("train", "valid")
+        folders.data,
+        folders.cache,
+        preprocess.resize,
+        preprocess.interpolation,
+        splits=("train", "valid"),
     )
     classifier = backbones.build_classifier(config, len(data.classes))
-    classifier.to(ranks.device, memory_format=torch.channels_last)
+    classifier.to(ranks.device).to(memory_format=torch.channels_last)
     task = make_task(classifier, data, preprocess, config, folders, ranks)
     optimizer = loop.make_optimizer(classifier, config)
 
-    path = folders.checkpoints / checkpoint.run_id(config, data.fingerprint()) / "last.pt"
+    path = folders.checkpoints / checkpoint.run_id(config.to_json(), data.fingerprint()) / "last.pt"
     state = RunState()
     if saved := checkpoint.restore(path):
         state, weights, optimizer_state = saved
@@ -103,7 +107,9 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
 
     speeds = []
     with stop_signal() as stop:
-        while state.epoch < config.epochs and not loop.should_stop(state.valid_losses, config.patience):
+        while state.epoch < config.epochs and not loop.should_stop(
+            state.valid_losses, config.patience
+        ):
             epoch_started, images_before = time.monotonic(), state.images
             finished = train_epoch(task, optimizer, state, config, ranks, stop)
             if finished:
@@ -115,7 +121,8 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
                 checkpoint.save(path, state, task.trained.state_dict(), optimizer.state_dict())
             if not finished:
                 raise KennelError(
-                    f"stopped by SIGTERM at epoch {state.epoch}, step {state.step}; the same command goes on from there"
+                    f"stopped by SIGTERM at epoch {state.epoch}, step {state.step}; "
+                    "the same command goes on from there"
                 )
 
     task.trained.load_state_dict(state.best)
@@ -129,13 +136,21 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
 
 
 def train_epoch(
-    task: Task, optimizer: torch.optim.Optimizer, state: RunState, config: TrainConfig, ranks: Ranks, stop: Event
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    state: RunState,
+    config: TrainConfig,
+    ranks: Ranks,
+    stop: Event,
 ) -> bool:
-    """Train from `state.step` to the epoch's end, keeping `state` up to date; false if a signal cut it short."""
+    """Train from `state.step` to the epoch's end; false if a signal cut it short."""
     weights = batches.image_weights(task.train.targets, config)
     steps = -(-len(weights) // config.batch_size)
-    mine = batches.training_batches(task.train, weights, config, state.epoch, state.step, ranks.rank, ranks.world)
-    # Sums go on where an interrupted epoch left them, in the same order, so that they come out the same.
+    mine = batches.training_batches(
+        task.train, weights, config, state.epoch, state.step, ranks.rank, ranks.world
+    )
+    # Sums go on where an interrupted epoch left them, in the same order, so that they come out the
+    # same.
     before = [state.loss_sum, state.images] if ranks.leads else [0.0, 0.0]
     totals = torch.tensor(before, dtype=torch.float64, device=ranks.device)
     with progress(f"epoch {state.epoch}", steps, "steps", done=state.step) as advance:
@@ -153,16 +168,18 @@ def train_epoch(
 
 
 def finish_epoch(task: Task, state: RunState, ranks: Ranks) -> None:
-    """Evaluate on `valid`, add a row to the history and keep the weights if they are the best so far."""
+    """Evaluate on `valid`, add a row to the history, keep the weights if they are the best."""
     mine = batches.evaluation_batches(task.valid, EVALUATION_BATCH, ranks.rank, ranks.world)
     valid = loop.evaluate(task.network, mine, ranks, task.bf16)
     if not math.isfinite(valid.loss):
         raise KennelError(
-            f"epoch {state.epoch}: the validation loss is {valid.loss}; lower --head-learning-rate or "
-            "--backbone-learning-rate"
+            f"epoch {state.epoch}: the validation loss is {valid.loss}; "
+            "lower --head-learning-rate or --backbone-learning-rate"
         )
     if valid.loss < min(state.valid_losses, default=math.inf):
-        state.best = {name: value.detach().cpu().clone() for name, value in task.trained.state_dict().items()}
+        state.best = {
+            name: value.detach().cpu().clone() for name, value in task.trained.state_dict().items()
+        }
     state.history.append(
         {
             "epoch": state.epoch,
@@ -202,7 +219,9 @@ def write_model(
         write_json_atomic(folder / "labels.json", data.labels)
         write_json_atomic(folder / "preprocess.json", preprocess.to_json())
         write_json_atomic(folder / "metrics.json", metrics)
-        tensors = {name: value.contiguous().cpu() for name, value in classifier.state_dict().items()}
+        tensors = {
+            name: value.contiguous().cpu() for name, value in classifier.state_dict().items()
+        }
         write_bytes_atomic(folder / "weights.safetensors", safetensors_bytes(tensors))
     except OSError as error:
         raise KennelError(f"cannot write the model to {folder}: {error.strerror}") from error
@@ -235,7 +254,7 @@ def report(ranks: Ranks, line: str) -> None:
 
 @contextmanager
 def stop_signal() -> Iterator[Event]:
-    """Give an event that SIGTERM sets, as SageMaker sends it before it takes a spot instance away."""
+    """Give an event that SIGTERM sets; SageMaker sends it before it takes a spot instance away."""
     event = Event()
 
     def on_signal(signal_number: int, frame: FrameType | None) -> None:
@@ -258,43 +277,76 @@ def make_task(
 ) -> Task:
     """Choose what is trained: the head on cached features, or the network on cached pixels."""
     parts = backbones.trainable(classifier, config)
-    infers_bf16 = uses_bf16(config, ranks.device, training=False)
-    trained: nn.Module
     if not parts:
-        classifier.backbone.eval()
-        features = partial(
-            frozen_features, classifier.backbone, preprocess=preprocess, config=config, ranks=ranks,
-            bf16=infers_bf16, folders=[folders.cache / "features", *filter(None, [folders.features])],
+        sources = feature_sources(classifier, data, preprocess, config, folders, ranks)
+        return head_task(classifier, sources, config, ranks)
+    train, valid = (
+        batches.PixelSource(data.splits[name], preprocess, config) for name in ("train", "valid")
+    )
+    network = PixelNetwork(classifier, parts, preprocess, config)
+    bf16 = uses_bf16(config, ranks.device, training=True)
+    return Task(prepared(network, config, ranks), classifier, train, valid, bf16)
+
+
+def feature_sources(
+    classifier: backbones.Classifier,
+    data: Dataset,
+    preprocess: Preprocess,
+    config: TrainConfig,
+    folders: Folders,
+    ranks: Ranks,
+) -> tuple[batches.FeatureSource, batches.FeatureSource]:
+    """Give the frozen backbone's features of `train`, mirrored too if images flip, and `valid`."""
+    classifier.backbone.eval()
+    bf16 = uses_bf16(config, ranks.device, training=False)
+    places = [folders.cache / "features", *filter(None, [folders.features])]
+
+    def source(name: str, mirrored: bool) -> batches.FeatureSource:
+        split = data.splits[name]
+        views = frozen_features(
+            classifier.backbone, split, preprocess, config, ranks, bf16, places, mirrored
         )
-        splits = data.splits
-        sources: list[batches.Source] = [
-            batches.FeatureSource(features(splits[name], mirrored=mirrored), splits[name].targets, config)
-            for name, mirrored in (("train", config.hflip > 0), ("valid", False))
-        ]
-        # The head costs so little that fp32 is as fast and exact.
-        network, trained, bf16 = nn.Sequential(classifier.dropout, classifier.head), classifier.head, False
-    else:
-        sources = [batches.PixelSource(data.splits[name], preprocess, config) for name in ("train", "valid")]
-        network, trained = PixelNetwork(classifier, parts, preprocess, config), classifier
-        bf16 = uses_bf16(config, ranks.device, training=True)
+        return batches.FeatureSource(views, split.targets, config)
+
+    return source("train", mirrored=config.hflip > 0), source("valid", mirrored=False)
+
+
+def head_task(
+    classifier: backbones.Classifier,
+    sources: tuple[batches.FeatureSource, batches.FeatureSource],
+    config: TrainConfig,
+    ranks: Ranks,
+) -> Task:
+    """Give the task of training the head alone; it costs so little that it is computed in fp32."""
+    network = nn.Sequential(classifier.dropout, classifier.head)
+    return Task(prepared(network, config, ranks), classifier.head, *sources, bf16=False)
+
+
+def prepared(network: nn.Module, config: TrainConfig, ranks: Ranks) -> nn.Module:
+    """Let all processes train a network together, and compile it if the configuration says so."""
     if ranks.world > 1:
         devices = [ranks.device.index] if ranks.device.type == "cuda" else None
         network = DistributedDataParallel(network, device_ids=devices)
     if config.compile:
         network.compile()
-    return Task(network, trained, *sources, bf16)
+    return network
 
 
 class PixelNetwork(nn.Module):
     """From pixels [N, S, S, 3] to logits; only the unfrozen parts ever leave evaluation mode."""
 
     def __init__(
-        self, classifier: backbones.Classifier, parts: list[nn.Module], preprocess: Preprocess, config: TrainConfig
+        self,
+        classifier: backbones.Classifier,
+        parts: list[nn.Module],
+        preprocess: Preprocess,
+        config: TrainConfig,
     ) -> None:
         super().__init__()
         self.classifier, self.preprocess = classifier, preprocess
         self.parts = [classifier.dropout, *parts]
-        # Statistics of a small batch are worse than those of ImageNet, and would differ on every process.
+        # Statistics of a small batch are worse than those of ImageNet, and would differ on every
+        # process.
         self.fixed_norm = config.freeze_norm and config.weights != "none"
 
     def train(self, mode: bool = True) -> "PixelNetwork":
@@ -302,7 +354,9 @@ class PixelNetwork(nn.Module):
         super().train(False)
         for part in self.parts:
             for module in part.modules():
-                module.training = mode and not (self.fixed_norm and isinstance(module, nn.BatchNorm2d))
+                module.training = mode and not (
+                    self.fixed_norm and isinstance(module, nn.BatchNorm2d)
+                )
         return self
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -315,40 +369,61 @@ def uses_bf16(config: TrainConfig, device: torch.device, *, training: bool) -> b
     """Decide the precision: `auto` takes bf16 where it is the faster one."""
     if config.precision != "auto":
         return config.precision == "bf16"
-    slower = training and device.type == "cpu" and not backbones.registered(config.backbone).bf16_trains_on_cpu
+    slower = (
+        training
+        and device.type == "cpu"
+        and not backbones.registered(config.backbone).bf16_trains_on_cpu
+    )
     return loop.native_bf16(device) and not slower
 
 
-def parse(arguments: list[str] | None = None) -> tuple[TrainConfig, Folders]:
-    """Read the command line; folders default to what SageMaker's environment says."""
-    parser = argparse.ArgumentParser(prog="trainer.train", description="Train an image classifier.")
+def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `Folders`; defaults are what SageMaker's environment says, else build/."""
     environment = os.environ.get
-    on_sagemaker = "SM_MODEL_DIR" in os.environ
-    checkpoints = "/opt/ml/checkpoints" if on_sagemaker else "build/checkpoints"
+    checkpoints = "/opt/ml/checkpoints" if "SM_MODEL_DIR" in os.environ else "build/checkpoints"
     for flag, default, text in (
-        ("data", environment("SM_CHANNEL_TRAINING"), "folder with train/ and valid/, each with a folder a class"),
+        (
+            "data",
+            environment("SM_CHANNEL_TRAINING"),
+            "folder with train/ and valid/, each with a folder a class",
+        ),
         ("model-dir", environment("SM_MODEL_DIR", "build/model"), "where the model goes"),
-        ("output-dir", environment("SM_OUTPUT_DATA_DIR", "build/output"), "where curves and timings go"),
+        ("output-dir", environment("SM_OUTPUT_DATA_DIR", "build/output"), "where reports go"),
         ("checkpoint-dir", checkpoints, "where unfinished runs are kept"),
-        ("cache-dir", environment("KENNEL_CACHE", "build/cache"), "where pixels and features are kept"),
+        (
+            "cache-dir",
+            environment("KENNEL_CACHE", "build/cache"),
+            "where pixels and features are kept",
+        ),
         ("features-dir", environment("SM_CHANNEL_FEATURES"), "features computed earlier"),
     ):
+        needed = flag == "data" and not default
         parser.add_argument(
-            f"--{flag}", type=Path, metavar="DIR", help=text, default=default, required=flag == "data" and not default
+            f"--{flag}", type=Path, metavar="DIR", help=text, default=default, required=needed
         )
-    configuration.add_arguments(parser)
-    given = parser.parse_args(arguments)
-    folders = Folders(
-        given.data, given.model_dir, given.output_dir, given.checkpoint_dir, given.cache_dir, given.features_dir
+
+
+def folders_from(arguments: argparse.Namespace) -> Folders:
+    """Read the flags of `add_folder_arguments`."""
+    given = arguments
+    return Folders(
+        given.data,
+        given.model_dir,
+        given.output_dir,
+        given.checkpoint_dir,
+        given.cache_dir,
+        given.features_dir,
     )
-    return configuration.from_arguments(given), folders
 
 
 def main() -> None:
     """Run the command line."""
-    config, folders = parse()
+    parser = argparse.ArgumentParser(prog="trainer.train", description="Train an image classifier.")
+    add_folder_arguments(parser)
+    configuration.add_arguments(parser)
+    arguments = parser.parse_args()
     with joined() as ranks:
-        train(config, folders, ranks)
+        train(configuration.from_arguments(arguments), folders_from(arguments), ranks)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,14 @@ def unzip(archive: Path, destination: Path, folder: str) -> None:
                         shutil.copyfileobj(source, file, _CHUNK_BYTES)
                     count(1)
     # Damaged lists of contents make zipfile's own parsing fail in all of these ways.
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise ZipError(f"{archive} is no sound zip file: {error}") from error
     except OSError as error:
         raise KennelError(f"cannot unpack {archive} to {destination}: {error.strerror}") from error

@@ -1,0 +1,68 @@
+"""HTTP servers on the loopback interface, for the parts of AWS that are stood in for here."""
+
+import json
+import sys
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from localaws.processes import Running
+
+LOOPBACK = "127.0.0.1"
+
+
+class Requests(BaseHTTPRequestHandler):
+    """Reads and answers whole bodies over connections that stay open."""
+
+    protocol_version = "HTTP/1.1"
+    # Two small writes per answer would otherwise wait for each other's acknowledgement.
+    disable_nagle_algorithm = True
+
+    def body(self) -> bytes:
+        """The request's whole body; it has to be read before an answer."""
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def answer(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send a whole answer."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer_json(
+        self, status: int, content: object, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a whole answer in JSON."""
+        self.answer(
+            status,
+            json.dumps(content).encode(),
+            {"Content-Type": "application/json", **(headers or {})},
+        )
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep requests out of this process's standard error."""
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        # Clients that time out or are killed leave half-open connections behind.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class LoopbackServer(Running):
+    """An HTTP server on a free port of the loopback interface."""
+
+    def __init__(self, requests: type[Requests]) -> None:
+        """Start serving, one thread for each connection."""
+        self._server = _Server((LOOPBACK, 0), requests)
+        self.address = f"{LOOPBACK}:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """End it; connections that are open are left to their clients."""
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,191 @@
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from inference.archive import Model, describe_files, open_model, write_archive
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 60
+STOP_SECONDS = 30
+
+Pictures = Callable[..., bytes]
+Change = Callable[..., None]
+StartServer = Callable[..., "Server"]
+
+
+def make_archive(
+    folder: Path, classes: Sequence[str] = ("Red", "Green", "Blue"), crop: int = 32
+) -> Path:
+    """Write `folder/model/` and `folder/model.tar.gz`, whose network names the brightest colour."""
+    model = folder / "model"
+    model.mkdir(parents=True)
+    onnx.save(_network(len(classes), crop), model / "model.onnx")
+    (model / "weights.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    for name, content in {
+        "labels": list(classes),
+        "preprocess": {
+            "resize": crop + 8,
+            "crop": crop,
+            "interpolation": "bilinear",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+        "config": {"classes": list(classes)},
+        "metrics": {"valid_accuracy": 1.0},
+    }.items():
+        (model / f"{name}.json").write_text(json.dumps(content))
+    write_manifest(model)
+    archive = folder / "model.tar.gz"
+    write_archive(model, archive)
+    return archive
+
+
+def write_manifest(model: Path, **changes: Any) -> None:
+    """Write the manifest that fits the files of a model's folder."""
+    manifest = {
+        "format": 1,
+        "files": describe_files(model),
+        "backbone": "tiny_net",
+        "precision": "fp32",
+        "versions": {},
+        "git_commit": "0" * 40,
+        "dataset_fingerprint": "0" * 64,
+    }
+    (model / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def _network(classes: int, crop: int) -> onnx.ModelProto:
+    weights = {
+        "scale": np.float32(1 / 255),
+        "colours": 10 * np.eye(3, classes, dtype=np.float32),
+        "sides": np.array([1, 2], np.int64),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["floats", "scale"], ["pixels"]),
+            helper.make_node("ReduceMean", ["pixels", "sides"], ["means"], keepdims=0),
+            helper.make_node("MatMul", ["means", "colours"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=-1),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", crop, crop, 3])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])],
+        [numpy_helper.from_array(np.asarray(v), name) for name, v in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the path of an archive that names red, green and blue; not to be changed."""
+    return make_archive(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="session")
+def model(archive: Path) -> Model:
+    """Give the opened model of `archive`."""
+    return open_model(archive.parent / "model")
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """Give a model's folder that a test may spoil; its archive lies beside it."""
+    return make_archive(tmp_path).parent / "model"
+
+
+@pytest.fixture
+def rewrite() -> Change:
+    """Give `write_manifest`."""
+    return write_manifest
+
+
+@pytest.fixture(scope="session")
+def picture() -> Pictures:
+    """Give the bytes of an image file of one colour."""
+
+    def draw(
+        colour: str = "red", size: tuple[int, int] = (64, 48), kind: str = "JPEG", **options: Any
+    ) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", size, colour).save(file, kind, **options)
+        return file.getvalue()
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server process."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Give its log so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def stop(self) -> int:
+        """End it as SageMaker does and give its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def start_server(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Start real servers on free ports, by arguments and by environment; the end stops them."""
+    servers: list[Server] = []
+
+    def start(*arguments: str, **environment: str) -> Server:
+        log = tmp_path_factory.mktemp("server") / "log"
+        command = [sys.executable, "-m", "inference.server", "serve", "--host", "127.0.0.1"]
+        command += ["--port", "0", "--model", str(archive), *arguments]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file
+            )
+        server = Server(process, log, _ready_port(process, log))
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+
+
+def _ready_port(process: subprocess.Popen[bytes], log: Path) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log.read_text().splitlines():
+            if '"ready"' in line:
+                return int(json.loads(line)["port"])
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"the server did not start: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def server(start_server: StartServer) -> Server:
+    """Give a server with default settings, shared by all tests that leave it running."""
+    return start_server()

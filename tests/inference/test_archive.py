@@ -1,0 +1,287 @@
+import gzip
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference.archive import ALL_FILES, ArchiveError, Model, open_model, write_archive
+
+if TYPE_CHECKING:
+    from conftest import Change
+
+GZIP_HEADER_BYTES = 10
+"""gzip's own header: its bytes say nothing of the content."""
+
+
+def pack(destination: Path, members: list[tuple[tarfile.TarInfo, bytes]], **options: Any) -> Path:
+    with tarfile.open(destination, "w:gz", **options) as tar:
+        for member, content in members:
+            tar.addfile(member, io.BytesIO(content))
+    return destination
+
+
+def member(name: str, content: bytes = b"", **attributes: Any) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    return info, content
+
+
+@pytest.fixture
+def members(model_folder: Path) -> list[tuple[tarfile.TarInfo, bytes]]:
+    return [member(name, (model_folder / name).read_bytes()) for name in ALL_FILES]
+
+
+def test_an_archive_and_its_folder_are_the_same_model(archive: Path, model: Model) -> None:
+    opened = open_model(archive)
+    assert (opened.name, opened.digest) == (model.name, model.digest)
+    assert opened.name == f"kennel-tiny-net-{opened.digest[:12]}"
+    assert opened.labels == ("Red", "Green", "Blue")
+    assert opened.preprocess.crop == 32
+    assert opened.onnx.read_bytes() == model.onnx.read_bytes()
+
+
+def test_an_archive_is_unpacked_where_asked(archive: Path, tmp_path: Path) -> None:
+    opened = open_model(archive, tmp_path / "new")
+    assert opened.folder.parent == tmp_path / "new"
+    assert sorted(path.name for path in opened.folder.iterdir()) == list(ALL_FILES)
+
+
+def test_equal_files_give_equal_bytes(model_folder: Path, tmp_path: Path) -> None:
+    twin = shutil.copytree(model_folder, tmp_path / "twin")
+    for path in twin.iterdir():
+        path.chmod(0o600)
+    write_archive(twin, tmp_path / "other" / "name.tar.gz")
+    first = (tmp_path / "model.tar.gz").read_bytes()
+    assert (tmp_path / "other" / "name.tar.gz").read_bytes() == first
+
+
+def test_an_archive_tells_nothing_of_who_packed_it(archive: Path) -> None:
+    with tarfile.open(archive) as tar:
+        assert tar.getnames() == list(ALL_FILES)
+        for info in tar:
+            assert (info.mtime, info.uid, info.gid, info.mode) == (0, 0, 0, 0o644)
+            assert (info.uname, info.gname) == ("", "")
+    assert archive.read_bytes()[3:8] == bytes(5)  # neither name nor time
+
+
+def test_a_failed_write_leaves_the_former_archive_and_no_litter(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = (tmp_path / "model.tar.gz").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_archive(model_folder, tmp_path / "model.tar.gz")
+    assert (tmp_path / "model.tar.gz").read_bytes() == former
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model.tar.gz"]
+
+
+def test_what_the_manifest_does_not_say_is_not_packed(model_folder: Path, tmp_path: Path) -> None:
+    (model_folder / "labels.json").write_text('["a", "b", "c"]')
+    with pytest.raises(ArchiveError, match=r"labels\.json"):
+        write_archive(model_folder, tmp_path / "new.tar.gz")
+    assert not (tmp_path / "new.tar.gz").exists()
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_flipped_bit_is_refused(
+    archive: Path, tmp_path_factory: Any, data: st.DataObject
+) -> None:
+    content = bytearray(archive.read_bytes())
+    place = data.draw(st.integers(GZIP_HEADER_BYTES, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    flipped = tmp_path_factory.mktemp("flipped") / "model.tar.gz"
+    flipped.write_bytes(content)
+    with pytest.raises(ArchiveError):
+        open_model(flipped)
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_a_truncated_archive_is_refused(
+    archive: Path, tmp_path_factory: Any, data: st.DataObject
+) -> None:
+    content = archive.read_bytes()
+    cut = tmp_path_factory.mktemp("cut") / "model.tar.gz"
+    cut.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(ArchiveError):
+        open_model(cut)
+
+
+@pytest.mark.parametrize("name", ALL_FILES)
+def test_a_missing_file_is_refused(
+    members: list[tuple[tarfile.TarInfo, bytes]], model_folder: Path, name: str
+) -> None:
+    left = [entry for entry in members if entry[0].name != name]
+    with pytest.raises(ArchiveError, match=name):
+        open_model(pack(model_folder.parent / "less.tar.gz", left))
+    (model_folder / name).unlink()
+    with pytest.raises(ArchiveError, match=name):
+        open_model(model_folder)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        member("extra.txt", b"x"),
+        member("/etc/kennel", b"x"),
+        member("../outside", b"x"),
+        member("sub/../../outside", b"x"),
+        member("./model.onnx", b"x"),
+        member("model.onnx", b"x"),
+        member("code", type=tarfile.DIRTYPE),
+        member("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        member("x" * 300, b"x"),
+    ],
+    ids=lambda extra: extra[0].name[:20],
+)
+def test_an_extra_path_is_refused_and_nothing_is_written_outside(
+    members: list[tuple[tarfile.TarInfo, bytes]],
+    tmp_path: Path,
+    extra: tuple[tarfile.TarInfo, bytes],
+) -> None:
+    for place in (0, len(members)):
+        entries = [*members[:place], extra, *members[place:]]
+        with pytest.raises(ArchiveError):
+            open_model(pack(tmp_path / "more.tar.gz", entries), tmp_path / "deep" / "work")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "deep",
+        "model",
+        "model.tar.gz",
+        "more.tar.gz",
+    ]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["work"]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
+        {"type": tarfile.LNKTYPE, "linkname": "config.json"},
+        {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 5},
+        {"type": tarfile.BLKTYPE},
+        {"type": tarfile.FIFOTYPE},
+        {"type": tarfile.DIRTYPE},
+        {"type": tarfile.CONTTYPE},
+        {"type": tarfile.GNUTYPE_SPARSE},
+    ],
+    ids=lambda attributes: attributes["type"].decode(),
+)
+def test_only_regular_files_are_taken(
+    members: list[tuple[tarfile.TarInfo, bytes]], tmp_path: Path, attributes: dict[str, Any]
+) -> None:
+    odd = [
+        member("labels.json", **attributes) if m[0].name == "labels.json" else m for m in members
+    ]
+    with pytest.raises(ArchiveError, match="not a regular file"):
+        open_model(pack(tmp_path / "odd.tar.gz", odd))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("labels.json", 2**24 + 1), ("model.onnx", 2**31 + 1), ("model.onnx", 2**60)]
+)
+def test_an_oversized_file_is_refused_before_it_is_unpacked(
+    tmp_path: Path, name: str, size: int
+) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    path = tmp_path / "large.tar.gz"
+    path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT)))
+    with pytest.raises(ArchiveError, match="more than"):
+        open_model(path)
+
+
+def test_an_extended_header_is_refused_however_long_it_says_it_is(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("model.onnx")
+    info.type, info.size = tarfile.XHDTYPE, 2**40
+    path = tmp_path / "extended.tar.gz"
+    path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(2**20)))
+    with pytest.raises(ArchiveError, match="not a regular file"):
+        open_model(path)
+
+
+@pytest.mark.parametrize("tail", [b"x", bytes(10**6), gzip.compress(b"more"), bytes(20_000) + b"x"])
+def test_data_after_the_last_file_is_refused(archive: Path, tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "longer.tar.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes()) + tail))
+    with pytest.raises(ArchiveError, match="after the last file"):
+        open_model(path)
+
+
+def test_a_folder_with_a_link_or_a_stranger_is_refused(model_folder: Path) -> None:
+    (model_folder / "stranger").touch()
+    with pytest.raises(ArchiveError, match="stranger"):
+        open_model(model_folder)
+    (model_folder / "stranger").unlink()
+    labels = model_folder / "labels.json"
+    labels.rename(model_folder.parent / "labels.json")
+    labels.symlink_to(model_folder.parent / "labels.json")
+    with pytest.raises(ArchiveError, match=r"labels\.json"):
+        open_model(model_folder)
+
+
+def test_a_folder_may_hold_the_code_of_a_classic_container(model_folder: Path) -> None:
+    (model_folder / "code").mkdir()
+    (model_folder / "code" / "inference.py").touch()
+    assert open_model(model_folder).labels == ("Red", "Green", "Blue")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("labels.json", "[]", "labels"),
+        ("labels.json", '["a", "a"]', "labels"),
+        ("labels.json", '{"a": 1}', "labels"),
+        ("labels.json", "[1]", "labels"),
+        ("labels.json", "[" * 100_000, "not JSON"),
+        ("labels.json", "\xff", "labels"),
+        ("preprocess.json", "{}", "missing or unknown field"),
+    ],
+)
+def test_sound_digests_do_not_excuse_wrong_content(
+    model_folder: Path, rewrite: "Change", file: str, content: str, message: str
+) -> None:
+    (model_folder / file).write_text(content, "latin-1")
+    rewrite(model_folder)
+    with pytest.raises(ArchiveError, match=message):
+        open_model(model_folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2},
+        {"files": {}},
+        {"files": None},
+        {"backbone": None},
+        {"backbone": "../x"},
+        {"precision": "fp8"},
+    ],
+    ids=json.dumps,
+)
+def test_a_wrong_manifest_is_refused(
+    model_folder: Path, rewrite: "Change", change: dict[str, Any]
+) -> None:
+    rewrite(model_folder, **change)
+    with pytest.raises(ArchiveError, match="manifest"):
+        open_model(model_folder)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: None])
+def test_what_is_no_model_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "thing")
+    with pytest.raises(ArchiveError, match="thing"):
+        open_model(tmp_path / "thing")

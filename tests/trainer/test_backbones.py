@@ -1,0 +1,107 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from trainer.backbones import (
+    BACKBONES,
+    build_classifier,
+    normalize,
+    preprocess_for,
+    pretrained_state,
+    trainable,
+)
+from trainer.config import TrainConfig
+from trainer.errors import UsageError
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.inference_mode()
+def test_every_backbone_gives_the_features_it_promises(name):
+    config = TrainConfig(backbone=name, weights="none")
+    preprocess, entry = preprocess_for(config), BACKBONES[name]
+    classifier = build_classifier(config, classes=3).eval()
+    image = torch.zeros(1, 3, preprocess.crop, preprocess.crop)
+    assert classifier.backbone(image).shape == (1, entry.feature_dim)
+    assert classifier(image).shape == (1, 3)
+    assert entry.licence
+    assert preprocess.resize >= preprocess.crop
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_unfreeze_last_trains_some_of_the_backbone_and_none_trains_nothing_of_it(name):
+    config = TrainConfig(backbone=name, weights="none", unfreeze="last")
+    classifier = build_classifier(config, classes=3)
+
+    def trained(unfreeze: str) -> int:
+        trainable(classifier, replace(config, unfreeze=unfreeze))
+        return sum(p.numel() for p in classifier.backbone.parameters() if p.requires_grad)
+
+    assert 0 == trained("none") < trained("last") < trained("all")
+
+
+def test_offline_weights_know_imagenet():
+    # A network with its pretrained weights tells a picture from its inverse far better than one without.
+    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    spread = {}
+    for weights in ("pretrained", "none"):
+        config = TrainConfig(backbone="efficientnet_lite0", weights=weights)
+        backbone = build_classifier(config, classes=2).backbone.eval()
+        with torch.inference_mode():
+            spread[weights] = float((backbone(image) - backbone(-image)).norm())
+    assert spread["pretrained"] > 5 * spread["none"]
+
+
+def test_the_head_starts_the_same_whatever_the_backbone_draws():
+    heads = [
+        build_classifier(TrainConfig(backbone="efficientnet_lite0", weights=weights), 4).head.weight
+        for weights in ("pretrained", "none")
+    ]
+    assert torch.equal(*heads)
+
+
+def test_weights_that_cannot_be_fetched_name_the_backbones_that_work_offline(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(UsageError, match=r"offline: efficientnet_lite0, efficientnet_lite2"):
+        pretrained_state("resnet50", "pretrained")
+
+
+def test_weights_from_a_file(tmp_path: Path):
+    source = build_classifier(TrainConfig(backbone="resnet18", weights="none", seed=5), 2).backbone
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    for name in ("w.safetensors", "w.pth"):
+        config = TrainConfig(backbone="resnet18", weights=str(tmp_path / name))
+        assert torch.equal(build_classifier(config, 2).backbone.conv1.weight, source.conv1.weight)
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet50"])
+def test_a_file_of_another_networks_weights_is_refused(tmp_path: Path, backbone):
+    save_file(
+        build_classifier(TrainConfig(backbone="resnet18", weights="none"), 2).backbone.state_dict(),
+        tmp_path / "w.safetensors",
+    )
+    config = TrainConfig(backbone=backbone, weights=str(tmp_path / "w.safetensors"))
+    with pytest.raises(UsageError, match=f"does not fit {backbone}"):
+        build_classifier(config, 2)
+
+
+def test_unknown_names_list_what_there_is():
+    with pytest.raises(UsageError, match="resnet50, resnet18"):
+        preprocess_for(TrainConfig(backbone="resnet51"))
+
+
+def test_a_transformers_pretrained_size_is_fixed():
+    with pytest.raises(UsageError, match="224 pixels only"):
+        preprocess_for(TrainConfig(backbone="vit_b_16", image_size=256))
+
+
+def test_normalize_gives_mean_zero_and_unit_deviation():
+    preprocess = preprocess_for(TrainConfig(backbone="resnet18"))
+    pixels = torch.tensor(preprocess.mean).mul(255).expand(1, 4, 4, 3)
+    assert normalize(pixels, preprocess).abs().max() < 1e-6
+    brighter = pixels + torch.tensor(preprocess.std) * 255
+    assert torch.allclose(normalize(brighter, preprocess), torch.ones(1, 3, 4, 4), atol=1e-5)

@@ -1,0 +1,130 @@
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.backbones import preprocess_for
+from trainer.batches import (
+    FeatureSource,
+    PixelSource,
+    evaluation_batches,
+    global_batches,
+    image_weights,
+    random_box,
+    training_batches,
+)
+from trainer.config import TrainConfig
+from trainer.dataset import load
+
+CONFIG = TrainConfig(backbone="resnet18", weights="none", image_size=32, batch_size=8, seed=3)
+
+
+@pytest.fixture(scope="module")
+def train_split(colours, tmp_path_factory):
+    return load(colours, tmp_path_factory.mktemp("cache"), 37, "bilinear", ("train",)).splits["train"]
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 3))
+def test_an_epoch_shows_each_image_once(images, batch_size, epoch):
+    batches = global_batches(images, replace(CONFIG, batch_size=batch_size), epoch)
+    assert sorted(np.concatenate(batches)) == list(range(images))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+def test_epochs_and_seeds_differ_in_order_and_the_same_ones_do_not():
+    def order(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(global_batches(50, replace(CONFIG, seed=seed), epoch)).tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 5))
+def test_processes_share_a_batch_without_overlap_and_weights_add_up_to_one(images, size, world):
+    config = replace(CONFIG, batch_size=size, hflip=0.0)
+    targets = np.arange(images) % 3
+    source = FeatureSource([np.arange(images, dtype=np.float32)[:, None]], targets, config)
+    shares = [
+        list(training_batches(source, np.ones(images, np.float32), config, 0, 0, rank, world))
+        for rank in range(world)
+    ]
+    assert len({len(share) for share in shares}) == 1  # all take part in every step
+    seen: Counter[float] = Counter()
+    for parts in zip(*shares, strict=True):
+        assert sum(float(part.weights.sum()) for part in parts) == pytest.approx(1)
+        for part in parts:
+            seen.update(part.inputs[part.weights > 0].flatten().tolist())
+    assert seen == Counter(range(images))
+
+
+def test_a_restart_in_the_middle_of_an_epoch_sees_the_rest_of_it(train_split):
+    source = PixelSource(train_split, preprocess_for(CONFIG), CONFIG)
+    weights = image_weights(source.targets, CONFIG)
+    whole = list(training_batches(source, weights, CONFIG, 1, 0, 0, 1))
+    rest = list(training_batches(source, weights, CONFIG, 1, 3, 0, 1))
+    assert len(whole) == 5
+    for before, after in zip(whole[3:], rest, strict=True):
+        assert torch.equal(before.inputs, after.inputs)
+        assert torch.equal(before.targets, after.targets)
+
+
+def test_augmentation_depends_on_image_and_epoch_not_on_its_neighbours(train_split):
+    source = PixelSource(train_split, preprocess_for(CONFIG), CONFIG)
+    alone = source.augmented(np.array([7]), epoch=2)[0]
+    assert torch.equal(alone, source.augmented(np.array([3, 7, 11]), epoch=2)[1])
+    assert not torch.equal(alone, source.augmented(np.array([7]), epoch=3)[0])
+
+
+def test_without_flips_and_crops_training_sees_the_scaled_image(train_split):
+    config = replace(CONFIG, hflip=0.0, min_scale=1.0)
+    source = PixelSource(train_split, preprocess_for(config), config)
+    seen = source.augmented(np.array([0]), epoch=0)
+    assert seen.shape == (1, 32, 32, 3)
+    assert seen.dtype == torch.uint8
+    assert seen.float().mean((0, 1, 2)).argmax() == 0  # the first class is red
+
+
+def test_flips_mirror(train_split):
+    never, always = (
+        PixelSource(train_split, preprocess_for(CONFIG), replace(CONFIG, hflip=p)).augmented(np.array([4]), 0)
+        for p in (0.0, 1.0)
+    )
+    assert torch.equal(never.flip(2), always)
+
+
+def test_features_come_from_the_mirrored_view_as_often_as_asked():
+    targets = np.zeros(2000, np.int64)
+    views = [np.zeros((2000, 1), np.float32), np.ones((2000, 1), np.float32)]
+    source = FeatureSource(views, targets, replace(CONFIG, hflip=0.3))
+    assert float(source.augmented(np.arange(2000), 0).mean()) == pytest.approx(0.3, abs=0.05)
+    assert float(source.plain(np.arange(2000)).max()) == 0
+
+
+@given(
+    st.integers(1, 500), st.integers(1, 500), st.floats(0.01, 1),
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4),
+)  # fmt: skip
+def test_a_crop_lies_within_its_image(height, width, min_scale, numbers):
+    top, left, box_height, box_width = random_box(height, width, min_scale, np.array(numbers))
+    assert 0 <= top <= top + box_height <= height
+    assert 0 <= left <= left + box_width <= width
+    assert box_height >= 1
+    assert box_width >= 1
+
+
+def test_evaluation_shows_each_image_once_over_all_processes(train_split):
+    source = PixelSource(train_split, preprocess_for(CONFIG), CONFIG)
+    shares = [list(evaluation_batches(source, 4, rank, world=3)) for rank in range(3)]
+    targets = torch.cat([batch.targets for share in shares for batch in share])
+    assert sorted(targets.tolist()) == sorted(train_split.targets.tolist())
+
+
+def test_balanced_weights_give_each_class_the_same_say():
+    targets = np.array([0] * 8 + [1] * 2)
+    weights = image_weights(targets, replace(CONFIG, class_weights="balanced"))
+    assert weights[targets == 0].sum() == pytest.approx(weights[targets == 1].sum())
+    assert weights.mean() == pytest.approx(1)

@@ -1,0 +1,261 @@
+"""Training as a user runs it: real processes, killed, resumed and shared between ranks."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trainer.backbones import load_model
+from trainer.config import TrainConfig
+from trainer.ranks import alone
+from trainer.train import Folders, train
+
+FINE_TUNE = {
+    "backbone": "efficientnet_lite0", "unfreeze": "all", "image_size": 32, "batch_size": 10,
+    "epochs": 4, "hflip": 0.5, "dropout": 0.2, "seed": 7, "precision": "fp32",
+}  # fmt: skip
+HEAD = {"backbone": "efficientnet_lite0", "image_size": 32, "batch_size": 10, "epochs": 8}
+
+
+def folders(data: Path, root: Path) -> Folders:
+    places = (root / name for name in ("model", "output", "checkpoints", "cache"))
+    return Folders(data, *places, features=None)
+
+
+def command(data: Path, root: Path, options: dict[str, object]) -> list[str]:
+    places = {"data": data, "cache-dir": root / "cache", "checkpoint-dir": root / "checkpoints",
+              "model-dir": root / "model", "output-dir": root / "output"}  # fmt: skip
+    flags = [str(part) for name, value in (places | options).items() for part in (f"--{name}", value)]
+    return ["-m", "trainer.train", *flags]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a fine-tuning run that nothing disturbed."""
+    root = tmp_path_factory.mktemp("uninterrupted")
+    done = run(*command(colours, root, FINE_TUNE))
+    assert done.returncode == 0, done.stderr
+    (root / "log").write_text(done.stdout)
+    return root
+
+
+def test_every_epoch_prints_one_line_that_sagemaker_can_parse(uninterrupted: Path):
+    log = (uninterrupted / "log").read_text()
+    rows = re.findall(
+        r"^epoch=(\d+) train_loss=[\d.e-]+ valid_loss=[\d.e-]+ valid_accuracy=([\d.]+) images_per_second=\d+$",
+        log, re.MULTILINE,
+    )  # fmt: skip
+    assert [int(epoch) for epoch, _ in rows] == [0, 1, 2, 3]
+
+
+def test_the_model_folder_is_complete_and_learned_the_colours(uninterrupted: Path):
+    model = load_model(uninterrupted / "model")
+    assert model.labels == ("red", "green", "blue")
+    assert model.classes == ("1.red", "2.green", "3.blue")
+    assert model.config == TrainConfig(**FINE_TUNE)
+    metrics = json.loads((uninterrupted / "model/metrics.json").read_text())
+    assert metrics["valid_accuracy"] > 0.9
+    assert metrics["images"] == {"train": 37, "valid": 13}
+    assert len(metrics["history"]) == 4
+    assert (uninterrupted / "output/learning_curves.svg").read_text().count("<svg") == 1
+    assert json.loads((uninterrupted / "output/training_report.json").read_text())["epochs"] == 4
+
+
+def same_model(a: Path, b: Path) -> bool:
+    names = sorted(path.name for path in a.iterdir())
+    assert names == sorted(path.name for path in b.iterdir())
+    return all((a / name).read_bytes() == (b / name).read_bytes() for name in names)
+
+
+def test_killed_at_any_moment_and_started_again_it_ends_bit_for_bit_the_same(
+    uninterrupted: Path, colours: Path, tmp_path: Path
+):
+    kills = 0
+    for delay in (0.0, 0.11, 0.23, 0.0):
+        process = subprocess.Popen(
+            [sys.executable, *command(colours, tmp_path, FINE_TUNE)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("epoch="):
+                time.sleep(delay)
+                process.kill()
+                kills += 1
+                break
+        process.wait()
+        process.stdout.close()
+    assert kills >= 3
+    done = run(*command(colours, tmp_path, FINE_TUNE))
+    assert done.returncode == 0, done.stderr
+    assert "resumed from" in done.stdout
+    assert same_model(uninterrupted / "model", tmp_path / "model")
+
+
+def test_sigterm_saves_the_place_within_the_epoch(uninterrupted: Path, colours: Path, tmp_path: Path):
+    process = subprocess.Popen(
+        [sys.executable, *command(colours, tmp_path, FINE_TUNE)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    next(line for line in process.stdout if line.startswith("epoch=0"))
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert re.search(r"^error: stopped by SIGTERM at epoch \d, step \d; the same command goes on", errors, re.MULTILINE)
+    assert not (tmp_path / "model").exists()
+    done = run(*command(colours, tmp_path, FINE_TUNE))
+    assert done.returncode == 0, done.stderr
+    assert same_model(uninterrupted / "model", tmp_path / "model")
+
+
+def torchrun(processes: int) -> list[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1",
+            "--master-port", str(port)]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [HEAD | {"dropout": 0.0}, FINE_TUNE | {"dropout": 0.0, "epochs": 2, "optimizer": "sgd"}])
+def test_two_processes_reach_the_weights_of_one(colours: Path, tmp_path: Path, options: dict[str, object]):
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run(*command(colours, one, options)).returncode == 0
+    done = run(*torchrun(2), *command(colours, two, options), OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^epoch=0 ", done.stdout, re.MULTILINE)) == 1  # one process reports
+    weights, others = (load_file(root / "model/weights.safetensors") for root in (one, two))
+    assert weights.keys() == others.keys()
+    for name in weights:
+        assert torch.allclose(weights[name], others[name], rtol=1e-3, atol=1e-4), name
+    rows, other_rows = (json.loads((root / "model/metrics.json").read_text())["history"] for root in (one, two))
+    for row, other in zip(rows, other_rows, strict=True):
+        assert row == pytest.approx(other, rel=1e-3)  # exact over 13 images on two processes
+
+
+def test_hosts_without_a_process_group_are_refused(colours: Path, tmp_path: Path):
+    done = run(*command(colours, tmp_path, HEAD), SM_HOSTS='["algo-1", "algo-2"]')
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 2 hosts but no process group")
+
+
+def test_sagemakers_environment_says_where_things_are(colours: Path, tmp_path: Path):
+    flags = [str(part) for name, value in HEAD.items() for part in (f"--{name}", value)]
+    done = run(
+        "-m", "trainer.train", *flags, "--checkpoint-dir", str(tmp_path / "checkpoints"),
+        SM_CHANNEL_TRAINING=str(colours), SM_MODEL_DIR=str(tmp_path / "model"),
+        SM_OUTPUT_DATA_DIR=str(tmp_path / "output"), KENNEL_CACHE=str(tmp_path / "cache"), SM_HOSTS='["algo-1"]',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model/weights.safetensors").exists()
+    assert (tmp_path / "output/learning_curves.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--data", "nowhere"), "nowhere"),
+        (("--epochs", "0"), "--epochs takes a number 1 or more"),
+        (("--backbone", "resnet51"), "no backbone 'resnet51'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(colours: Path, tmp_path: Path, flags, reason):
+    done = run(*command(colours, tmp_path, {}), *flags)
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_repeated_command_trains_nothing_again(colours: Path, tmp_path: Path, capfd):
+    config = TrainConfig(**HEAD)
+    first = train(config, folders(colours, tmp_path), alone())
+    capfd.readouterr()
+    assert train(config, folders(colours, tmp_path), alone()) == first
+    assert "epoch=7 train_loss" not in capfd.readouterr().out
+
+
+def test_another_configuration_starts_afresh(colours: Path, tmp_path: Path, capfd):
+    train(TrainConfig(**HEAD | {"epochs": 1}), folders(colours, tmp_path), alone())
+    capfd.readouterr()
+    train(TrainConfig(**HEAD | {"epochs": 1, "seed": 1}), folders(colours, tmp_path), alone())
+    assert "resumed" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"unfreeze": "last"},
+        {"unfreeze": "last", "mixup": 0.3, "grad_accumulation": 2, "class_weights": "balanced"},
+        {"unfreeze": "all", "weights": "none", "backbone": "resnet18", "optimizer": "sgd"},
+        {"unfreeze": "all", "precision": "bf16", "label_smoothing": 0.1},
+    ],
+)
+def test_every_mode_learns(colours: Path, tmp_path: Path, options):
+    config = TrainConfig(**HEAD | {"epochs": 3} | options)
+    losses = [row["train_loss"] for row in train(config, folders(colours, tmp_path), alone())["history"]]
+    assert losses[-1] < losses[0]
+
+
+def test_frozen_parts_stay_as_they_were(colours: Path, tmp_path: Path):
+    for name, unfreeze in (("last", "last"), ("none", "none")):
+        train(TrainConfig(**HEAD | {"epochs": 1, "unfreeze": unfreeze}), folders(colours, tmp_path / name), alone())
+    last, none = (load_model(tmp_path / name / "model").classifier.state_dict() for name in ("last", "none"))
+    changed = {name for name in none if not torch.equal(none[name], last[name])}
+    assert "backbone.network._conv_head.weight" in changed
+    assert not any(name.startswith(("backbone.network._conv_stem", "backbone.network._blocks.0.")) for name in changed)
+    assert not any("running_" in name for name in changed)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder of a file system that holds 6 MB: the caches fit, a network's checkpoint does not."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small file system can be mounted by root only")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(colours: Path, tmp_path: Path, full_disk: Path):
+    options = FINE_TUNE | {"epochs": 1, "checkpoint-dir": full_disk}
+    head = HEAD | {"epochs": 1, "checkpoint-dir": full_disk}
+    assert run(*command(colours, tmp_path, head)).returncode == 0
+    saved = {path: path.read_bytes() for path in full_disk.rglob("*") if path.is_file()}
+    done = run(*command(colours, tmp_path, options))
+    assert done.returncode == 1
+    assert re.search(r"^error: cannot save the checkpoint .*make room", done.stderr, re.MULTILINE)
+    assert {path: path.read_bytes() for path in full_disk.rglob("*") if path.is_file()} == saved
+
+
+def test_a_damaged_checkpoint_is_named(colours: Path, tmp_path: Path):
+    assert run(*command(colours, tmp_path, HEAD)).returncode == 0
+    (path,) = tmp_path.glob("checkpoints/*/last.pt")
+    path.write_bytes(path.read_bytes()[:-200])
+    done = run(*command(colours, tmp_path, HEAD))
+    assert done.returncode == 1
+    assert f"error: the checkpoint {path} is damaged" in done.stderr
+    assert "remove it to start afresh" in done.stderr
+
+
+def test_a_diverging_run_says_so(colours: Path, tmp_path: Path):
+    done = run(*command(colours, tmp_path, HEAD | {"optimizer": "sgd", "head-learning-rate": 10.0, "weight-decay": 1.0,
+                                                   "momentum": 0.9999, "epochs": 200, "patience": 0}))  # fmt: skip
+    assert done.returncode == 1
+    assert "lower --head-learning-rate" in done.stderr

@@ -1,0 +1,165 @@
+"""Evaluate a model on a split it was not selected on, as JSON and as a page.
+
+    python -m trainer.evaluate --model MODEL --data DIR --output build/evaluation
+
+A model folder is evaluated by PyTorch, an archive as it is served: by ONNX Runtime, quantized if it
+is. Writes `evaluation.json` (trainer.metrics.Summary) and `evaluation.html`.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.archive import ArchiveError, open_model
+from inference.predictor import Predictor, Probabilities
+from inference.preprocess import Preprocess
+from trainer.dataset import SPLITS, Dataset, load
+from trainer.errors import KennelError, UsageError, run_command
+from trainer.evaluation_page import render
+from trainer.files import write_json_atomic, write_text_atomic
+from trainer.metrics import Summary, summarize
+from trainer.predictions import Answer, classify, require_same_classes
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to evaluate, from weights or from an archive.
+
+    Attributes:
+        title: Its name, for people.
+        runtime: What computes its answers, for people.
+        classes: Names of the class folders, in index order.
+        preprocess: Its input transform.
+        answer: Gives the probabilities of pixels.
+    """
+
+    title: str
+    runtime: str
+    classes: Sequence[str]
+    preprocess: Preprocess
+    answer: Answer
+
+
+def evaluate(
+    model: Path, data_dir: Path, output: Path, cache_dir: Path, split: str = "test"
+) -> Summary:
+    """Evaluate a model and write `evaluation.json` and `evaluation.html` to a folder.
+
+    Args:
+        model: A model folder of `trainer.train`, or an archive of `trainer.package`.
+        data_dir: Data with the classes that the model was trained on.
+        output: The folder to write to.
+        cache_dir: Folder of the decode-once stores.
+        split: Which split to evaluate on; of the others, only `train/`'s folder names are read.
+
+    Returns:
+        The content of `evaluation.json`.
+
+    Raises:
+        UsageError: Model or data is unfit, or they have different classes.
+        KennelError: The archive is damaged, or the results cannot be written.
+    """
+    subject = open_subject(model)
+    transform = subject.preprocess
+    data = load(data_dir, cache_dir, transform.resize, transform.interpolation, splits=(split,))
+    require_same_classes(subject.classes, data.classes)
+    probabilities = classify(data.splits[split], transform, subject.answer, split)
+    summary = summarize(split, probabilities, data.splits[split].targets, data.labels)
+    page = _page(subject, data, split, probabilities, summary)
+    try:
+        write_json_atomic(output / "evaluation.json", summary)
+        write_text_atomic(output / "evaluation.html", page)
+    except OSError as error:
+        raise KennelError(f"cannot write to {output}: {error.strerror}") from error
+    return summary
+
+
+def open_subject(model: Path) -> Subject:
+    """Open a model folder (PyTorch computes) or an archive (ONNX Runtime computes).
+
+    Raises:
+        UsageError: There is nothing there, or it is no model folder.
+        KennelError: The archive is damaged.
+    """
+    if model.is_dir():
+        return _trained(model)
+    if not model.exists():
+        raise UsageError(f"--model {model}: no such model folder or archive")
+    return _served(model)
+
+
+def _trained(folder: Path) -> Subject:
+    # An archive is evaluated without torch, which takes seconds to import.
+    from trainer.backbones import load_model
+    from trainer.torch_answer import with_torch
+
+    model = load_model(folder)
+    return Subject(
+        title=model.config.backbone,
+        runtime="PyTorch, float32",
+        classes=model.classes,
+        preprocess=model.preprocess,
+        answer=with_torch(model),
+    )
+
+
+def _served(archive: Path) -> Subject:
+    try:
+        model = open_model(archive)
+        predictor = Predictor(model)
+    except ArchiveError as error:
+        raise KennelError(str(error)) from error
+    config = json.loads((model.folder / "config.json").read_text())
+    return Subject(
+        title=model.name,
+        runtime=f"ONNX Runtime, {model.manifest['precision']}",
+        classes=config["classes"],
+        preprocess=model.preprocess,
+        answer=predictor.probabilities,
+    )
+
+
+def _page(
+    subject: Subject, data: Dataset, split: str, probabilities: Probabilities, summary: Summary
+) -> str:
+    return render(
+        subject.title,
+        f"{data.root.resolve().name} / {split}, {subject.runtime}",
+        summary,
+        data.splits[split],
+        probabilities,
+        subject.preprocess.crop,
+        data.labels,
+    )
+
+
+def main() -> None:
+    """Evaluate a model and print its main figures as one line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.evaluate", description="Evaluate a model on a split."
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="PATH", help="model folder, or model.tar.gz"
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    cache = os.environ.get("KENNEL_CACHE", "build/cache")
+    parser.add_argument("--cache-dir", type=Path, default=cache, metavar="DIR")
+    options = parser.parse_args()
+    summary = evaluate(
+        options.model, options.data, options.output, options.cache_dir, options.split
+    )
+    low, high = summary["top1_interval"]
+    print(
+        f"split={summary['split']} images={summary['images']} top1={summary['top1']:.4f} "
+        f"top1_low={low:.4f} top1_high={high:.4f} top5={summary['top5']:.4f} "
+        f"ece={summary['ece']:.4f} nll={summary['nll']:.4f}"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

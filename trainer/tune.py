@@ -1,0 +1,318 @@
+"""Search for hyperparameters in one job: Optuna over shared features; `test` is never touched.
+
+    python -m trainer.tune --data DIR --backbone efficientnet_lite0 --trials 8 --output-dir
+    build/tune
+
+A stopped search goes on where it was when the same command is given again.
+"""
+
+import argparse
+import csv
+import io
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import Any
+
+import optuna
+import torch
+from optuna.study import MaxTrialsCallback
+from optuna.trial import TrialState
+from torch import nn
+
+from inference.cpus import available_cpus
+from trainer import backbones, checkpoint
+from trainer import config as configuration
+from trainer.backbones import Classifier
+from trainer.checkpoint import RunState
+from trainer.config import TrainConfig
+from trainer.dataset import Dataset, load
+from trainer.errors import KennelError, UsageError, run_command
+from trainer.files import write_json_atomic, write_text_atomic
+from trainer.lock import locked
+from trainer.loop import make_optimizer, should_stop
+from trainer.ranks import Ranks, alone
+from trainer.search_space import Range, search_space
+from trainer.train import (
+    Folders,
+    Task,
+    add_folder_arguments,
+    feature_sources,
+    finish_epoch,
+    folders_from,
+    head_task,
+    make_task,
+    train_epoch,
+)
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Search:
+    """`trials` trials, `parallel` at a time, of `config` with values from its search space."""
+
+    config: TrainConfig
+    folders: Folders
+    trials: int
+    parallel: int
+
+    @property
+    def storage(self) -> str:
+        """Where Optuna keeps the trials."""
+        return f"sqlite:///{self.folders.output / 'study.db'}"
+
+
+def search(plan: Search) -> dict[str, Any]:
+    """Run a search, or the rest of one; write best.json, trials.csv, search.json, search.html.
+
+    Returns:
+        The hyperparameters with the lowest validation loss, as `trainer.train --config` takes them.
+
+    Raises:
+        UsageError: The data or the configuration does not fit.
+        KennelError: No trial succeeded.
+    """
+    started = time.monotonic()
+    data = load_data(plan)
+    with locked(plan.folders.output):
+        task_maker(
+            plan, data, alone()
+        )  # computes the features once, before several processes want them
+        study = open_study(plan, data)
+        for trial in study.get_trials(states=[TrialState.RUNNING]):  # of a search that was killed
+            study.tell(trial.number, state=TrialState.FAIL)
+        run_workers(plan, data)
+        finished = study.get_trials(states=FINISHED)
+        if not any(trial.state == TrialState.COMPLETE for trial in finished):
+            raise KennelError(f"no trial succeeded; {plan.storage} and the lines above say why")
+        best = replace(plan.config, **study.best_trial.params).to_json()
+        write_json_atomic(plan.folders.output / "best.json", best)
+        write_text_atomic(plan.folders.output / "trials.csv", table(finished))
+        write_text_atomic(plan.folders.output / "search.html", charts(study))
+        result = {
+            "trials": len(finished),
+            "pruned": sum(trial.state == TrialState.PRUNED for trial in finished),
+            "best": study.best_trial.params,
+            "valid_loss": study.best_value,
+            "valid_accuracy": study.best_trial.user_attrs["valid_accuracy"],
+            "seconds": time.monotonic() - started,
+        }
+        write_json_atomic(plan.folders.output / "search.json", result)
+    path = plan.folders.output / "best.json"
+    print(f"best valid_loss={study.best_value:.6g} trials={len(finished)} {path}")
+    return best
+
+
+def load_data(plan: Search) -> Dataset:
+    """Read `train` and `valid`; `test` stays closed until the one evaluation at the end."""
+    preprocess = backbones.preprocess_for(plan.config)
+    return load(
+        plan.folders.data,
+        plan.folders.cache,
+        preprocess.resize,
+        preprocess.interpolation,
+        ("train", "valid"),
+    )
+
+
+def open_study(plan: Search, data: Dataset) -> optuna.Study:
+    """Open the study of this configuration and this data, or start it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    config = plan.config
+    searched = search_space(config.unfreeze)
+    fixed = {name: value for name, value in config.to_json().items() if name not in searched}
+    return optuna.create_study(
+        storage=plan.storage,
+        study_name=checkpoint.run_id(fixed, data.fingerprint()),
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(
+            seed=config.seed, n_startup_trials=4, constant_liar=plan.parallel > 1
+        ),
+        # The first rung is past the warm-up, where a high learning rate still looks bad.
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=4, reduction_factor=3),
+    )
+
+
+def run_workers(plan: Search, data: Dataset) -> None:
+    """Run the search's trials here, or in processes that share the cores."""
+    if plan.parallel == 1:
+        work(plan, data)
+        return
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=work_in_process, args=(plan,)) for _ in range(plan.parallel)]
+    for worker in workers:
+        worker.start()
+    try:
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            worker.terminate()
+    if failed := [worker.exitcode for worker in workers if worker.exitcode]:
+        raise KennelError(
+            f"{len(failed)} of {plan.parallel} search processes failed; the lines above say why"
+        )
+
+
+def work_in_process(plan: Search) -> None:
+    """Run trials on this process's share of the cores."""
+    torch.set_num_threads(max(1, available_cpus() // plan.parallel))
+    run_command(lambda: work(plan, load_data(plan)))
+
+
+def work(plan: Search, data: Dataset) -> None:
+    """Run trials until all processes together have finished as many as the search wants."""
+    ranks = alone()
+    study = open_study(plan, data)
+    make = task_maker(plan, data, ranks)
+
+    def objective(trial: optuna.Trial) -> float:
+        config = replace(plan.config, **suggest(trial, plan.config.unfreeze))
+        return run_trial(trial, config, *make(config), ranks)
+
+    def report(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        value = "" if trial.value is None else f" valid_loss={trial.value:.6g}"
+        print(
+            f"trial={trial.number} {trial.state.name.lower()}{value} {json.dumps(trial.params)}",
+            flush=True,
+        )
+
+    if len(study.get_trials(states=FINISHED)) < plan.trials:
+        callbacks: list[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]] = [
+            report,
+            MaxTrialsCallback(plan.trials, states=FINISHED),
+        ]
+        study.optimize(objective, callbacks=callbacks, catch=(KennelError,))
+
+
+def run_trial(
+    trial: optuna.Trial, config: TrainConfig, task: Task, classifier: Classifier, ranks: Ranks
+) -> float:
+    """Train one configuration, and give the lowest validation loss of its epochs.
+
+    Raises:
+        optuna.TrialPruned: The trial lags behind the others.
+    """
+    state, optimizer = RunState(), make_optimizer(classifier, config)
+    while state.epoch < config.epochs and not should_stop(state.valid_losses, config.patience):
+        train_epoch(task, optimizer, state, config, ranks, Event())
+        finish_epoch(task, state, ranks)
+        best = min(state.history, key=lambda row: row["valid_loss"])
+        trial.set_user_attr("valid_accuracy", best["valid_accuracy"])
+        trial.report(best["valid_loss"], state.epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return min(state.valid_losses)
+
+
+def task_maker(
+    plan: Search, data: Dataset, ranks: Ranks
+) -> Callable[[TrainConfig], tuple[Task, Classifier]]:
+    """Give a function that makes a trial's task; trials of a head share the features."""
+    preprocess = backbones.preprocess_for(plan.config)
+    classes = len(data.classes)
+
+    def whole(config: TrainConfig) -> tuple[Task, Classifier]:
+        classifier = backbones.build_classifier(config, classes)
+        classifier.to(ranks.device).to(memory_format=torch.channels_last)
+        return make_task(classifier, data, preprocess, config, plan.folders, ranks), classifier
+
+    if plan.config.unfreeze != "none":
+        return whole
+    classifier = whole(plan.config)[1]
+    sources = feature_sources(classifier, data, preprocess, plan.config, plan.folders, ranks)
+
+    def head(config: TrainConfig) -> tuple[Task, Classifier]:
+        torch.manual_seed(config.seed)
+        head_alone = Classifier(nn.Identity(), classifier.head.in_features, classes, config.dropout)
+        head_alone.to(ranks.device)
+        return head_task(head_alone, sources, config, ranks), head_alone
+
+    return head
+
+
+def suggest(trial: optuna.Trial, unfreeze: str) -> dict[str, Any]:
+    """Let the sampler choose a value of each hyperparameter that is searched for."""
+    values: dict[str, Any] = {}
+    for name, space in search_space(unfreeze).items():
+        if not isinstance(space, Range):
+            values[name] = trial.suggest_categorical(name, space.values)
+        elif space.integer:
+            values[name] = trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
+        else:
+            values[name] = trial.suggest_float(name, space.low, space.high, log=space.log)
+    return values
+
+
+def table(trials: Sequence[optuna.trial.FrozenTrial]) -> str:
+    """Give the trials as CSV, a row each."""
+    names = sorted({name for trial in trials for name in trial.params})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["trial", "state", "valid_loss", "valid_accuracy", "epochs_run", "seconds", *names]
+    )
+    for trial in trials:
+        seconds = trial.duration.total_seconds() if trial.duration else ""
+        accuracy = trial.user_attrs.get("valid_accuracy", "")
+        row = [
+            trial.number,
+            trial.state.name.lower(),
+            trial.value,
+            accuracy,
+            trial.last_step,
+            seconds,
+        ]
+        writer.writerow(row + [trial.params.get(name, "") for name in names])
+    return text.getvalue()
+
+
+def charts(study: optuna.Study) -> str:
+    """Draw a search as one self-contained HTML page: history, importance, parallel coordinates."""
+    finished = study.get_trials(states=(TrialState.COMPLETE,))
+    figures = [optuna.visualization.plot_optimization_history(study, target_name="validation loss")]
+    if len({trial.value for trial in finished}) > 1:  # importance is about differences
+        figures.append(
+            optuna.visualization.plot_param_importances(study, target_name="validation loss")
+        )
+        figures.append(
+            optuna.visualization.plot_parallel_coordinate(study, target_name="validation loss")
+        )
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs="inline" if number == 0 else False)
+        for number, figure in enumerate(figures)
+    ]
+    body = "\n".join(parts)
+    head = "<!doctype html><html lang=en><meta charset=utf-8><title>Hyperparameter search</title>"
+    return f"{head}<body>{body}</body></html>\n"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="trainer.tune", description="Search for hyperparameters.")
+    parser.add_argument(
+        "--trials", type=int, default=8, help="trials in all, earlier ones counted (default: 8)"
+    )
+    parser.add_argument("--parallel", type=int, default=1, help="trials at a time (default: 1)")
+    add_folder_arguments(parser)
+    configuration.add_arguments(parser)
+    arguments = parser.parse_args()
+    for flag in ("trials", "parallel"):
+        if getattr(arguments, flag) < 1:
+            raise UsageError(f"--{flag} takes a number of 1 or more")
+    search(
+        Search(
+            configuration.from_arguments(arguments),
+            folders_from(arguments),
+            arguments.trials,
+            arguments.parallel,
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
