@@ -23,9 +23,9 @@ FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 MAX_SIDE = 4096
 _TOO_LARGE = f"image has more than {MAX_PIXELS // 10**6} megapixels"
 
-# Pictures above this size are decoded one at a time: conversion holds up to 8 bytes a pixel, and
-# memory must not grow with the number of threads.
-_LARGE_PIXELS = 16_000_000
+# Pictures larger than a usual phone's are decoded one at a time: conversion holds up to 8 bytes a
+# pixel, and memory must not grow with the number of threads.
+_LARGE_PIXELS = 13_000_000
 _large_picture = threading.Lock()
 
 _TRANSPOSITIONS = {

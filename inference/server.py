@@ -1,12 +1,14 @@
 """Command line and life cycle of the server: load, listen, warm up, serve, drain."""
 
 import argparse
+import ctypes
 import math
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -21,6 +23,7 @@ from inference.predictor import Predictor
 from inference.protocol import BoundedProtocol
 from inference.service import Service
 
+_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60, so that it closes first
 
@@ -69,11 +72,12 @@ def main(arguments: list[str] | None = None) -> None:
     # The first process of a container ignores SIGTERM unless it says otherwise.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logs()
+    _give_memory_back()
     try:
         predictor = Predictor(open_model(options.model), options.threads)
         listening = _listen(options.host, options.port)
     except (ArchiveError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         raise SystemExit(1) from None
     service = Service(
         predictor,
@@ -98,6 +102,13 @@ def main(arguments: list[str] | None = None) -> None:
         timeout_graceful_shutdown=2,
     )
     DrainingServer(config, service).run([listening])
+
+
+def _give_memory_back() -> None:
+    # The C library keeps freed blocks once it has seen large ones, in every thread: a server would
+    # stay as big as its largest pictures. With a fixed threshold it returns them at once.
+    with suppress(AttributeError):  # only glibc has the call
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def _listen(host: str, port: int) -> socket.socket:

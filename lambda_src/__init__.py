@@ -1,0 +1,1 @@
+"""The Lambda function: an image or its URL in, the endpoint's answer out."""

@@ -93,7 +93,7 @@ def _install(target: Path, architecture: str, python: str) -> None:
         *("--target", str(target), "--python-version", python, "--only-binary", ":all:"),
         *("--quiet", "--no-deps", "--require-hashes", "--requirement", str(LOCK)),
     ]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
         said = " ".join(finished.stderr.split()) or f"exit status {finished.returncode}"
         raise BuildError(

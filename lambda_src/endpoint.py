@@ -67,7 +67,7 @@ class Endpoint:
             except ClientError as error:
                 if not _is_throttled(error):
                     raise
-                time.sleep(deadline.left(random.uniform(*RETRY_SECONDS)))  # noqa: S311 (not a secret)
+                time.sleep(deadline.left(random.uniform(*RETRY_SECONDS)))
                 return Answer(self._invoke(image, deadline), attempts=2)
         except ClientError as error:
             raise _refusal(error) from error

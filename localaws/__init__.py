@@ -1,0 +1,1 @@
+"""AWS on one machine, as far as Kennel needs it; it starts the other packages as processes."""

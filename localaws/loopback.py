@@ -11,6 +11,8 @@ from localaws.processes import Running
 
 LOOPBACK = "127.0.0.1"
 
+_POLL_SECONDS = 0.02
+
 
 class Requests(BaseHTTPRequestHandler):
     """Reads and answers whole bodies over connections that stay open."""
@@ -47,7 +49,10 @@ class Requests(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+    # The default of 5 refuses connections when many clients come at once.
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
         # Clients that time out or are killed leave half-open connections behind.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
@@ -60,7 +65,9 @@ class LoopbackServer(Running):
         """Start serving, one thread for each connection."""
         self._server = _Server((LOOPBACK, 0), requests)
         self.address = f"{LOOPBACK}:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True
+        ).start()
 
     def stop(self) -> None:
         """End it; connections that are open are left to their clients."""

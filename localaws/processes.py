@@ -69,7 +69,7 @@ class ManagedProcess(Running):
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -78,7 +78,7 @@ class ManagedProcess(Running):
                 cwd=folder,
                 start_new_session=True,
             )
-        self._reaper = subprocess.Popen(  # noqa: S603
+        self._reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _REAPER, str(self.pid)],
             stdin=subprocess.PIPE,
             start_new_session=True,

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from inference.preprocess import Preprocess
+from inference.preprocess import MAX_SIDE, Preprocess
 from trainer.config import TrainConfig
 from trainer.errors import UsageError
 
@@ -159,8 +159,11 @@ def preprocess_for(config: TrainConfig) -> Preprocess:
         raise UsageError(
             f"--image-size {crop}: {config.backbone} takes {backbone.image_size} pixels only"
         )
+    resize = round(crop / (config.crop_pct or backbone.crop_pct))
+    if resize > MAX_SIDE:
+        raise UsageError(f"--crop-pct {config.crop_pct}: photos would be scaled to {resize} pixels")
     return Preprocess(
-        resize=round(crop / (config.crop_pct or backbone.crop_pct)),
+        resize=resize,
         crop=crop,
         interpolation=backbone.interpolation,
         mean=backbone.mean,

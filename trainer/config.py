@@ -40,7 +40,7 @@ class TrainConfig:
     )
     image_size: int = _option(0, "input side in pixels; 0: the backbone's own", low=0, high=1024)
     crop_pct: float = _option(
-        0.0, "input side over resized side; 0: the backbone's own", low=0.0, high=1.0
+        0.0, "input side over shorter side; 0: the backbone's own", low=0.0, high=1.0
     )
     epochs: int = _option(20, "passes over the training images", low=1)
     batch_size: int = _option(64, "images an optimizer step, over all processes together", low=1)

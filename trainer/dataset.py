@@ -1,6 +1,6 @@
 """An ImageFolder (`train/ valid/ test/`, a folder a class) read through the decode-once cache.
 
-    python -m trainer.dataset DIR --cache-dir CACHE --resize 256 --report DIR/dataset_report.json
+    python -m trainer.dataset DIR --cache-dir CACHE --backbone resnet50 --report report.json
 
 fills the cache, checks the data and writes the report.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.preprocess import FILTERS
+from trainer import config as configuration
 from trainer.cache import CachedImages, Photo, Refused, decode_once
 from trainer.errors import UsageError, run_command
 from trainer.files import write_json_atomic
@@ -309,15 +309,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m trainer.dataset", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="folder with train/ valid/ test/")
     parser.add_argument("--cache-dir", type=Path, required=True)
-    parser.add_argument("--resize", type=int, default=256, help="shorter side in pixels")
-    parser.add_argument("--interpolation", choices=list(FILTERS), default="bilinear")
     parser.add_argument("--report", type=Path, help="JSON file to write")
+    configuration.add_arguments(parser)
     options = parser.parse_args()
+    # Imported here since it takes torch, and who reads photos through this module needs none.
+    from trainer.backbones import preprocess_for
+
+    scaled = preprocess_for(configuration.from_arguments(options))
     dataset = load(
         options.folder,
         options.cache_dir,
-        options.resize,
-        options.interpolation,
+        scaled.resize,
+        scaled.interpolation,
         report=options.report,
     )
     counts = ", ".join(f"{len(split.paths)} {name}" for name, split in dataset.splits.items())

@@ -10,7 +10,7 @@ from trainer.predictions import Answer
 
 
 def with_torch(model: LoadedModel) -> Answer:
-    """Give the function from pixels [N, crop, crop, 3] to probabilities [N, classes], in float32."""
+    """Give the function from pixels to probabilities, computed in float32."""
     classifier = model.classifier.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()

@@ -157,12 +157,17 @@ def start_server(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     servers: list[Server] = []
 
     def start(*arguments: str, **environment: str) -> Server:
-        log = tmp_path_factory.mktemp("server") / "log"
+        folder = tmp_path_factory.mktemp("server")
+        log = folder / "log"
         command = [sys.executable, "-m", "inference.server", "serve", "--host", "127.0.0.1"]
         command += ["--port", "0", "--model", str(archive), *arguments]
         with log.open("wb") as file:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file
+                command,
+                cwd=ROOT,
+                env=os.environ | {"TMPDIR": str(folder)} | environment,
+                stdout=file,
+                stderr=file,
             )
         server = Server(process, log, _ready_port(process, log))
         servers.append(server)

@@ -3,21 +3,19 @@ import io
 import json
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from inference.archive import ALL_FILES, ArchiveError, Model, open_model, write_archive
 
 if TYPE_CHECKING:
     from conftest import Change
-
-GZIP_HEADER_BYTES = 10
-"""gzip's own header: its bytes say nothing of the content."""
 
 
 def pack(destination: Path, members: list[tuple[tarfile.TarInfo, bytes]], **options: Any) -> Path:
@@ -95,14 +93,22 @@ def test_what_the_manifest_does_not_say_is_not_packed(model_folder: Path, tmp_pa
     assert not (tmp_path / "new.tar.gz").exists()
 
 
+def unpacked(content: bytes) -> bytes | None:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_flipped_bit_is_refused(
     archive: Path, tmp_path_factory: Any, data: st.DataObject
 ) -> None:
     content = bytearray(archive.read_bytes())
-    place = data.draw(st.integers(GZIP_HEADER_BYTES, len(content) - 1))
-    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    # A few bits of a gzip file carry nothing: without them the model is still the same.
+    assume(unpacked(content) != unpacked(archive.read_bytes()))
     flipped = tmp_path_factory.mktemp("flipped") / "model.tar.gz"
     flipped.write_bytes(content)
     with pytest.raises(ArchiveError):

@@ -165,10 +165,9 @@ def test_wrong_usage_ends_with_code_2(
 
 
 def test_a_damaged_archive_ends_with_code_1(archive: Path, tmp_path: Path) -> None:
-    content = bytearray(archive.read_bytes())
-    content[len(content) // 2] ^= 1
+    content = archive.read_bytes()
     damaged = tmp_path / "damaged.tar.gz"
-    damaged.write_bytes(content)
+    damaged.write_bytes(content[:200] + content[199:])
     code, line = failed_start("--model", str(damaged))
     assert code == 1
     assert str(damaged) in line

@@ -95,13 +95,19 @@ def test_offline_it_says_so_in_one_line_and_keeps_the_last_zip(tmp_path: Path) -
     last = output / "kennel-lambda-x86_64.zip"
     last.write_bytes(b"of an earlier version")
     command = [sys.executable, "-m", "lambda_src.build", "--output", str(output)]
+    offline = {
+        "UV_OFFLINE": "1",
+        "UV_CACHE_DIR": str(tmp_path / "empty"),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": "",
+    }
     finished = subprocess.run(
         [*command, "--architecture", "x86_64"],
         capture_output=True,
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path / "empty")},
+        env={**os.environ, **offline},
     )
     assert finished.returncode == 1
     assert finished.stderr.startswith("error: cannot install the packages of requirements.lock")

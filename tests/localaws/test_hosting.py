@@ -96,7 +96,7 @@ def client(container: StubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[B
             "sagemaker-runtime",
             region_name="us-east-1",
             aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106 (no secret)
+            aws_secret_access_key="local",
             config=Config(retries={"total_max_attempts": 1}),
         )
 

@@ -65,7 +65,9 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("colours")
     random = np.random.default_rng(0)
     for split, counts in {"train": (13, 12, 12), "valid": (5, 4, 4), "test": (4, 4, 3)}.items():
-        for channel, (name, count) in enumerate(zip(("1.red", "2.green", "3.blue"), counts, strict=True)):
+        for channel, (name, count) in enumerate(
+            zip(("1.red", "2.green", "3.blue"), counts, strict=True)
+        ):
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(count):

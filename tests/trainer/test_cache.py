@@ -1,7 +1,6 @@
 import io
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -99,15 +98,29 @@ def test_a_file_swapped_for_one_of_the_same_size_and_time_is_noticed(tmp_path, s
     assert_holds(tmp_path / "cache", [one, tmp_path / "third"])
 
 
-def test_same_content_is_stored_once(tmp_path, photos):
-    copy = photos[0].with_name("copy.png")
-    copy.write_bytes(photos[0].read_bytes())
-    pixels, (one, other) = decode([photos[0], copy], tmp_path / "cache")
-    assert one == other
-    assert pixels.stat().st_size == one.end
-    moved = copy.rename(tmp_path / "moved.png")
-    assert decode([moved], tmp_path / "cache") == (pixels, [one])
-    assert pixels.stat().st_size == one.end
+def test_a_file_rewritten_in_place_with_the_same_size_is_noticed(tmp_path, save_photo):
+    path = save_photo(tmp_path / "a.png", 0, compress_level=0)
+    decode([path], tmp_path / "cache")
+    before = path.stat()
+    save_photo(path, 1, compress_level=0)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert (path.stat().st_size, path.stat().st_ino) == (before.st_size, before.st_ino)
+    assert_holds(tmp_path / "cache", [path])
+
+
+def test_same_content_is_stored_once(tmp_path, save_photo):
+    files = [save_photo(tmp_path / f"{n}.png", size=(400, 400)) for n in range(12)]
+    pixels, entries = decode(files, tmp_path / "cache")
+    assert len(set(entries)) == 1
+    assert pixels.stat().st_size == expected(files[0]).nbytes
+
+
+def test_a_moved_file_is_not_decoded_again(tmp_path, photos, monkeypatch):
+    before = decode(photos, tmp_path / "cache")
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    monkeypatch.delattr(cache, "decode_rgb")
+    moved = [tmp_path / "moved" / path.name for path in photos]
+    assert decode(moved, tmp_path / "cache") == before
 
 
 def test_each_size_and_interpolation_has_its_own_store(tmp_path, photos):
@@ -276,13 +289,15 @@ def test_killed_while_building_the_store_goes_on_from_its_last_commit(tmp_path, 
     # A pipe that nobody writes to stops the build at a known place.
     os.mkfifo(tmp_path / "pipe")
     process = build(folder, [*photos[:16], tmp_path / "pipe", *photos[16:]], int(ends[9]))
-    deadline = time.monotonic() + 60
-    while not any(file.stat().st_size > ends[9] for file in folder.rglob("pixels.bin")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        deadline = time.monotonic() + 60
+        while not any(file.stat().st_size > ends[9] for file in folder.rglob("pixels.bin")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()  # SIGKILL
+        process.communicate()
     opened.clear()
     decode(photos, folder)
     assert sorted(opened.below(tmp_path / "photos")) == photos[10:]

@@ -83,6 +83,8 @@ def test_only_the_splits_asked_for_are_opened_or_listed(root, opened):
     assert len(opened.below(root / "valid")) >= 6
     assert opened.below(root / "test") == []
     assert scan(root, ("valid",)).files.keys() == {"valid"}
+    shutil.rmtree(root / "test")
+    assert list(read(root, splits=("train", "valid")).splits) == ["train", "valid"]
 
 
 def test_indices_do_not_depend_on_the_splits_asked_for(root):
@@ -226,7 +228,7 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 def test_command_line_writes_the_report(root, tmp_path):
-    options = ("--cache-dir", tmp_path / "cache", "--resize", 32, "--report", tmp_path / "r.json")
+    options = ("--cache-dir", tmp_path / "cache", "--image-size", 32, "--report", tmp_path / "r.json")
     done = run(root, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{root}: 3 classes; photos: 9 train, 6 valid, 3 test\n"
@@ -244,7 +246,15 @@ def test_command_line_names_a_fault_in_one_line(root, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_names_that_are_no_text_are_read(root, save_photo):
+@pytest.mark.parametrize("size", [-1, 5000, "large"])
+def test_a_senseless_size_is_wrong_usage(root, tmp_path, size):
+    done = run(root, "--cache-dir", tmp_path / "cache", "--image-size", size)
+    assert done.returncode == 2
+    assert "--image-size" in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_names_that_are_no_text_are_read(root):
     raw = os.fsdecode(b"train/001.Boxer/\xff.png")
     (root / "train/001.Boxer/0.png").rename(root / raw)
     assert raw in read(root, report=root.parent / "report.json").splits["train"].paths

@@ -157,6 +157,17 @@ def test_a_changed_source_is_noticed_and_an_unchanged_one_is_not_opened(classes,
     assert "cat/0.png" not in splits_of(tmp_path / "data")
 
 
+def test_a_changed_target_of_a_link_is_noticed(classes, tmp_path, save_photo):
+    target = save_photo(tmp_path / "elsewhere/new.png", 100)
+    (classes / "cat/link.png").symlink_to(target)
+    prepare(str(classes), tmp_path / "data")
+    target.unlink()
+    save_photo(target, 101)
+    prepare(str(classes), tmp_path / "data")
+    (linked,) = (tmp_path / "data").glob("*/cat/link.png")
+    assert linked.read_bytes() == target.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("digest", "split"),
     [

@@ -1,0 +1,123 @@
+# Kennel: photos in, an operated image classifier out. `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# The comment begins right after the value, for make would keep the space between.
+DATASET ?= digits#              digits, dogs (1.1 GB, fetched) or a folder of labelled photos
+BACKBONE ?= efficientnet_lite0# a network of trainer/backbones.py
+TRIALS ?= 8#                    trials of the hyperparameter search
+PARALLEL ?= 1#                  trials at a time
+PORT ?= 8080#                   of `make serve`
+OUT ?= build#                   where everything goes
+FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
+
+# Digits are 8 x 8 pixels, fill their picture and may not be mirrored. They look so unlike ImageNet that the whole
+# network is trained; photographs of things need a new head only.
+ifeq ($(DATASET),digits)
+UNFREEZE ?= all
+EPOCHS ?= 6
+VIEW := --image-size 64 --crop-pct 1
+FLAGS += --hflip 0 --min-scale 0.8
+else
+UNFREEZE ?= none#               what is trained beside the head: none, last, all (digits: all)
+EPOCHS ?=#                      passes over the data; empty: as the search found best
+VIEW :=
+endif
+
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+NAME := $(notdir $(abspath $(DATASET)))
+DATA := $(OUT)/data/$(NAME)
+RUN := $(OUT)/$(NAME)-$(BACKBONE)-$(UNFREEZE)
+CACHE := $(OUT)/cache
+WHERE := --data $(DATA) --cache-dir $(CACHE)
+MODEL_FLAGS := --backbone $(BACKBONE) $(VIEW) $(FLAGS)
+
+tune_flags = --unfreeze none --trials $(TRIALS) --parallel $(PARALLEL) $(MODEL_FLAGS)
+train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOCHS))
+
+##@ Everything
+.PHONY: help demo test lint format lock clean FORCE
+help: ## list the targets
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@printf '\nVariables, with their defaults\n'
+	@sed -nE 's/^([A-Z]+) \?= ?([^#]*)#[ ]+(.*)/\1|\2|\3/p' Makefile | awk -F '|' '{printf "  %-10s %-20s %s\n", $$1, $$2, $$3}'
+
+demo: STARTED := $(shell date +%s.%N)
+demo: evaluate lambda ## the whole chain on one machine, to build/demo/report.html
+	@$(PYTHON) -m localaws.demo --run $(RUN) --data $(DATA) --dataset $(NAME) --lambda-zip $(OUT)/lambda/kennel-lambda-x86_64.zip \
+	  --output $(OUT)/demo --started $(STARTED)
+
+test: $(VENV)/ready ## run the tests
+	@$(PYTHON) -m pytest $(TESTS)
+
+##@ One step of the chain (each does what comes before it, if that is not up to date)
+.PHONY: env data tune train evaluate package serve lambda
+env: $(VENV)/ready ## make the Python environment
+data: $(DATA)/dataset_report.json ## fetch, split and check the photos
+tune: $(RUN)/tune/best.json ## search for hyperparameters
+train: $(RUN)/model/weights.safetensors ## train a model
+evaluate: $(RUN)/evaluation/evaluation.json $(RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
+package: $(RUN)/model.tar.gz ## export, quantize and pack it
+serve: $(RUN)/model.tar.gz ## serve it on PORT
+	@$(PYTHON) -m inference.server serve --model $< --host 127.0.0.1 --port $(PORT)
+lambda: $(VENV)/ready ## build the Lambda function's zips
+	@$(PYTHON) -m lambda_src.build --output $(OUT)/lambda --architecture all
+
+# The data are looked at each time; their report changes, and with it all that follows, only if they have changed.
+$(DATA)/dataset_report.json: FORCE | $(VENV)/ready
+	@$(PYTHON) -m trainer.sources $(DATASET) --output $(DATA)
+	@$(PYTHON) -m trainer.dataset $(DATA) --cache-dir $(CACHE) --backbone $(BACKBONE) $(VIEW) --report $@
+
+$(RUN)/tune/best.json: $(DATA)/dataset_report.json $(RUN)/tune.flags
+	@$(PYTHON) -m trainer.tune $(WHERE) --output-dir $(@D) $(tune_flags)
+
+$(RUN)/model/weights.safetensors: $(RUN)/tune/best.json $(RUN)/train.flags
+	@$(PYTHON) -m trainer.train $(WHERE) --config $< --model-dir $(@D) --output-dir $(RUN)/training --checkpoint-dir $(OUT)/checkpoints $(train_flags)
+
+$(RUN)/evaluation/evaluation.json: $(RUN)/model/weights.safetensors
+	@$(PYTHON) -m trainer.evaluate $(WHERE) --model $(<D) --output $(@D)
+
+$(RUN)/served/evaluation.json: $(RUN)/model.tar.gz
+	@$(PYTHON) -m trainer.evaluate $(WHERE) --model $< --output $(@D)
+
+$(RUN)/model.tar.gz: $(RUN)/model/weights.safetensors
+	@$(PYTHON) -m trainer.package $(WHERE) --model $(<D) --output $@
+
+# What depends on flags is made again when they change.
+$(RUN)/%.flags: FORCE
+	@mkdir -p $(@D) && echo '$($*_flags)' | cmp -s - $@ || echo '$($*_flags)' > $@
+
+##@ For those who work on Kennel
+lint: $(VENV)/ready ## ruff, mypy, shellcheck, hadolint
+	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/shellcheck .ci/run inference/serve
+	@$(VENV)/bin/hadolint inference/Dockerfile
+
+format: $(VENV)/ready ## ruff's formatter and safe fixes
+	@$(VENV)/bin/ruff format --quiet . && $(VENV)/bin/ruff check --quiet --fix .
+
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+lock: $(VENV)/ready ## resolve the locks again (UPGRADE=--upgrade for newer versions)
+	@PATH="$(VENV)/bin:$$PATH"; \
+	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --output-file requirements.lock; \
+	$(LOCK) pyproject.toml --extra serve --constraint requirements.lock --output-file inference/requirements.lock
+
+clean: ## remove all that was built but the environment
+	@rm -rf $(OUT)
+
+# uv is taken from the lock with its hash, unless the machine has one. The package is linked, not copied.
+$(VENV)/ready: requirements.lock pyproject.toml
+	@command -v uv > /dev/null || { \
+	  python3 -m venv $(OUT)/uv; \
+	  sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(OUT)/uv/requirements.lock; \
+	  $(OUT)/uv/bin/python -m pip install --quiet --require-hashes --requirement $(OUT)/uv/requirements.lock; }
+	@PATH="$(abspath $(OUT))/uv/bin:$$PATH"; \
+	test -x $(PYTHON) || uv venv --quiet --python '>=3.11' $(VENV); \
+	uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock; \
+	uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --offline --editable .
+	@touch $@
