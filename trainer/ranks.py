@@ -63,7 +63,8 @@ def joined() -> Iterator[Ranks]:
     if hosts > 1 and world == 1:
         raise UsageError(
             f"{hosts} hosts but no process group: each would train a model of its own; "
-            "start the job with torchrun (SDK v3: Torchrun(); hyperparameter sagemaker_torch_distributed_enabled=true)"
+            "start the job with torchrun (SDK v3: Torchrun(); "
+            "else the hyperparameter sagemaker_torch_distributed_enabled=true)"
         )
     if world == 1:
         yield alone()

@@ -61,7 +61,7 @@ def opened() -> Iterator[Opened]:
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set that a network can learn: noise around one colour a class, splits of uneven size."""
+    """A small data set that can be learned: noise around one colour a class, uneven splits."""
     root = tmp_path_factory.mktemp("colours")
     random = np.random.default_rng(0)
     for split, counts in {"train": (13, 12, 12), "valid": (5, 4, 4), "test": (4, 4, 3)}.items():

@@ -43,7 +43,7 @@ def test_unfreeze_last_trains_some_of_the_backbone_and_none_trains_nothing_of_it
 
 
 def test_offline_weights_know_imagenet():
-    # A network with its pretrained weights tells a picture from its inverse far better than one without.
+    # With pretrained weights, features of a picture and its inverse lie far apart.
     image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     spread = {}
     for weights in ("pretrained", "none"):

@@ -25,7 +25,9 @@ CONFIG = TrainConfig(backbone="resnet18", weights="none", image_size=32, batch_s
 
 @pytest.fixture(scope="module")
 def train_split(colours, tmp_path_factory):
-    return load(colours, tmp_path_factory.mktemp("cache"), 37, "bilinear", ("train",)).splits["train"]
+    return load(colours, tmp_path_factory.mktemp("cache"), 37, "bilinear", ("train",)).splits[
+        "train"
+    ]
 
 
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 3))
@@ -90,7 +92,9 @@ def test_without_flips_and_crops_training_sees_the_scaled_image(train_split):
 
 def test_flips_mirror(train_split):
     never, always = (
-        PixelSource(train_split, preprocess_for(CONFIG), replace(CONFIG, hflip=p)).augmented(np.array([4]), 0)
+        PixelSource(train_split, preprocess_for(CONFIG), replace(CONFIG, hflip=p)).augmented(
+            np.array([4]), 0
+        )
         for p in (0.0, 1.0)
     )
     assert torch.equal(never.flip(2), always)

@@ -74,7 +74,11 @@ def test_flags_win_over_the_file_of_hyperparameters(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("{", "not JSON"), ("[]", "no JSON object"), ('{"epoch": 3}', "unknown hyperparameters epoch")],
+    [
+        ("{", "not JSON"),
+        ("[]", "no JSON object"),
+        ('{"epoch": 3}', "unknown hyperparameters epoch"),
+    ],
 )
 def test_a_bad_file_of_hyperparameters_is_named(tmp_path: Path, content, reason):
     path = tmp_path / "best.json"

@@ -228,7 +228,14 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 
 def test_command_line_writes_the_report(root, tmp_path):
-    options = ("--cache-dir", tmp_path / "cache", "--image-size", 32, "--report", tmp_path / "r.json")
+    options = (
+        "--cache-dir",
+        tmp_path / "cache",
+        "--image-size",
+        32,
+        "--report",
+        tmp_path / "r.json",
+    )
     done = run(root, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{root}: 3 classes; photos: 9 train, 6 valid, 3 test\n"

@@ -28,7 +28,9 @@ HERE = Ranks(0, 1, 0, torch.device("cpu"))
 def batch(images: int = 6) -> Batch:
     random = torch.Generator().manual_seed(1)
     return Batch(
-        torch.randn(images, 5, generator=random), torch.arange(images) % 3, torch.full((images,), 1 / images)
+        torch.randn(images, 5, generator=random),
+        torch.arange(images) % 3,
+        torch.full((images,), 1 / images),
     )
 
 
@@ -40,7 +42,9 @@ def head(config: TrainConfig = CONFIG) -> Classifier:
 def weights_after(config: TrainConfig, steps: int = 3) -> torch.Tensor:
     classifier = head(config)
     optimizer = make_optimizer(classifier, config)
-    for _ in train_steps(classifier, [batch()] * steps, optimizer, config, HERE, False, 0, 0, steps):
+    for _ in train_steps(
+        classifier, [batch()] * steps, optimizer, config, HERE, False, 0, 0, steps
+    ):
         pass
     return classifier.head.weight.detach()
 
@@ -67,7 +71,11 @@ def test_images_without_weight_teach_nothing_and_are_not_counted():
     nothing = replace(batch(), weights=torch.zeros(6))
     before = classifier.head.weight.clone()
     config = replace(CONFIG, optimizer="sgd", weight_decay=0.0)
-    totals = list(train_steps(classifier, [nothing], make_optimizer(classifier, config), config, HERE, False, 0, 0, 1))
+    totals = list(
+        train_steps(
+            classifier, [nothing], make_optimizer(classifier, config), config, HERE, False, 0, 0, 1
+        )
+    )
     assert torch.equal(classifier.head.weight, before)
     assert totals[0].tolist() == [0.0, 0.0]
 
@@ -79,7 +87,9 @@ def test_dropout_draws_the_same_after_a_restart():
     optimizer = make_optimizer(classifier, config)
     for first in (0, 2):
         torch.rand(7)  # whatever else drew numbers meanwhile
-        for _ in train_steps(classifier, [batch()] * 2, optimizer, config, HERE, False, 0, first, 4):
+        for _ in train_steps(
+            classifier, [batch()] * 2, optimizer, config, HERE, False, 0, first, 4
+        ):
             pass
     assert torch.equal(classifier.head.weight, whole)
 
@@ -113,8 +123,12 @@ def test_evaluation_is_the_mean_over_images_whatever_the_batches():
     for size in (1, 4, 11):
         result = evaluate(classifier, evaluation_batches(source, size), HERE, False)
         logits = classifier(batch(11).inputs).detach()
-        assert result.loss == pytest.approx(float(F.cross_entropy(logits, batch(11).targets)), rel=1e-5)
-        assert result.accuracy == pytest.approx(float((logits.argmax(1) == batch(11).targets).float().mean()))
+        assert result.loss == pytest.approx(
+            float(F.cross_entropy(logits, batch(11).targets)), rel=1e-5
+        )
+        assert result.accuracy == pytest.approx(
+            float((logits.argmax(1) == batch(11).targets).float().mean())
+        )
 
 
 @pytest.mark.parametrize(

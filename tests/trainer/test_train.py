@@ -35,13 +35,19 @@ def folders(data: Path, root: Path) -> Folders:
 def command(data: Path, root: Path, options: dict[str, object]) -> list[str]:
     places = {"data": data, "cache-dir": root / "cache", "checkpoint-dir": root / "checkpoints",
               "model-dir": root / "model", "output-dir": root / "output"}  # fmt: skip
-    flags = [str(part) for name, value in (places | options).items() for part in (f"--{name}", value)]
+    flags = [
+        str(part) for name, value in (places | options).items() for part in (f"--{name}", value)
+    ]
     return ["-m", "trainer.train", *flags]
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=200
+        [sys.executable, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
 
 
@@ -58,7 +64,8 @@ def uninterrupted(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_every_epoch_prints_one_line_that_sagemaker_can_parse(uninterrupted: Path):
     log = (uninterrupted / "log").read_text()
     rows = re.findall(
-        r"^epoch=(\d+) train_loss=[\d.e-]+ valid_loss=[\d.e-]+ valid_accuracy=([\d.]+) images_per_second=\d+$",
+        r"^epoch=(\d+) train_loss=[\d.e-]+ valid_loss=[\d.e-]+ "
+        r"valid_accuracy=([\d.]+) images_per_second=\d+$",
         log, re.MULTILINE,
     )  # fmt: skip
     assert [int(epoch) for epoch, _ in rows] == [0, 1, 2, 3]
@@ -89,7 +96,9 @@ def test_killed_at_any_moment_and_started_again_it_ends_bit_for_bit_the_same(
     kills = 0
     for delay in (0.0, 0.11, 0.23, 0.0):
         process = subprocess.Popen(
-            [sys.executable, *command(colours, tmp_path, FINE_TUNE)], stdout=subprocess.PIPE, text=True
+            [sys.executable, *command(colours, tmp_path, FINE_TUNE)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout
         for line in process.stdout:
@@ -107,7 +116,9 @@ def test_killed_at_any_moment_and_started_again_it_ends_bit_for_bit_the_same(
     assert same_model(uninterrupted / "model", tmp_path / "model")
 
 
-def test_sigterm_saves_the_place_within_the_epoch(uninterrupted: Path, colours: Path, tmp_path: Path):
+def test_sigterm_saves_the_place_within_the_epoch(
+    uninterrupted: Path, colours: Path, tmp_path: Path
+):
     process = subprocess.Popen(
         [sys.executable, *command(colours, tmp_path, FINE_TUNE)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -117,7 +128,11 @@ def test_sigterm_saves_the_place_within_the_epoch(uninterrupted: Path, colours: 
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert re.search(r"^error: stopped by SIGTERM at epoch \d, step \d; the same command goes on", errors, re.MULTILINE)
+    assert re.search(
+        r"^error: stopped by SIGTERM at epoch \d, step \d; the same command goes on",
+        errors,
+        re.MULTILINE,
+    )
     assert not (tmp_path / "model").exists()
     done = run(*command(colours, tmp_path, FINE_TUNE))
     assert done.returncode == 0, done.stderr
@@ -128,22 +143,33 @@ def torchrun(processes: int) -> list[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1",
-            "--master-port", str(port)]  # fmt: skip
+    return [
+        *("-m", "torch.distributed.run", "--nproc-per-node", str(processes)),
+        *("--master-addr", "127.0.0.1", "--master-port", str(port)),
+    ]
 
 
-@pytest.mark.parametrize("options", [HEAD | {"dropout": 0.0}, FINE_TUNE | {"dropout": 0.0, "epochs": 2, "optimizer": "sgd"}])
-def test_two_processes_reach_the_weights_of_one(colours: Path, tmp_path: Path, options: dict[str, object]):
+@pytest.mark.parametrize(
+    "options",
+    [HEAD | {"dropout": 0.0}, FINE_TUNE | {"dropout": 0.0, "epochs": 2, "optimizer": "sgd"}],
+)
+def test_two_processes_reach_the_weights_of_one(
+    colours: Path, tmp_path: Path, options: dict[str, object]
+):
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(*command(colours, one, options)).returncode == 0
-    done = run(*torchrun(2), *command(colours, two, options), OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo")
+    done = run(
+        *torchrun(2), *command(colours, two, options), OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo"
+    )
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^epoch=0 ", done.stdout, re.MULTILINE)) == 1  # one process reports
     weights, others = (load_file(root / "model/weights.safetensors") for root in (one, two))
     assert weights.keys() == others.keys()
     for name in weights:
         assert torch.allclose(weights[name], others[name], rtol=1e-3, atol=1e-4), name
-    rows, other_rows = (json.loads((root / "model/metrics.json").read_text())["history"] for root in (one, two))
+    rows, other_rows = (
+        json.loads((root / "model/metrics.json").read_text())["history"] for root in (one, two)
+    )
     for row, other in zip(rows, other_rows, strict=True):
         assert row == pytest.approx(other, rel=1e-3)  # exact over 13 images on two processes
 
@@ -159,7 +185,8 @@ def test_sagemakers_environment_says_where_things_are(colours: Path, tmp_path: P
     done = run(
         "-m", "trainer.train", *flags, "--checkpoint-dir", str(tmp_path / "checkpoints"),
         SM_CHANNEL_TRAINING=str(colours), SM_MODEL_DIR=str(tmp_path / "model"),
-        SM_OUTPUT_DATA_DIR=str(tmp_path / "output"), KENNEL_CACHE=str(tmp_path / "cache"), SM_HOSTS='["algo-1"]',
+        SM_OUTPUT_DATA_DIR=str(tmp_path / "output"), KENNEL_CACHE=str(tmp_path / "cache"),
+        SM_HOSTS='["algo-1"]',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "model/weights.safetensors").exists()
@@ -207,33 +234,48 @@ def test_another_configuration_starts_afresh(colours: Path, tmp_path: Path, capf
 )
 def test_every_mode_learns(colours: Path, tmp_path: Path, options):
     config = TrainConfig(**HEAD | {"epochs": 3} | options)
-    losses = [row["train_loss"] for row in train(config, folders(colours, tmp_path), alone())["history"]]
+    losses = [
+        row["train_loss"] for row in train(config, folders(colours, tmp_path), alone())["history"]
+    ]
     assert losses[-1] < losses[0]
 
 
 def test_frozen_parts_stay_as_they_were(colours: Path, tmp_path: Path):
     for name, unfreeze in (("last", "last"), ("none", "none")):
-        train(TrainConfig(**HEAD | {"epochs": 1, "unfreeze": unfreeze}), folders(colours, tmp_path / name), alone())
-    last, none = (load_model(tmp_path / name / "model").classifier.state_dict() for name in ("last", "none"))
+        train(
+            TrainConfig(**HEAD | {"epochs": 1, "unfreeze": unfreeze}),
+            folders(colours, tmp_path / name),
+            alone(),
+        )
+    last, none = (
+        load_model(tmp_path / name / "model").classifier.state_dict() for name in ("last", "none")
+    )
     changed = {name for name in none if not torch.equal(none[name], last[name])}
     assert "backbone.network._conv_head.weight" in changed
-    assert not any(name.startswith(("backbone.network._conv_stem", "backbone.network._blocks.0.")) for name in changed)
+    assert not any(
+        name.startswith(("backbone.network._conv_stem", "backbone.network._blocks.0."))
+        for name in changed
+    )
     assert not any("running_" in name for name in changed)
 
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder of a file system that holds 6 MB: the caches fit, a network's checkpoint does not."""
+    """A folder on a disk of 6 MB: a head's checkpoint fits, a network's does not."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("a small file system can be mounted by root only")
     yield folder
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(colours: Path, tmp_path: Path, full_disk: Path):
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
+    colours: Path, tmp_path: Path, full_disk: Path
+):
     options = FINE_TUNE | {"epochs": 1, "checkpoint-dir": full_disk}
     head = HEAD | {"epochs": 1, "checkpoint-dir": full_disk}
     assert run(*command(colours, tmp_path, head)).returncode == 0
@@ -255,7 +297,7 @@ def test_a_damaged_checkpoint_is_named(colours: Path, tmp_path: Path):
 
 
 def test_a_diverging_run_says_so(colours: Path, tmp_path: Path):
-    done = run(*command(colours, tmp_path, HEAD | {"optimizer": "sgd", "head-learning-rate": 10.0, "weight-decay": 1.0,
-                                                   "momentum": 0.9999, "epochs": 200, "patience": 0}))  # fmt: skip
+    wild = {"optimizer": "sgd", "head-learning-rate": 10.0, "weight-decay": 1.0, "momentum": 0.9999}
+    done = run(*command(colours, tmp_path, HEAD | wild | {"epochs": 200, "patience": 0}))
     assert done.returncode == 1
     assert "lower --head-learning-rate" in done.stderr

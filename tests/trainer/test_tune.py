@@ -19,7 +19,9 @@ CONFIG = TrainConfig(backbone="efficientnet_lite0", image_size=32)
 
 
 def folders(data: Path, root: Path) -> Folders:
-    return Folders(data, root / "model", root / "output", root / "checkpoints", root / "cache", None)
+    return Folders(
+        data, root / "model", root / "output", root / "checkpoints", root / "cache", None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,9 @@ def test_no_file_below_test_is_opened_or_listed(colours: Path, tmp_path: Path, o
     assert not opened.below(colours / "test")
 
 
-def test_the_best_hyperparameters_are_taken_as_they_are(searched: Path, colours: Path, tmp_path: Path):
+def test_the_best_hyperparameters_are_taken_as_they_are(
+    searched: Path, colours: Path, tmp_path: Path
+):
     best = TrainConfig(**json.loads((searched / "output/best.json").read_text()))
     report = json.loads((searched / "output/search.json").read_text())
     assert report["trials"] == 5
@@ -51,7 +55,11 @@ def test_trials_lie_in_the_search_space(searched: Path):
     for name, space in search_space("none").items():
         for row in rows:
             value = float(row[name])
-            assert value in space.values if isinstance(space, Choice) else space.low <= value <= space.high
+            assert (
+                value in space.values
+                if isinstance(space, Choice)
+                else space.low <= value <= space.high
+            )
 
 
 def test_every_searched_name_is_a_hyperparameter():
@@ -76,7 +84,14 @@ def test_a_finished_search_runs_no_more_trials(searched: Path, colours: Path):
 
 
 def test_a_killed_search_goes_on(colours: Path, tmp_path: Path):
-    places = ("--data", colours, "--output-dir", tmp_path / "output", "--cache-dir", tmp_path / "cache")
+    places = (
+        "--data",
+        colours,
+        "--output-dir",
+        tmp_path / "output",
+        "--cache-dir",
+        tmp_path / "cache",
+    )
     fixed = ("--backbone", "efficientnet_lite0", "--image-size", "32", "--trials", "6")
     command = [sys.executable, "-m", "trainer.tune", *map(str, places), *fixed]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -93,8 +108,24 @@ def test_a_killed_search_goes_on(colours: Path, tmp_path: Path):
 
 
 def test_parallel_trials_share_one_study(colours: Path, tmp_path: Path):
-    places = ("--data", colours, "--output-dir", tmp_path / "output", "--cache-dir", tmp_path / "cache")
-    fixed = ("--backbone", "efficientnet_lite0", "--image-size", "32", "--trials", "6", "--parallel", "2")
+    places = (
+        "--data",
+        colours,
+        "--output-dir",
+        tmp_path / "output",
+        "--cache-dir",
+        tmp_path / "cache",
+    )
+    fixed = (
+        "--backbone",
+        "efficientnet_lite0",
+        "--image-size",
+        "32",
+        "--trials",
+        "6",
+        "--parallel",
+        "2",
+    )
     done = subprocess.run(
         [sys.executable, "-m", "trainer.tune", *map(str, places), *fixed],
         capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"},
