@@ -56,6 +56,16 @@ def make_optimizer(classifier: Classifier, config: TrainConfig) -> torch.optim.O
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
+def seed_step(ranks: Ranks, *place: int) -> None:
+    """Make dropout's numbers depend on the place in the run only: a resumed run draws the same."""
+    sequence = np.random.SeedSequence((*place, ranks.rank))
+    seed = int(sequence.generate_state(1, np.uint64)[0])
+    # torch.manual_seed records a stack trace for every device that is not in use, at each call.
+    torch.default_generator.manual_seed(seed)
+    if ranks.device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def train_steps(
     network: nn.Module,
     batches: Iterable[Batch],
@@ -87,10 +97,7 @@ def train_steps(
     network.train()
     parallel = network if isinstance(network, DistributedDataParallel) else None
     for step, batch in enumerate(batches, first_step):
-        # Dropout's random numbers depend on the place in the run only, so that a resumed run draws
-        # the same.
-        place = np.random.SeedSequence((config.seed, epoch, step, ranks.rank))
-        torch.manual_seed(int(place.generate_state(1, np.uint64)[0]))
+        seed_step(ranks, config.seed, epoch, step)
         factor = learning_rate_factor(
             epoch * steps_per_epoch + step, config.epochs * steps_per_epoch, config.warmup_fraction
         )

@@ -29,7 +29,7 @@ from inference.predictor import Predictor, Probabilities
 from inference.preprocess import center_crop
 from trainer.backbones import LoadedModel, load_model
 from trainer.dataset import Dataset, Split, load
-from trainer.errors import KennelError
+from trainer.errors import KennelError, UsageError
 from trainer.files import write_json_atomic
 from trainer.onnx_export import export
 from trainer.predictions import Targets, accuracy, classify, require_same_classes
@@ -110,6 +110,7 @@ def package(
         KennelError: The export differs from PyTorch, no recipe holds (`int8`), or a disk is full.
     """
     model = load_model(folder)
+    metrics = _metrics(folder)
     transform = model.preprocess
     data = load(
         data_dir, cache_dir, transform.resize, transform.interpolation, splits=("train", "valid")
@@ -122,7 +123,7 @@ def package(
             floats = _probabilities(exported, model, data.splits["valid"], scratch, "float32")
             difference = _difference_from_torch(floats, model, data.splits["valid"])
             served = _choose(exported, floats, model, data, precision, calibration_images, scratch)
-            packed = _pack(folder, model, served, scratch, output)
+            packed = _pack(folder, model, metrics, served, scratch, output)
         report = served.figures() | {
             "name": packed.name,
             "digest": packed.digest,
@@ -210,15 +211,32 @@ def _probabilities(
     return classify(split, model.preprocess, Predictor(unpacked).probabilities, title)
 
 
-def _pack(folder: Path, model: LoadedModel, served: Served, scratch: Path, output: Path) -> Model:
+def _metrics(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not what trainer.train writes: {error}") from error
+    if "dataset_fingerprint" not in metrics:
+        raise UsageError(f"{path} lacks dataset_fingerprint: train the model again")
+    return metrics
+
+
+def _pack(
+    folder: Path,
+    model: LoadedModel,
+    metrics: dict[str, Any],
+    served: Served,
+    scratch: Path,
+    output: Path,
+) -> Model:
     """Put the archive's files together, verify them as a server would, and write the archive."""
     stage = scratch / "archive"
     stage.mkdir()
     for name in _COPIED:
         shutil.copyfile(folder / name, stage / name)
     onnx.save(served.network, stage / "model.onnx")
-    trained = json.loads((folder / "metrics.json").read_text())
-    write_json_atomic(stage / "metrics.json", trained | {"package": served.figures()})
+    write_json_atomic(stage / "metrics.json", metrics | {"package": served.figures()})
     manifest = {
         "format": FORMAT,
         "files": describe_files(stage),
@@ -226,7 +244,7 @@ def _pack(folder: Path, model: LoadedModel, served: Served, scratch: Path, outpu
         "precision": served.precision,
         "versions": _versions(),
         "git_commit": git_commit(),
-        "dataset_fingerprint": trained["dataset_fingerprint"],
+        "dataset_fingerprint": metrics["dataset_fingerprint"],
     }
     write_json_atomic(stage / MANIFEST, manifest)
     packed = open_model(stage)

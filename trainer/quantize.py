@@ -2,9 +2,11 @@
 
 All recipes: QDQ format, weights per channel and signed, activations unsigned, ranges averaged over
 single training images (rare extremes would cost resolution; percentiles gained nothing more and
-took five times as long). Unsigned activations run twice as fast as signed ones on x86 with VNNI and
-no slower on Arm. The 7-bit weights of `reduce_range` cost more accuracy than all the rest: where
-an x86 processor lacks VNNI, the server has ONNX Runtime widen the weights instead.
+took ten times as long). Unsigned activations run twice as fast as signed ones on x86 with VNNI.
+
+Without VNNI, x86 sums two 8-bit products in 16 bits, which saturates. The 7-bit weights of
+`reduce_range` would avoid that for more accuracy than all the rest costs, on every machine; the
+server avoids it where it happens, by ONNX Runtime's option `session.x64quantprecision`.
 """
 
 import tempfile

@@ -263,6 +263,18 @@ def test_data_of_other_classes_is_refused_by_name(workspace: Path, colours: Path
         pack(workspace, data, tmp_path / "model.tar.gz")
 
 
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_model_folder_without_its_metrics_is_refused(
+    workspace: Path, colours: Path, tmp_path: Path, content: str | None
+):
+    shutil.copytree(workspace / "model", tmp_path / "model")
+    (tmp_path / "model" / "metrics.json").unlink()
+    if content:
+        (tmp_path / "model" / "metrics.json").write_text(content)
+    with pytest.raises(UsageError, match=r"metrics\.json"):
+        pack(tmp_path, colours, tmp_path / "model.tar.gz")
+
+
 @pytest.mark.parametrize("arguments", [[], ["--model", "m"], ["--check"], ["--precision", "int4"]])
 def test_wrong_usage_ends_with_code_2(arguments: list[str]):
     done = run("-c", NO_TORCH + RUN, *arguments)
