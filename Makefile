@@ -95,7 +95,7 @@ $(RUN)/%.flags: FORCE
 lint: $(VENV)/ready ## ruff, mypy, shellcheck, hadolint
 	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --check --quiet .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/shellcheck .ci/run inference/serve
+	@$(VENV)/bin/shellcheck .ci/run
 	@$(VENV)/bin/hadolint inference/Dockerfile
 
 format: $(VENV)/ready ## ruff's formatter and safe fixes

@@ -17,6 +17,19 @@ def available_cpus(root: Path = Path("/")) -> int:
     return max(1, int(min([cores or 1, *_quotas(root)])))
 
 
+def lacks_vnni(root: Path = Path("/")) -> bool:
+    """Tell whether this is an x86 processor without exact sums of 8-bit products.
+
+    Args:
+        root: Where `proc` is mounted.
+    """
+    try:
+        words = (root / "proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return "sse2" in words and not {"avx512_vnni", "avx_vnni"} & set(words)
+
+
 def _quotas(root: Path) -> Iterator[float]:
     """Give the quota, in cores, of every control group above this process (versions 1 and 2)."""
     try:

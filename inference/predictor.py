@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from inference.archive import ArchiveError, Model
-from inference.cpus import available_cpus
+from inference.cpus import available_cpus, lacks_vnni
 from inference.preprocess import Pixels
 
 INPUT = "image"
@@ -95,6 +95,9 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     options.enable_mem_pattern = False
     # Threads that spin between operators take the cores that decoding needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if lacks_vnni():
+        # Without those instructions, sums of 8-bit products saturate at 16 bits.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

@@ -11,7 +11,6 @@ from urllib.error import URLError
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models
 
 from inference.preprocess import MAX_SIDE, Preprocess
 from trainer.config import TrainConfig
@@ -91,45 +90,45 @@ def _efficientnet_lite(variant: int, image_size: int, blocks: int) -> Backbone:
 
 
 def _torchvision(
-    constructor: Callable[..., nn.Module],
-    weights: Any,
-    feature_dim: int,
-    head: str,
-    last: tuple[str, ...],
-    **options: Any,
+    name: str, weights: str, feature_dim: int, head: str, last: tuple[str, ...], **entry: Any
 ) -> Backbone:
+    # torchvision takes seconds to import, which only its own networks are worth.
     def build(side: int) -> nn.Module:
-        network = constructor(
-            weights=None, **({"image_size": side} if constructor is models.vit_b_16 else {})
-        )
+        from torchvision import models
+
+        options: dict[str, dict[str, Any]] = {
+            # Random on each rank, as in EfficientNetLite.
+            "convnext_tiny": {"stochastic_depth_prob": 0.0},
+            "vit_b_16": {"image_size": side},
+        }
+        network: nn.Module = models.get_model(name, weights=None, **options.get(name, {}))
         network.set_submodule(head, nn.Identity())
         return network
 
     def fetch() -> dict[str, Tensor]:
-        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-        return {name: value for name, value in state.items() if not name.startswith(f"{head}.")}
+        from torchvision import models
 
-    return Backbone(build, fetch, feature_dim, last, TORCHVISION_LICENCE, **options)
+        found = models.get_weight(weights)
+        state: dict[str, Tensor] = found.get_state_dict(progress=False, check_hash=True)
+        return {key: value for key, value in state.items() if not key.startswith(f"{head}.")}
+
+    return Backbone(build, fetch, feature_dim, last, TORCHVISION_LICENCE, **entry)
 
 
 BACKBONES: dict[str, Backbone] = {
-    "resnet50": _torchvision(
-        models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2, 2048, "fc", ("layer4",)
-    ),
-    "resnet18": _torchvision(
-        models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, 512, "fc", ("layer4",)
-    ),
+    "resnet50": _torchvision("resnet50", "ResNet50_Weights.IMAGENET1K_V2", 2048, "fc", ("layer4",)),
+    "resnet18": _torchvision("resnet18", "ResNet18_Weights.IMAGENET1K_V1", 512, "fc", ("layer4",)),
     "convnext_tiny": _torchvision(
-        lambda weights: models.convnext_tiny(weights=weights, stochastic_depth_prob=0.0),
-        models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
+        "convnext_tiny",
+        "ConvNeXt_Tiny_Weights.IMAGENET1K_V1",
         768,
         "classifier.2",
         ("features.7", "classifier"),
         bf16_trains_on_cpu=False,
     ),
     "vit_b_16": _torchvision(
-        models.vit_b_16,
-        models.ViT_B_16_Weights.IMAGENET1K_V1,
+        "vit_b_16",
+        "ViT_B_16_Weights.IMAGENET1K_V1",
         768,
         "heads",
         ("encoder.layers.encoder_layer_11", "encoder.ln"),

@@ -30,7 +30,6 @@ from trainer import backbones, batches, checkpoint, loop
 from trainer import config as configuration
 from trainer.checkpoint import RunState
 from trainer.config import TrainConfig
-from trainer.curves import learning_curves_svg
 from trainer.dataset import Dataset, load
 from trainer.errors import KennelError, run_command
 from trainer.features import frozen_features
@@ -231,6 +230,8 @@ def write_reports(
     folder: Path, state: RunState, task: Task, ranks: Ranks, seconds: float, speeds: list[float]
 ) -> None:
     """Write the learning curves and what depends on this machine's speed."""
+    from trainer.curves import learning_curves_svg  # matplotlib takes a second to import
+
     write_text_atomic(folder / "learning_curves.svg", learning_curves_svg(state.history))
     write_json_atomic(
         folder / "training_report.json",

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.cpus import available_cpus
+from inference.cpus import available_cpus, lacks_vnni
 
 V2, V1 = "0::{}\n", "5:memory:{}\n4:cpu,cpuacct:{}\n"
 
@@ -60,3 +60,20 @@ def test_the_quota_of_version_1_counts(tmp_path: Path, folder: str, quota: str, 
 @pytest.mark.parametrize("files", [{}, {"proc/self/cgroup": V2.format("/gone")}])
 def test_without_groups_the_affinity_counts(tmp_path: Path, files: dict[str, str]) -> None:
     assert available_cpus(machine(tmp_path, files)) == 16
+
+
+@pytest.mark.parametrize(
+    ("flags", "lacks"),
+    [
+        ("fpu sse2 avx2", True),
+        ("fpu sse2 avx2 avx_vnni", False),
+        ("fpu sse2 avx512f avx512_vnni", False),
+        ("fp asimd bf16", False),  # Arm
+    ],
+)
+def test_vnni_is_read_from_the_processors_flags(tmp_path, flags, lacks):
+    assert lacks_vnni(machine(tmp_path, {"proc/cpuinfo": f"flags\t\t: {flags}\n"})) is lacks
+
+
+def test_without_procfs_nothing_is_known_to_lack(tmp_path):
+    assert not lacks_vnni(tmp_path)
