@@ -71,7 +71,7 @@ class TrainConfig:
     freeze_norm: bool = _option(
         True, "keep a pretrained backbone's batch-normalization statistics fixed"
     )
-    patience: int = _option(5, "epochs without a better valid loss before stopping; 0: off", low=0)
+    patience: int = _option(10, "epochs without a better valid loss before stopping; 0: off", low=0)
     precision: str = _option(
         "auto", "auto: bf16 where it is faster on this device", choices=("auto", "fp32", "bf16")
     )

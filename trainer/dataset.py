@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from trainer import config as configuration
 from trainer.cache import CachedImages, Photo, Refused, decode_once
 from trainer.errors import UsageError, run_command
-from trainer.files import write_json_atomic
+from trainer.files import json_text, write_json_atomic
 
 SPLITS = ("train", "valid", "test")
 
@@ -205,7 +205,7 @@ def load(
         *(Skipped(file, e.reason) for file, e in found.items() if isinstance(e, Refused)),
     ]
     if report:
-        write_json_atomic(report, _report(folder, splits, photos, skipped))
+        _write_report(report, _report(folder, splits, photos, skipped))
     if skipped:
         _log.warning(
             "%d of %d files in %s were skipped, the first %s: %s",
@@ -283,6 +283,12 @@ def _report(
         "skipped": [asdict(skip) for skip in skipped],
         **_duplicates(photos),
     }
+
+
+def _write_report(path: Path, content: dict[str, Any]) -> None:
+    """Write the report, or leave one that says the same untouched: make goes by its time."""
+    if not path.exists() or path.read_text() != json_text(content):
+        write_json_atomic(path, content)
 
 
 def _duplicates(photos: Mapping[str, Photo]) -> dict[str, Any]:

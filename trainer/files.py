@@ -41,6 +41,11 @@ def write_text_atomic(path: Path, text: str) -> None:
     write_bytes_atomic(path, text.encode())
 
 
+def json_text(content: Any) -> str:
+    """Give `content` as indented JSON with sorted keys."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
 def write_json_atomic(path: Path, content: Any) -> None:
-    """Write `content` to `path` as indented JSON with sorted keys, atomically."""
-    write_text_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    """Write `content` to `path` as `json_text`, atomically."""
+    write_text_atomic(path, json_text(content))

@@ -132,8 +132,9 @@ def open_study(plan: Search, data: Dataset) -> optuna.Study:
         sampler=optuna.samplers.TPESampler(
             seed=config.seed, n_startup_trials=4, constant_liar=plan.parallel > 1
         ),
-        # The first rung is past the warm-up, where a high learning rate still looks bad.
-        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=4, reduction_factor=3),
+        # The first rung is where the learning rate has begun to fall: before, a low one looks bad
+        # and a high one looks better than it ends.
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=8, reduction_factor=2),
     )
 
 
@@ -192,7 +193,10 @@ def work(plan: Search, data: Dataset) -> None:
 def run_trial(
     trial: optuna.Trial, config: TrainConfig, task: Task, classifier: Classifier, ranks: Ranks
 ) -> float:
-    """Train one configuration, and give the lowest validation loss of its epochs.
+    """Train one configuration, and give the validation loss that it ends with.
+
+    Its end, not its best epoch: with a high learning rate, an early epoch may hit a good place that
+    the next one leaves, which says little of other photos.
 
     Raises:
         optuna.TrialPruned: The trial lags behind the others.
@@ -201,12 +205,11 @@ def run_trial(
     while state.epoch < config.epochs and not should_stop(state.valid_losses, config.patience):
         train_epoch(task, optimizer, state, config, ranks, Event())
         finish_epoch(task, state, ranks)
-        best = min(state.history, key=lambda row: row["valid_loss"])
-        trial.set_user_attr("valid_accuracy", best["valid_accuracy"])
-        trial.report(best["valid_loss"], state.epoch)
+        trial.set_user_attr("valid_accuracy", state.history[-1]["valid_accuracy"])
+        trial.report(state.valid_losses[-1], state.epoch)
         if trial.should_prune():
             raise optuna.TrialPruned
-    return min(state.valid_losses)
+    return state.valid_losses[-1]
 
 
 def task_maker(

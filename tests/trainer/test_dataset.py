@@ -244,6 +244,17 @@ def test_command_line_writes_the_report(root, tmp_path):
     }
 
 
+def test_a_report_that_says_the_same_is_left_untouched(root, tmp_path):
+    report = tmp_path / "report.json"
+    read(root, report=report)
+    os.utime(report, (0, 0))
+    read(root, report=report)
+    assert report.stat().st_mtime == 0
+    (root / "test/001.Boxer/0.png").unlink()
+    read(root, report=report)
+    assert report.stat().st_mtime > 0
+
+
 def test_command_line_names_a_fault_in_one_line(root, tmp_path):
     shutil.rmtree(root / "train")
     done = run(root, "--cache-dir", tmp_path / "cache")
