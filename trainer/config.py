@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from trainer.errors import UsageError
 
+CPU_PIXELS = 2**18  # five images of 224 x 224: training EfficientNet-Lite0 takes under 2 GiB
+
 
 def _option(
     default: Any,
@@ -44,7 +46,9 @@ class TrainConfig:
     )
     epochs: int = _option(20, "passes over the training images", low=1)
     batch_size: int = _option(64, "images an optimizer step, over all processes together", low=1)
-    grad_accumulation: int = _option(1, "parts that a batch is computed in, to save memory", low=1)
+    grad_accumulation: int = _option(
+        0, "parts that a batch is computed in; 0: what memory on a CPU asks for", low=0
+    )
     optimizer: str = _option("adamw", "optimizer", choices=("adamw", "sgd"))
     head_learning_rate: float = _option(3e-3, "peak learning rate of the head", low=1e-8, high=10.0)
     backbone_learning_rate: float = _option(
@@ -82,6 +86,19 @@ class TrainConfig:
         """Check every field's type, choices and range."""
         for option in dataclasses.fields(self):
             _check(option, getattr(self, option.name))
+
+    @property
+    def fixes_norm(self) -> bool:
+        """Whether batch-normalization statistics stay fixed: none are there to fix from scratch."""
+        return self.freeze_norm and self.weights != "none"
+
+    def parts(self, pixels: int, *, on_cpu: bool) -> int:
+        """Give the number of parts to compute a batch in whose images have `pixels` in all."""
+        if self.grad_accumulation:
+            return self.grad_accumulation
+        # On a CPU, the activations of a large batch cost gigabytes and, out of its caches, time.
+        # Where statistics are taken of the images computed together, they must stay together.
+        return max(1, -(-pixels // CPU_PIXELS)) if on_cpu and self.fixes_norm else 1
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields by name, as JSON types."""

@@ -104,7 +104,9 @@ def train_steps(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         optimizer.zero_grad()
-        parts = batch.to(ranks.device).split(config.grad_accumulation)
+        pixels = batch.inputs.numel() // 3 if batch.inputs.dim() == 4 else 0
+        count = config.parts(pixels, on_cpu=ranks.device.type == "cpu")
+        parts = batch.to(ranks.device).split(count)
         totals = torch.zeros(2, dtype=torch.float64, device=ranks.device)
         for part in parts:
             with parallel.no_sync() if parallel and part is not parts[-1] else nullcontext():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainer.errors import UsageError
 
@@ -36,6 +36,12 @@ class Ranks:
     def any(self, flag: bool) -> bool:
         """Tell whether the flag is set in any process."""
         return flag if self.world == 1 else bool(self.sum(torch.tensor(float(flag))) > 0)
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Give every process the leading one's buffers, such as batch-normalization statistics."""
+        if self.world > 1:
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
 
     def wait(self) -> None:
         """Wait until every process is here."""

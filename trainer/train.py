@@ -37,7 +37,7 @@ from trainer.files import write_bytes_atomic, write_json_atomic, write_text_atom
 from trainer.progress import progress
 from trainer.ranks import Ranks, joined
 
-EVALUATION_BATCH = 128
+EVALUATION_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,7 @@ def train_epoch(
 
 def finish_epoch(task: Task, state: RunState, ranks: Ranks) -> None:
     """Evaluate on `valid`, add a row to the history, keep the weights if they are the best."""
+    ranks.share_buffers(task.network)
     mine = batches.evaluation_batches(task.valid, EVALUATION_BATCH, ranks.rank, ranks.world)
     valid = loop.evaluate(task.network, mine, ranks, task.bf16)
     if not math.isfinite(valid.loss):
@@ -327,7 +328,9 @@ def prepared(network: nn.Module, config: TrainConfig, ranks: Ranks) -> nn.Module
     """Let all processes train a network together, and compile it if the configuration says so."""
     if ranks.world > 1:
         devices = [ranks.device.index] if ranks.device.type == "cuda" else None
-        network = DistributedDataParallel(network, device_ids=devices)
+        # Processes may compute their shares in unequal numbers of parts, at each of which buffers
+        # would be broadcast; `Ranks.share_buffers` does it once an epoch.
+        network = DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
     if config.compile:
         network.compile()
     return network
@@ -348,7 +351,7 @@ class PixelNetwork(nn.Module):
         self.parts = [classifier.dropout, *parts]
         # Statistics of a small batch are worse than those of ImageNet, and would differ on every
         # process.
-        self.fixed_norm = config.freeze_norm and config.weights != "none"
+        self.fixed_norm = config.fixes_norm
 
     def train(self, mode: bool = True) -> "PixelNetwork":
         """Set the unfrozen parts' mode."""

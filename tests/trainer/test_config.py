@@ -90,3 +90,17 @@ def test_a_bad_file_of_hyperparameters_is_named(tmp_path: Path, content, reason)
 def test_a_missing_file_of_hyperparameters_is_named(tmp_path: Path):
     with pytest.raises(UsageError, match=r"absent\.json: No such file"):
         parse("--config", str(tmp_path / "absent.json"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "on_cpu", "parts"),
+    [
+        ({}, True, 13),  # 64 images of 224 x 224
+        ({}, False, 1),
+        ({"weights": "none"}, True, 1),  # statistics are taken of the whole batch
+        ({"freeze_norm": False}, True, 1),
+        ({"grad_accumulation": 3}, True, 3),
+    ],
+)
+def test_a_batch_is_computed_in_parts_that_a_cpu_can_hold(fields, on_cpu, parts):
+    assert TrainConfig(**fields).parts(64 * 224 * 224, on_cpu=on_cpu) == parts
