@@ -79,9 +79,8 @@ def search(plan: Search) -> dict[str, Any]:
     started = time.monotonic()
     data = load_data(plan)
     with locked(plan.folders.output):
-        task_maker(
-            plan, data, alone()
-        )  # computes the features once, before several processes want them
+        # Computes the features once, before several processes want them.
+        task_maker(plan, data, alone())
         study = open_study(plan, data)
         for trial in study.get_trials(states=[TrialState.RUNNING]):  # of a search that was killed
             study.tell(trial.number, state=TrialState.FAIL)
