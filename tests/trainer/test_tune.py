@@ -83,23 +83,20 @@ def test_a_finished_search_runs_no_more_trials(searched: Path, colours: Path):
     assert (searched / "output/best.json").read_text() == before
 
 
-def test_a_killed_search_goes_on(colours: Path, tmp_path: Path):
-    places = (
-        "--data",
-        colours,
-        "--output-dir",
-        tmp_path / "output",
-        "--cache-dir",
-        tmp_path / "cache",
-    )
+def command(data: Path, root: Path, *more: str) -> list[str]:
+    places = ("--data", data, "--output-dir", root / "output", "--cache-dir", root / "cache")
     fixed = ("--backbone", "efficientnet_lite0", "--image-size", "32", "--trials", "6")
-    command = [sys.executable, "-m", "trainer.tune", *map(str, places), *fixed]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return [sys.executable, "-m", "trainer.tune", *map(str, places), *fixed, *more]
+
+
+def test_a_killed_search_goes_on(colours: Path, tmp_path: Path):
+    search_command = command(colours, tmp_path)
+    process = subprocess.Popen(search_command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert next(iter(process.stdout)).startswith("trial=0 ")
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(search_command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "trial=0 " not in done.stdout
     assert json.loads((tmp_path / "output/search.json").read_text())["trials"] == 6
@@ -108,26 +105,8 @@ def test_a_killed_search_goes_on(colours: Path, tmp_path: Path):
 
 
 def test_parallel_trials_share_one_study(colours: Path, tmp_path: Path):
-    places = (
-        "--data",
-        colours,
-        "--output-dir",
-        tmp_path / "output",
-        "--cache-dir",
-        tmp_path / "cache",
-    )
-    fixed = (
-        "--backbone",
-        "efficientnet_lite0",
-        "--image-size",
-        "32",
-        "--trials",
-        "6",
-        "--parallel",
-        "2",
-    )
     done = subprocess.run(
-        [sys.executable, "-m", "trainer.tune", *map(str, places), *fixed],
+        command(colours, tmp_path, "--parallel", "2"),
         capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
