@@ -1,0 +1,263 @@
+"""The policies that Terraform renders, against the table of who may do what."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localaws.policy import Outcome, Principal, Request, evaluate
+from tests.terraform import iam_table as table
+
+MODULES = Path(__file__).parents[2] / "terraform" / "modules"
+ACCOUNT = table.ACCOUNT
+SAGEMAKER = Principal("sagemaker.amazonaws.com", "Service")
+GITHUB_HOST = "token.actions.githubusercontent.com"
+GITHUB = Principal(f"arn:aws:iam::{ACCOUNT}:oidc-provider/{GITHUB_HOST}", "Federated")
+
+# `dev` has every option, `prod` none.
+ROOT = f"""
+provider "aws" {{
+  region            = "us-east-1"
+  s3_use_path_style = true
+}}
+
+module "bucket" {{
+  source      = "{MODULES / "bucket"}"
+  environment = "dev"
+  name        = "{table.BUCKET.rpartition(":")[2]}"
+}}
+
+module "dev" {{
+  source                   = "{MODULES / "roles"}"
+  bucket_arn               = "{table.BUCKET}"
+  dead_letter_queue_name   = "kennel-dev-classify-failed"
+  enable_vpc               = true
+  endpoint_name            = "kennel-dev"
+  environment              = "dev"
+  function_name            = "kennel-dev-classify"
+  github = {{
+    branch          = "main"
+    create_provider = false
+    environments    = ["dev"]
+    repository      = "example/kennel"
+  }}
+  kms_key_arn              = "{table.KEY}"
+  name                     = "kennel-dev"
+  permissions_boundary_arn = "{table.BOUNDARY}"
+  project                  = "kennel"
+  repository_arn           = "{table.IMAGE}"
+  state_bucket_arn         = "{table.STATE}"
+}}
+
+module "prod" {{
+  source                 = "{MODULES / "roles"}"
+  bucket_arn             = "{table.PROD_BUCKET}"
+  dead_letter_queue_name = "kennel-prod-classify-failed"
+  endpoint_name          = "kennel-prod"
+  environment            = "prod"
+  function_name          = "kennel-prod-classify"
+  name                   = "kennel-prod"
+  project                = "kennel"
+  repository_arn         = "arn:aws:ecr:us-east-1:{ACCOUNT}:repository/kennel-prod-serving"
+}}
+
+output "policies" {{
+  value = {{ dev = module.dev.policies, prod = module.prod.policies }}
+}}
+
+output "trust" {{
+  value = module.dev.trust_policies
+}}
+"""
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Policies of each role of both environments, trust policies of dev, the bucket's policy."""
+
+    policies: dict[str, dict[str, list[Document]]]
+    trust: dict[str, Document]
+    bucket: Document
+
+
+@pytest.fixture(scope="module")
+def rendered(
+    tmp_path_factory: pytest.TempPathFactory,
+    terraform_binary: Path,
+    terraform_environment: dict[str, str],
+) -> Rendered:
+    """A plan is enough: no policy depends on what an apply makes."""
+    folder = tmp_path_factory.mktemp("roles")
+    (folder / "main.tf").write_text(ROOT)
+
+    def terraform(*words: str) -> str:
+        command = [terraform_binary, *words]
+        answer = subprocess.run(
+            command, cwd=folder, env=terraform_environment, capture_output=True, text=True
+        )
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        return answer.stdout
+
+    terraform("init", "-no-color", "-input=false")
+    terraform("plan", "-no-color", "-input=false", "-out=plan")
+    planned = json.loads(terraform("show", "-json", "plan"))["planned_values"]
+    resources = {
+        resource["address"]: resource["values"]
+        for module in planned["root_module"]["child_modules"]
+        for resource in module["resources"]
+    }
+    outputs = planned["outputs"]
+    return Rendered(
+        {
+            environment: {
+                name: [json.loads(text) for text in texts] for name, texts in roles.items()
+            }
+            for environment, roles in outputs["policies"]["value"].items()
+        },
+        {name: json.loads(text) for name, text in outputs["trust"]["value"].items()},
+        json.loads(resources["module.bucket.aws_s3_bucket_policy.this"]["policy"]),
+    )
+
+
+def rows(given: Mapping[str, list[table.Row]]) -> list[Any]:
+    return [
+        pytest.param(role, *row, *[{}][: 3 - len(row)], id=f"{role}-{row[0]}-{number}")
+        for role, of_role in given.items()
+        for number, row in enumerate(of_role)
+    ]
+
+
+def decide(
+    rendered: Rendered, role: str, action: str, resource: str, context: Mapping[str, str]
+) -> Outcome:
+    name = f"kennel-dev-{role}"
+    request = Request(
+        action,
+        resource,
+        {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3", "aws:RequestedRegion": "us-east-1"}
+        | context,
+        Principal(f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/session"),
+    )
+    of_bucket = [rendered.bucket] if resource.startswith(table.BUCKET) else []
+    policies = rendered.policies["dev"][role]
+    return evaluate(policies, request, resource_policies=of_bucket).outcome
+
+
+@pytest.mark.parametrize(("role", "action", "resource", "context"), rows(table.ALLOWED))
+def test_allowed(rendered, role, action, resource, context):
+    assert decide(rendered, role, action, resource, context) is Outcome.ALLOWED
+
+
+@pytest.mark.parametrize(("role", "action", "resource", "context"), rows(table.DENIED))
+def test_denied(rendered, role, action, resource, context):
+    assert decide(rendered, role, action, resource, context) is not Outcome.ALLOWED
+
+
+def test_every_role_has_rows_of_both_kinds(rendered):
+    roles = set(rendered.policies["dev"])
+    assert set(table.ALLOWED) == set(table.DENIED) == roles
+
+
+@pytest.mark.parametrize("role", ["training", "serving", "notebook"])
+@pytest.mark.parametrize(("account", "taken"), [(ACCOUNT, True), ("999999999999", False)])
+def test_sagemaker_takes_roles_for_this_account_only(rendered, role, account, taken):
+    context = {"aws:SourceAccount": account}
+    request = Request("sts:AssumeRole", table.role(role), context, SAGEMAKER)
+    assert evaluate([], request, resource_policies=[rendered.trust[role]]).allowed == taken
+
+
+@pytest.mark.parametrize("role", ["ec2", "lambda"])
+def test_each_service_takes_its_own_role_only(rendered, role):
+    taken = [
+        service
+        for service in ("ec2", "lambda", "sagemaker", "codebuild")
+        if evaluate(
+            [],
+            Request(
+                "sts:AssumeRole",
+                table.role(role),
+                {"aws:SourceAccount": ACCOUNT},
+                Principal(f"{service}.amazonaws.com", "Service"),
+            ),
+            resource_policies=[rendered.trust[role]],
+        ).allowed
+    ]
+    assert taken == [role]
+
+
+@pytest.mark.parametrize(
+    ("subject", "audience", "taken"),
+    [
+        ("repo:example/kennel:environment:dev", "sts.amazonaws.com", True),
+        ("repo:example/kennel:ref:refs/heads/main", "sts.amazonaws.com", True),
+        ("repo:example/kennel:ref:refs/heads/other", "sts.amazonaws.com", False),
+        ("repo:example/kennel:pull_request", "sts.amazonaws.com", False),
+        ("repo:example/kennel:environment:prod", "sts.amazonaws.com", False),
+        ("repo:example/kennel2:environment:dev", "sts.amazonaws.com", False),
+        ("repo:stranger/kennel:environment:dev", "sts.amazonaws.com", False),
+        ("repo:example/kennel:environment:dev", "https://github.com/example", False),
+    ],
+)
+def test_github_takes_the_deploy_role_from_named_jobs_only(rendered, subject, audience, taken):
+    context = {f"{GITHUB_HOST}:sub": subject, f"{GITHUB_HOST}:aud": audience}
+    request = Request("sts:AssumeRoleWithWebIdentity", table.role("deploy"), context, GITHUB)
+    trust = rendered.trust["deploy"]
+    assert evaluate([], request, resource_policies=[trust]).allowed == taken
+
+
+def statements(rendered: Rendered) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for environment, roles in rendered.policies.items():
+        for role, documents in roles.items():
+            for document in documents:
+                for statement in document["Statement"]:
+                    yield f"{environment} {role} {statement['Sid']}", statement
+
+
+def test_actions_are_written_out(rendered):
+    assert [name for name, s in statements(rendered) if "*" in json.dumps(s["Action"])] == []
+
+
+def test_what_is_allowed_on_everything_has_a_condition(rendered):
+    everywhere = [
+        name for name, s in statements(rendered) if s["Resource"] == "*" and "Condition" not in s
+    ]
+    assert everywhere == []
+
+
+def test_policies_stay_within_the_limits_of_iam(rendered):
+    for roles in rendered.policies.values():
+        for role, documents in roles.items():
+            sizes = [len(json.dumps(document, separators=(",", ":"))) for document in documents]
+            if role == "deploy":
+                assert max(sizes) <= 6_144
+                assert len(sizes) <= 10
+            else:
+                assert sum(sizes) <= 10_240
+
+
+def test_prod_keeps_its_bucket(rendered):
+    actions = ("s3:DeleteBucket", "s3:DeleteObjectVersion", "s3:PutBucketVersioning")
+    allowed = [
+        action
+        for action in actions
+        if any(
+            evaluate(
+                rendered.policies["prod"]["deploy"],
+                Request(action, resource, {"aws:RequestedRegion": "us-east-1"}),
+            ).allowed
+            for resource in (table.PROD_BUCKET, f"{table.PROD_BUCKET}/data/1.jpg")
+        )
+    ]
+    assert allowed == ["s3:PutBucketVersioning"]
+
+
+def test_without_the_option_nothing_reaches_into_a_vpc_or_a_key(rendered):
+    working = {role: p for role, p in rendered.policies["prod"].items() if role != "deploy"}
+    assert "ec2:CreateNetworkInterface" not in json.dumps(working)
+    assert "kms:" not in json.dumps(rendered.policies["prod"])
