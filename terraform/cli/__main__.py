@@ -1,0 +1,147 @@
+"""`python -m terraform.cli COMMAND ...`: what the make targets run."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from terraform.cli import bootstrap, check, docs, image, stack
+from terraform.cli.paths import ROOT
+from terraform.cli.stack import STACKS, Stack
+from terraform.cli.target import explained, load
+from trainer.errors import KennelError, run_command
+
+Command = Callable[[argparse.Namespace, list[str]], int]
+
+
+def main() -> None:
+    """Parse the command line and run it; Terraform's exit code is this process's."""
+    own, extra = _split(sys.argv[1:])
+    options = _parser().parse_args(own)
+    run: Command = options.run
+    with explained():
+        code = run(options, extra)
+    raise SystemExit(code)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What is for this command, and what, after `--`, is for Terraform."""
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:cut], arguments[cut + 1 :]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m terraform.cli",
+        description="Deploy the stacks. What follows -- goes to Terraform.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    everything = (*STACKS, "all")
+    for name, run, stacks, summary in (
+        ("plan", _plan, everything, "show what apply would do"),
+        ("apply", _apply, everything, "show it, ask, and do it"),
+        ("destroy", _destroy, everything, "show what would be destroyed, ask, and destroy it"),
+        ("output", _output, everything, "print a stack's outputs"),
+        ("run", _run, STACKS, "run any command of Terraform on a stack, such as `state list`"),
+        ("bootstrap", _bootstrap, (), "make the bucket of the states"),
+        ("image", _image, (), "build and push the serving image"),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(run=run)
+        command.add_argument("--env", required=True, help="a name in terraform/environments")
+        if stacks:
+            command.add_argument("stack", choices=stacks, metavar="STACK", help=", ".join(stacks))
+            command.add_argument(
+                "--out", type=Path, default=ROOT / "build", help="where everything goes"
+            )
+        if run in (_plan, _apply):
+            command.add_argument("--model", help="model.tar.gz to serve, or its s3:// address")
+        if run in (_apply, _destroy, _bootstrap):
+            command.add_argument("--auto-approve", action="store_true", help="do not ask")
+        if run is _bootstrap:
+            command.add_argument("--delete", action="store_true", help="remove the bucket instead")
+        if run is _image:
+            command.add_argument("--python-image", help="base image by digest")
+    checked = commands.add_parser("check", help="check the sources' format and validity")
+    checked.set_defaults(run=_check)
+    documented = commands.add_parser("docs", help="write the tables of the modules' READMEs")
+    documented.set_defaults(run=_docs)
+    documented.add_argument("--check", action="store_true", help="only say which are out of date")
+    return parser
+
+
+def _stacks(options: argparse.Namespace) -> list[Stack]:
+    target = load(options.env)
+    names = STACKS if options.stack == "all" else (options.stack,)
+    return [Stack(name, target, options.out) for name in names]
+
+
+def _in_turn(stacks: Sequence[Stack], act: Callable[[Stack], int]) -> int:
+    """Act on each stack until one fails; give its exit code, or the greatest of them."""
+    greatest = 0
+    for each in stacks:
+        stack.prepare(each)
+        code = act(each)
+        if code not in (0, stack.CHANGES):
+            return code
+        greatest = max(greatest, code)
+    return greatest
+
+
+def _plan(options: argparse.Namespace, extra: list[str]) -> int:
+    return _in_turn(_stacks(options), lambda each: stack.plan(each, options.model, extra))
+
+
+def _apply(options: argparse.Namespace, extra: list[str]) -> int:
+    return _in_turn(
+        _stacks(options),
+        lambda each: stack.apply(each, options.model, extra, options.auto_approve),
+    )
+
+
+def _destroy(options: argparse.Namespace, extra: list[str]) -> int:
+    return _in_turn(
+        _stacks(options)[::-1], lambda each: stack.destroy(each, extra, options.auto_approve)
+    )
+
+
+def _output(options: argparse.Namespace, extra: list[str]) -> int:
+    return _in_turn(_stacks(options), lambda each: each.run("output", *extra))
+
+
+def _run(options: argparse.Namespace, extra: list[str]) -> int:
+    (only,) = _stacks(options)
+    stack.prepare(only)
+    only.become(*extra)
+
+
+def _bootstrap(options: argparse.Namespace, _: list[str]) -> int:
+    target = load(options.env)
+    if options.delete:
+        bootstrap.delete(target, options.auto_approve)
+    else:
+        bootstrap.create(target)
+    return 0
+
+
+def _image(options: argparse.Namespace, _: list[str]) -> int:
+    sys.stdout.write(image.build(load(options.env), options.python_image) + "\n")
+    return 0
+
+
+def _check(_: argparse.Namespace, __: list[str]) -> int:
+    check.check()
+    return 0
+
+
+def _docs(options: argparse.Namespace, _: list[str]) -> int:
+    if not options.check:
+        docs.write()
+    elif out_of_date := list(docs.stale()):
+        names = ", ".join(map(str, out_of_date))
+        raise KennelError(f"out of date: {names}; `make docs` brings them up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

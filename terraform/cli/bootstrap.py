@@ -1,0 +1,163 @@
+"""Makes the bucket that holds the states, and removes it when nothing needs it."""
+
+import json
+import sys
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from terraform.cli.target import Target
+from trainer.errors import KennelError, UsageError
+
+_OLD_STATES_DAYS = 90
+
+
+def create(target: Target) -> None:
+    """Make the state bucket, or bring the one that is there up to date. Safe to repeat.
+
+    Raises:
+        KennelError: The name belongs to another account.
+    """
+    client, bucket = target.client("s3"), target.state_bucket
+    if _exists(target):
+        sys.stdout.write(f"{bucket} is there; its settings are set again\n")
+    else:
+        # us-east-1 is what a request without a location means, and may not be named.
+        location = {"LocationConstraint": target.region}
+        elsewhere = target.region != "us-east-1"
+        client.create_bucket(
+            Bucket=bucket,
+            ObjectOwnership="BucketOwnerEnforced",
+            **({"CreateBucketConfiguration": location} if elsewhere else {}),
+        )
+        sys.stdout.write(f"{bucket} made\n")
+    owned = {"Bucket": bucket, "ExpectedBucketOwner": target.account}
+    client.put_public_access_block(
+        **owned,
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "BlockPublicPolicy": True,
+            "IgnorePublicAcls": True,
+            "RestrictPublicBuckets": True,
+        },
+    )
+    client.put_bucket_ownership_controls(
+        **owned, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    )
+    client.put_bucket_versioning(**owned, VersioningConfiguration={"Status": "Enabled"})
+    client.put_bucket_encryption(
+        **owned,
+        ServerSideEncryptionConfiguration={
+            "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
+        },
+    )
+    client.put_bucket_lifecycle_configuration(
+        **owned,
+        LifecycleConfiguration={
+            "Rules": [
+                {
+                    "ID": "forget-old-states",
+                    "Status": "Enabled",
+                    "Filter": {"Prefix": ""},
+                    "NoncurrentVersionExpiration": {"NoncurrentDays": _OLD_STATES_DAYS},
+                    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+                }
+            ]
+        },
+    )
+    client.put_bucket_tagging(
+        **owned,
+        Tagging={"TagSet": [{"Key": "project", "Value": target.project}]},
+    )
+    client.put_bucket_policy(**owned, Policy=json.dumps(_policy(target, client.meta.partition)))
+    sys.stdout.write(f"next: make apply STACK=foundation ENV={target.name}\n")
+
+
+def delete(target: Target, approved: bool) -> None:
+    """Remove the state bucket with all versions of its states, if these hold no resource.
+
+    Raises:
+        KennelError: A state still holds resources, or this is not confirmed.
+    """
+    client, bucket = target.client("s3"), target.state_bucket
+    if not _exists(target):
+        sys.stdout.write(f"{bucket} is not there\n")
+        return
+    for key in _keys(client, bucket):
+        if _holds_resources(client, bucket, key):
+            name, _, stack = key.removesuffix(".tfstate").partition("/")
+            raise KennelError(
+                f"s3://{bucket}/{key} still holds resources: `make destroy STACK={stack} "
+                f"ENV={name}` first"
+            )
+    if not approved:
+        if not sys.stdin.isatty():
+            raise UsageError("there is no terminal to ask on: pass --auto-approve")
+        question = f"Delete {bucket} with all former states? Only its name goes ahead: "
+        if input(question).strip() != bucket:
+            raise KennelError("not confirmed, nothing was changed")
+    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        if versions:
+            doomed = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in versions]
+            client.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
+    client.delete_bucket(Bucket=bucket, ExpectedBucketOwner=target.account)
+    sys.stdout.write(f"{bucket} deleted\n")
+
+
+def _exists(target: Target) -> bool:
+    try:
+        target.client("s3").head_bucket(
+            Bucket=target.state_bucket, ExpectedBucketOwner=target.account
+        )
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in {"404", "NoSuchBucket"}:
+            return False
+        if code in {"403", "AccessDenied"}:
+            raise KennelError(
+                f"{target.state_bucket} is there, but not for account {target.account}: somebody "
+                "else owns the name, or these credentials may not read it; choose another "
+                "`project`, or use credentials that may"
+            ) from None
+        raise
+    return True
+
+
+def _keys(client: Any, bucket: str) -> list[str]:
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def _holds_resources(client: Any, bucket: str, key: str) -> bool:
+    """Whether an object is a state with resources; what is no state is kept, too."""
+    content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    try:
+        return bool(json.loads(content)["resources"])
+    except (ValueError, KeyError):
+        return True
+
+
+def _policy(target: Target, partition: str) -> dict[str, Any]:
+    arn = f"arn:{partition}:s3:::{target.state_bucket}"
+    everything = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": [arn, f"{arn}/*"],
+    }
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                **everything,
+                "Sid": "DenyWithoutTls",
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            },
+            {
+                **everything,
+                "Sid": "DenyOldTls",
+                "Condition": {"NumericLessThan": {"s3:TlsVersion": "1.2"}},
+            },
+        ],
+    }

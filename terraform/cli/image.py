@@ -1,0 +1,215 @@
+"""Builds the serving image and pushes it: on this machine if it can, else with CodeBuild.
+
+The tag is the digest of all that goes into the image, so that what is there is not built again and
+a tag never changes its meaning.
+"""
+
+import base64
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from terraform.cli.paths import ROOT
+from terraform.cli.target import Target
+from trainer.errors import KennelError, UsageError
+
+PLATFORM = "linux/amd64"
+"""What the endpoint's default instance type runs."""
+
+SOURCE_KEY = "source/image.zip"
+
+_ENGINES = ("docker", "podman", "finch")
+_ENGINE_SECONDS = 20
+_POLL_SECONDS = 5.0
+_OLDEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an image is built from.
+
+    Attributes:
+        archive: A zip of the Dockerfile and of what it copies; equal files give equal bytes.
+        python_image: The base image, by digest.
+    """
+
+    archive: bytes
+    python_image: str
+
+    @property
+    def tag(self) -> str:
+        """12 hexadecimal digits of the digest of all of it."""
+        return hashlib.sha256(self.archive + self.python_image.encode()).hexdigest()[:12]
+
+
+def build(target: Target, python_image: str | None) -> str:
+    """Build and push the image, unless it is in the registry, and record it for `serving`.
+
+    Args:
+        target: Where to.
+        python_image: Base image by digest; None for `$PYTHON_IMAGE` or the environment's variable.
+
+    Returns:
+        Its address by digest.
+
+    Raises:
+        UsageError: No base image is named, or not by its digest.
+        KennelError: The foundation is missing, or the build fails.
+    """
+    context = Context(_archive(), _base(target, python_image))
+    repository = target.required_parameter("repository_url")
+    digest = _pushed_digest(target, repository, context.tag)
+    if digest:
+        sys.stderr.write(f"{repository}:{context.tag} is there, nothing to build\n")
+    else:
+        engine = _engine()
+        if engine:
+            _build_here(engine, target, repository, context)
+        else:
+            _build_with_codebuild(target, context)
+        digest = _pushed_digest(target, repository, context.tag)
+        if not digest:
+            raise KennelError(f"the build ended well, but {repository}:{context.tag} is not there")
+    uri = f"{repository}@{digest}"
+    target.client("ssm").put_parameter(
+        Name=target.parameter_name("image_uri"), Type="String", Value=uri, Overwrite=True
+    )
+    return uri
+
+
+def _base(target: Target, python_image: str | None) -> str:
+    base = python_image or os.environ.get("PYTHON_IMAGE") or target.python_image
+    remedy = (
+        "pass --python-image python:3.13-slim@sha256:..., set PYTHON_IMAGE, or set python_image in "
+        f"terraform/environments/{target.name}.foundation.tfvars; `docker buildx imagetools "
+        "inspect python:3.13-slim` or the registry's page shows the digest"
+    )
+    if not base:
+        raise UsageError(f"no base image is named: {remedy}")
+    if "@sha256:" not in base:
+        raise UsageError(f"the base image {base} is not named by its digest: {remedy}")
+    return base
+
+
+def _archive() -> bytes:
+    folder = ROOT / "inference"
+    files = [folder / "Dockerfile", folder / "requirements.lock", *folder.glob("*.py")]
+    content = io.BytesIO()
+    # Stored, since compressed bytes depend on the version of zlib.
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(files):
+            member = zipfile.ZipInfo(path.relative_to(ROOT).as_posix(), _OLDEST_ZIP_TIME)
+            member.create_system = 3
+            member.external_attr = 0o644 << 16
+            archive.writestr(member, path.read_bytes())
+    return content.getvalue()
+
+
+def _pushed_digest(target: Target, repository: str, tag: str) -> str | None:
+    """Digest of the image with this tag in the registry; None if there is none."""
+    client = target.client("ecr")
+    try:
+        images = client.describe_images(
+            repositoryName=repository.split("/", 1)[1], imageIds=[{"imageTag": tag}]
+        )
+    except client.exceptions.ImageNotFoundException:
+        return None
+    return str(images["imageDetails"][0]["imageDigest"])
+
+
+def _engine() -> str | None:
+    """The first program that can build here; installed ones whose daemon is down do not count."""
+    for name in filter(shutil.which, _ENGINES):
+        try:
+            subprocess.run([name, "info"], capture_output=True, timeout=_ENGINE_SECONDS, check=True)
+        except (OSError, subprocess.SubprocessError):
+            sys.stderr.write(f"note: {name} is installed but `{name} info` fails\n")
+        else:
+            return name
+    return None
+
+
+def _build_here(engine: str, target: Target, repository: str, context: Context) -> None:
+    image = f"{repository}:{context.tag}"
+    sys.stderr.write(f"building {image} with {engine}\n")
+    with tempfile.TemporaryDirectory(prefix="kennel-image-") as folder:
+        with zipfile.ZipFile(io.BytesIO(context.archive)) as archive:
+            archive.extractall(folder)
+        _run(
+            *(engine, "build", "--platform", PLATFORM, "--tag", image),
+            *("--file", str(Path(folder) / "inference" / "Dockerfile")),
+            *("--build-arg", f"PYTHON_IMAGE={context.python_image}"),
+            # SageMaker takes Docker's own manifest, which podman writes on demand only.
+            *(("--format", "docker") if engine == "podman" else ()),
+            folder,
+        )
+    answer = target.client("ecr").get_authorization_token()
+    token = answer["authorizationData"][0]["authorizationToken"]
+    user, _, password = base64.b64decode(token).decode().partition(":")
+    registry = repository.split("/", 1)[0]
+    _run(engine, "login", "--username", user, "--password-stdin", registry, given=password)
+    _run(engine, "push", image)
+
+
+def _run(*command: str, given: str = "") -> None:
+    # By default buildx adds an attestation and makes the image an index, which SageMaker refuses.
+    environ = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    finished = subprocess.run(
+        command, input=given, text=True, env=environ, stdout=sys.stderr, check=False
+    )
+    if finished.returncode != 0:
+        raise KennelError(f"`{command[0]} {command[1]}` failed ({finished.returncode}); see above")
+
+
+def _build_with_codebuild(target: Target, context: Context) -> None:
+    bucket = target.required_parameter("bucket")
+    project = target.required_parameter("image_build_project")
+    uploaded = target.client("s3").put_object(Bucket=bucket, Key=SOURCE_KEY, Body=context.archive)
+    client = target.client("codebuild")
+    # The version names these very bytes, whatever is uploaded before CodeBuild fetches them.
+    version = {"sourceVersion": uploaded["VersionId"]} if "VersionId" in uploaded else {}
+    started = client.start_build(
+        projectName=project,
+        environmentVariablesOverride=[
+            {"name": "IMAGE_TAG", "value": context.tag},
+            {"name": "PYTHON_IMAGE", "value": context.python_image},
+        ],
+        **version,
+    )["build"]
+    sys.stderr.write(f"no container program here: CodeBuild builds, as {started['id']}\n")
+    build = _follow(client, started["id"])
+    if build["buildStatus"] != "SUCCEEDED":
+        raise KennelError(_failure(build))
+
+
+def _follow(client: Any, build_id: str) -> dict[str, Any]:
+    """Wait for a build and say which phase it is in."""
+    phase = None
+    while True:
+        build: dict[str, Any] = client.batch_get_builds(ids=[build_id])["builds"][0]
+        if build.get("currentPhase") != phase:
+            phase = build.get("currentPhase")
+            sys.stderr.write(f"  {phase}\n")
+        if build["buildStatus"] != "IN_PROGRESS":
+            return build
+        time.sleep(_POLL_SECONDS)
+
+
+def _failure(build: dict[str, Any]) -> str:
+    failed = [phase for phase in build.get("phases", []) if phase.get("phaseStatus") == "FAILED"]
+    said = [
+        f"{phase['phaseType']}: {context.get('message', '')}"
+        for phase in failed
+        for context in phase.get("contexts") or [{}]
+    ]
+    log = build.get("logs", {}).get("deepLink", "the project's log group")
+    return f"build {build['id']} {build['buildStatus']}: {'; '.join(said)}; its log: {log}"

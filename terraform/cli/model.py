@@ -1,0 +1,155 @@
+"""Which model a deployment serves and which it keeps: `model` and `previous_model`."""
+
+import base64
+import hashlib
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from terraform.cli.target import Target
+from trainer.errors import KennelError, UsageError
+
+DIGEST_METADATA = "kennel-digest"
+"""Metadata key of an uploaded archive: the model's digest, so that nobody need fetch it."""
+
+_S3_URI = re.compile(r"s3://([^/]+)/(.+)")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A model's archive, at the place in the bucket that its digest gives it.
+
+    Attributes:
+        bucket: The bucket's name.
+        digest: The model's digest, 64 hexadecimal digits.
+        file: The archive on this machine, if it may have to be uploaded.
+    """
+
+    bucket: str
+    digest: str
+    file: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """The object's key."""
+        return f"models/{self.digest[:12]}/model.tar.gz"
+
+    @property
+    def uri(self) -> str:
+        """The object's address."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+def choose(outputs: Mapping[str, Any], requested: Archive | None) -> dict[str, Any]:
+    """The stack's variables `model` and `previous_model`.
+
+    The former model stays deployable, so that a rollback is one command: another model than the
+    present one makes the present one the former; the same one, or none, changes nothing.
+
+    Args:
+        outputs: The stack's present outputs; empty before its first deployment.
+        requested: The model asked for; None for the present one.
+
+    Raises:
+        UsageError: None is asked for and none is deployed.
+    """
+    present, previous = outputs.get("model"), outputs.get("previous_model")
+    if requested is None:
+        if present is None:
+            raise UsageError(
+                "no model is deployed yet: name one with MODEL=<model.tar.gz or s3://...>"
+            )
+        return _variables(present["archive_uri"], present["digest"], previous)
+    if present and present["digest"] != requested.digest:
+        previous = present
+    return _variables(requested.uri, requested.digest, previous)
+
+
+def _variables(archive_uri: str, digest: str, previous: Any) -> dict[str, Any]:
+    # Without an image: the present model takes the newest one, the former keeps the one it ran on.
+    return {
+        "model": {"archive_uri": archive_uri, "digest": digest},
+        "previous_model": previous,
+    }
+
+
+def locate(model: str, target: Target) -> Archive:
+    """Find a model by a path or an address in S3, and verify it unless this made the object.
+
+    Raises:
+        UsageError: It is not there.
+        KennelError: It is no sound model, or there is no bucket for it.
+    """
+    bucket = target.required_parameter("bucket")
+    if not model.startswith("s3://"):
+        path = Path(model)
+        if not path.is_file():
+            raise UsageError(f"MODEL={model}: no such file; `make package` writes a model.tar.gz")
+        return Archive(bucket, _digest(path, model), path)
+    match = _S3_URI.fullmatch(model)
+    if not match:
+        raise UsageError(f"MODEL={model}: must be like s3://bucket/path/model.tar.gz")
+    client = target.client("s3")
+    try:
+        head = client.head_object(Bucket=match[1], Key=match[2])
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        raise UsageError(f"MODEL={model}: cannot be read ({code})") from error
+    stored = Archive(bucket, head["Metadata"].get(DIGEST_METADATA, ""))
+    if stored.digest and stored.uri == model:
+        return stored
+    path = Path(tempfile.mkdtemp(prefix="kennel-archive-")) / "model.tar.gz"
+    client.download_file(match[1], match[2], str(path))
+    return Archive(bucket, _digest(path, model), path)
+
+
+def publish(archive: Archive, target: Target) -> None:
+    """Upload an archive, unless it is there.
+
+    Raises:
+        KennelError: Another model lies at its place.
+    """
+    if archive.file is None:
+        return
+    client = target.client("s3")
+    with archive.file.open("rb") as file:
+        checksum = base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
+        file.seek(0)
+        try:
+            client.put_object(
+                Bucket=archive.bucket,
+                Key=archive.key,
+                Body=file,
+                ChecksumSHA256=checksum,
+                ContentType="application/gzip",
+                IfNoneMatch="*",
+                Metadata={DIGEST_METADATA: archive.digest},
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "PreconditionFailed":
+                raise
+        else:
+            sys.stderr.write(f"uploaded {archive.uri}\n")
+            return
+    head = client.head_object(Bucket=archive.bucket, Key=archive.key, ChecksumMode="ENABLED")
+    same = head["Metadata"].get(DIGEST_METADATA) == archive.digest
+    if not same and head.get("ChecksumSHA256") != checksum:
+        raise KennelError(
+            f"{archive.uri} is there and is not the model {archive.digest[:12]}: remove the object"
+        )
+
+
+def _digest(path: Path, name: str) -> str:
+    # The serving half need not be installed where no archive is looked at.
+    from inference.archive import ArchiveError, open_model
+
+    try:
+        return open_model(path).digest
+    except ArchiveError as error:
+        raise KennelError(f"MODEL={name}: {error}") from error

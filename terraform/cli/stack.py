@@ -1,0 +1,346 @@
+"""Runs Terraform on a stack of an environment: what was shown is what is applied."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+import terraform.cli
+from terraform.cli import binary, model, provider
+from terraform.cli.paths import TERRAFORM
+from terraform.cli.target import Target, is_loopback
+from trainer.errors import KennelError, UsageError
+from trainer.files import write_json_atomic, write_text_atomic
+
+STACKS = ("foundation", "serving")
+"""In the order in which they are applied; each needs those before it."""
+
+UPDATES_ENDPOINTS = (6, 21)
+"""First version of the provider that names the new configuration when an endpoint is updated.
+
+Source: hashicorp/terraform-provider-aws, issue 40048.
+"""
+
+CHANGES = 2
+"""Exit code of `plan -detailed-exitcode` when there is something to do."""
+
+_UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack in one environment.
+
+    Attributes:
+        name: One of `STACKS`.
+        target: The environment.
+        out: Folder of all that is built.
+    """
+
+    name: str
+    target: Target
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        """The root module's folder."""
+        return TERRAFORM / "stacks" / self.name
+
+    @property
+    def data(self) -> Path:
+        """Terraform's own data, apart for each environment: changing it disturbs no other."""
+        return (self.out / "terraform" / self.target.name / self.name).absolute()
+
+    @property
+    def plan_file(self) -> Path:
+        """Where the plan is saved that will be applied."""
+        return self.data / "plan"
+
+    @property
+    def state_key(self) -> str:
+        """Key of the state in the state bucket."""
+        return f"{self.target.name}/{self.name}.tfstate"
+
+    @property
+    def lock_file(self) -> Path:
+        """Which version of the provider was chosen; not shared, as mirrors differ."""
+        return self.folder / ".terraform.lock.hcl"
+
+    @cached_property
+    def environ(self) -> dict[str, str]:
+        """The environment that Terraform runs in."""
+        return terraform.cli.environment() | {
+            "TF_DATA_DIR": str(self.data),
+            "TF_IN_AUTOMATION": "1",
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        """Terraform with arguments."""
+        return [str(binary.find()), *arguments]
+
+    def run(self, *arguments: str, stdout: IO[str] | None = None) -> int:
+        """Run Terraform to its end and give its exit code.
+
+        Signals reach it through this process, each once: a second Ctrl-C makes Terraform drop what
+        it is doing, and a terminal sends one to every process of the group.
+        """
+        color = () if sys.stdout.isatty() else ("-no-color",)
+        with subprocess.Popen(
+            self.command(*arguments[:1], *color, *arguments[1:]),
+            cwd=self.folder,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            process_group=0,
+        ) as process:
+
+            def pass_on(number: int, _: Any) -> None:
+                # A hangup would end Terraform at once, with the state locked.
+                process.send_signal(signal.SIGINT if number == signal.SIGHUP else number)
+
+            signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            former = {number: signal.signal(number, pass_on) for number in signals}
+            try:
+                return process.wait()
+            finally:
+                for number, handler in former.items():
+                    signal.signal(number, handler)
+
+    def become(self, *arguments: str) -> NoReturn:
+        """Run Terraform in this process's place."""
+        sys.stdout.flush()
+        os.chdir(self.folder)
+        command = self.command(*arguments)
+        os.execve(command[0], command, self.environ)  # noqa: S606
+
+
+def prepare(stack: Stack) -> None:
+    """Initialize a stack, if anything that this depends on has changed.
+
+    Raises:
+        KennelError: There is no state bucket, `init` fails, or the provider is too old for AWS.
+    """
+    target = stack.target
+    stamp = stack.data / "kennel-init"
+    if not stamp.exists() or stamp.read_text() != _fingerprint(stack):
+        _check_state_bucket(target)
+        _initialize(stack)
+        write_text_atomic(stamp, _fingerprint(stack))
+    if not is_loopback(os.environ.get("AWS_ENDPOINT_URL")):
+        _check_provider(stack)
+
+
+def plan(stack: Stack, requested: str | None, extra: Sequence[str]) -> int:
+    """Show and save a plan; give Terraform's exit code."""
+    return _plan(stack, _archive(stack, requested), extra)
+
+
+def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: bool) -> int:
+    """Show a plan, ask, and apply this very plan; give Terraform's exit code.
+
+    Args:
+        stack: What to apply.
+        requested: The model to serve: a path or an address in S3; None for the present one.
+        extra: More arguments of `terraform plan`.
+        approved: Do not ask.
+    """
+    archive = _archive(stack, requested)
+    code = _plan(stack, archive, ["-detailed-exitcode", *extra])
+    if code != CHANGES:
+        return code
+    if not approved:
+        _ask(f"Apply this to {stack.target.name}, account {stack.target.account}?", "yes")
+    if archive:
+        model.publish(archive, stack.target)
+    return _apply_plan(stack, "apply")
+
+
+def destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
+    """Show what would be destroyed, ask, and destroy it; give Terraform's exit code."""
+    if not _holds_resources(stack):
+        sys.stderr.write(f"{stack.name} ({stack.target.name}) holds nothing\n")
+        return 0
+    code = _plan(stack, None, ["-detailed-exitcode", "-destroy", *extra])
+    if code != CHANGES:
+        return code
+    if not approved:
+        _ask(f"Destroy this in account {stack.target.account}?", stack.target.name)
+    code = _apply_plan(stack, "destroy")
+    if code == 0 and stack.name == "foundation":
+        # The image that it names went with the registry.
+        stack.target.forget_parameter("image_uri")
+    return code
+
+
+def outputs(stack: Stack) -> dict[str, Any]:
+    """The stack's present outputs by name; empty before its first deployment.
+
+    Raises:
+        KennelError: Terraform cannot read the state.
+    """
+    said = _said(stack, "output", "-json")
+    return {name: entry["value"] for name, entry in json.loads(said).items()}
+
+
+def _holds_resources(stack: Stack) -> bool:
+    state = _said(stack, "state", "pull")
+    return bool(state) and bool(json.loads(state)["resources"])
+
+
+def _said(stack: Stack, *arguments: str) -> str:
+    """What Terraform prints."""
+    finished = subprocess.run(
+        stack.command(*arguments),
+        cwd=stack.folder,
+        env=stack.environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise KennelError(f"`terraform {' '.join(arguments)}` of {stack.name} failed; see above")
+    return finished.stdout
+
+
+def _initialize(stack: Stack) -> None:
+    target = stack.target
+    sys.stderr.write(f"initializing {stack.name} ({target.name})\n")
+    with tempfile.TemporaryFile("w+") as said:
+        code = stack.run(
+            *("init", "-input=false", "-reconfigure"),
+            f"-backend-config={target.backend_file}",
+            f"-backend-config=bucket={target.state_bucket}",
+            f"-backend-config=key={stack.state_key}",
+            f"-backend-config=region={target.region}",
+            stdout=said,
+        )
+        if code != 0:
+            said.seek(0)
+            sys.stderr.write(said.read())
+            raise KennelError(
+                f"`terraform init` of {stack.name} failed; see above (remove {stack.lock_file} if "
+                "it asks for a version of the provider that can no longer be had)"
+            )
+
+
+def _archive(stack: Stack, requested: str | None) -> model.Archive | None:
+    if requested is None or stack.name != "serving":
+        return None
+    return model.locate(requested, stack.target)
+
+
+def _plan(stack: Stack, archive: model.Archive | None, arguments: Sequence[str]) -> int:
+    files = stack.target.variable_files(stack.name)
+    if stack.name == "serving":
+        files.append(_serving_variables(stack, archive, destroying="-destroy" in arguments))
+    stack.plan_file.unlink(missing_ok=True)
+    code = stack.run(
+        "plan",
+        "-input=false",
+        f"-out={stack.plan_file}",
+        *(f"-var-file={path}" for path in files),
+        *arguments,
+    )
+    if code not in (0, CHANGES):
+        sys.stderr.write(_lock_left(stack))
+    return code
+
+
+def _serving_variables(stack: Stack, archive: model.Archive | None, destroying: bool) -> Path:
+    """Write what the environment's variables cannot say: the models and the function's zip."""
+    zip_path = (stack.out / "lambda" / "kennel-lambda-arm64.zip").absolute()
+    if not zip_path.exists():
+        raise KennelError(f"{zip_path} is not there: `make lambda` builds it")
+    present = outputs(stack)
+    if destroying and not present.get("model"):
+        # A first deployment that failed early: there is no model to name, and none is needed.
+        present = {"model": _UNKNOWN}
+    path = stack.data / "models.tfvars.json"
+    write_json_atomic(path, {**model.choose(present, archive), "lambda_zip_path": str(zip_path)})
+    return path
+
+
+def _apply_plan(stack: Stack, action: str) -> int:
+    code = stack.run("apply", "-input=false", str(stack.plan_file))
+    stack.plan_file.unlink(missing_ok=True)
+    if code != 0:
+        again = f"make {action} STACK={stack.name} ENV={stack.target.name}"
+        sys.stderr.write(
+            f"error: {action} of {stack.name} ({stack.target.name}) stopped half way; see above\n"
+            f"What was done is in the state: `{again}` goes on from there once the cause is gone\n"
+            f"{_lock_left(stack)}"
+        )
+    return code
+
+
+def _lock_left(stack: Stack) -> str:
+    """What to do about the state's lock, if there is one."""
+    with suppress(ClientError, BotoCoreError, ValueError, KeyError):
+        lock = json.loads(
+            stack.target.client("s3")
+            .get_object(Bucket=stack.target.state_bucket, Key=f"{stack.state_key}.tflock")["Body"]
+            .read()
+        )
+        return (
+            f"The state is locked by {lock['Who']} since {lock['Created']}. If that run is dead: "
+            f"`python -m terraform.cli run {stack.name} --env {stack.target.name} -- "
+            f"force-unlock {lock['ID']}`\n"
+        )
+    return ""
+
+
+def _ask(question: str, word: str) -> None:
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on: pass --auto-approve (`make`: YES=1)")
+    if input(f"\n{question} Only '{word}' goes ahead: ").strip() != word:
+        raise KennelError("not confirmed, nothing was changed")
+
+
+def _fingerprint(stack: Stack) -> str:
+    """Digest of all that `init` depends on or has written."""
+    target = stack.target
+    digest = hashlib.sha256()
+    sources = [*stack.folder.glob("*.tf"), *(TERRAFORM / "modules").glob("*/*.tf")]
+    for path in [*sorted(sources), target.backend_file, stack.lock_file]:
+        if path.exists():
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    configuration = stack.environ.get("TF_CLI_CONFIG_FILE", "")
+    for part in (str(binary.resolve()), target.state_bucket, endpoint, configuration):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _check_state_bucket(target: Target) -> None:
+    try:
+        target.client("s3").head_bucket(Bucket=target.state_bucket)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
+            raise
+        raise KennelError(
+            f"there is no state bucket {target.state_bucket}: `make bootstrap ENV={target.name}` "
+            "makes it"
+        ) from None
+
+
+def _check_provider(stack: Stack) -> None:
+    selected: dict[str, str] = json.loads(_said(stack, "version", "-json"))["provider_selections"]
+    for address, version in selected.items():
+        number = tuple(map(int, version.split(".")[:2]))
+        if address.endswith(provider.PROVIDER) and number < UPDATES_ENDPOINTS:
+            raise KennelError(
+                f"the provider {provider.PROVIDER} {version} must not be used on AWS: before 6.21 "
+                "it updates an endpoint to the configuration that it has already, and deletes that "
+                "one; let this machine reach the registry, or put a later version into the mirror"
+            )

@@ -1,0 +1,174 @@
+"""An environment to deploy to, and AWS as its commands reach it."""
+
+import ipaddress
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+)
+
+from terraform.cli.paths import ENVIRONMENTS
+from trainer.errors import KennelError, UsageError
+
+PROJECT = "kennel"
+"""The default of the stacks' variable `project`."""
+
+_STRING = re.compile(r'^(\w+)\s*=\s*"([^"\\$%]*)"', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Target:
+    """An environment: one set of variables, one state for each stack.
+
+    Attributes:
+        name: Its name, which is `environment` in its variables.
+        project: First part of every name.
+        region: AWS region.
+        python_image: Base image of the serving image by digest, if the variables name one.
+    """
+
+    name: str
+    project: str
+    region: str
+    python_image: str | None = None
+
+    @property
+    def backend_file(self) -> Path:
+        """Settings of the state's backend, but for its bucket and key."""
+        return ENVIRONMENTS / f"{self.name}.s3.tfbackend"
+
+    @property
+    def state_bucket(self) -> str:
+        """Name of the bucket of the states, one for each account and region."""
+        return f"{self.project}-tfstate-{self.account}-{self.region}"
+
+    @cached_property
+    def account(self) -> str:
+        """Id of the account that the credentials belong to."""
+        return str(self.client("sts").get_caller_identity()["Account"])
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of a service, in the region."""
+        return self._session.client(service)
+
+    @cached_property
+    def _session(self) -> Any:
+        return boto3.Session(region_name=self.region)
+
+    def variable_files(self, stack: str) -> list[Path]:
+        """The variables of a stack: the environment's, then the stack's own if there are any."""
+        own = ENVIRONMENTS / f"{self.name}.{stack}.tfvars"
+        return [ENVIRONMENTS / f"{self.name}.tfvars", *([own] if own.exists() else [])]
+
+    def parameter(self, key: str) -> str | None:
+        """What the foundation left in Parameter Store under `key`; None if it is not there."""
+        client = self.client("ssm")
+        try:
+            answer = client.get_parameter(Name=self.parameter_name(key))
+        except client.exceptions.ParameterNotFound:
+            return None
+        return str(answer["Parameter"]["Value"])
+
+    def required_parameter(self, key: str) -> str:
+        """Like `parameter`.
+
+        Raises:
+            KennelError: The foundation has not been applied.
+        """
+        value = self.parameter(key)
+        if value is None:
+            raise KennelError(
+                f"the parameter {self.parameter_name(key)} is not in Parameter Store of account "
+                f"{self.account}, {self.region}: apply the foundation first, with "
+                f"`make apply STACK=foundation ENV={self.name}`"
+            )
+        return value
+
+    def forget_parameter(self, key: str) -> None:
+        """Remove a parameter that is not Terraform's, if it is there."""
+        client = self.client("ssm")
+        with suppress(client.exceptions.ParameterNotFound):
+            client.delete_parameter(Name=self.parameter_name(key))
+
+    def parameter_name(self, key: str) -> str:
+        """A parameter's whole name."""
+        return f"/{self.project}/{self.name}/{key}"
+
+
+def load(name: str) -> Target:
+    """Read an environment's variables.
+
+    Raises:
+        UsageError: There is no such environment, or its variables do not say what is needed.
+    """
+    path = ENVIRONMENTS / f"{name}.tfvars"
+    if not path.is_file():
+        known = sorted(file.name.removesuffix(".s3.tfbackend") for file in _backend_files())
+        raise UsageError(f"ENV={name}: no {path}; there are {', '.join(known)}")
+    values: dict[str, str] = dict(_STRING.findall(path.read_text()))
+    if values.get("environment") != name:
+        raise UsageError(f'{path}: must say `environment = "{name}"`')
+    if "region" not in values:
+        raise UsageError(f'{path}: must say `region = "..."`')
+    foundation = ENVIRONMENTS / f"{name}.foundation.tfvars"
+    if foundation.exists():
+        values |= dict(_STRING.findall(foundation.read_text()))
+    return Target(
+        name=name,
+        project=values.get("project", PROJECT),
+        region=values["region"],
+        python_image=values.get("python_image"),
+    )
+
+
+def is_loopback(endpoint: str | None) -> bool:
+    """Whether an endpoint's address is this machine's own: localaws, not AWS."""
+    host = urllib.parse.urlsplit(endpoint or "").hostname
+    if not host:
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what boto3 raises into one line with a remedy.
+
+    Raises:
+        KennelError: AWS refused a call, or could not be called.
+    """
+    try:
+        yield
+    except NoCredentialsError:
+        raise KennelError(
+            "no AWS credentials: set AWS_PROFILE, or log in with `aws sso login`"
+        ) from None
+    except EndpointConnectionError as error:
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        remedy = "`make local-up` starts localaws" if is_loopback(endpoint) else "check the network"
+        raise KennelError(f"{error} {remedy}") from error
+    except ClientError as error:
+        details = error.response["Error"]
+        raise KennelError(
+            f"AWS refuses {error.operation_name}: {details.get('Code')}: {details.get('Message')}"
+        ) from error
+    except BotoCoreError as error:
+        raise KennelError(f"AWS cannot be called: {error}") from error
+
+
+def _backend_files() -> list[Path]:
+    return list(ENVIRONMENTS.glob("*.s3.tfbackend"))

@@ -1,0 +1,242 @@
+"""The serving image: built where it can be, once for each content, and recorded for `serving`."""
+
+import io
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from terraform.cli.image import _failure
+from tests.terraform.checkout import ROOT, Checkout, make_checkout
+from tests.terraform.conftest import LocalAws
+
+PROJECT = "imagetest"
+# Keeps what it was called with; a push puts the image into the registry, as a real one does.
+ENGINE = """
+echo "${0##*/} $@" >> $CALLS
+case "$1" in
+info) exit ${INFO:-0};;
+login) cat >> $CALLS; echo >> $CALLS;;
+build) for last; do :; done; ls $last/inference >> $CALLS; exit ${BUILD:-0};;
+push) $PYTHON $PUSH $2;;
+esac
+"""
+PUSH = """
+import boto3, json, sys
+name, tag = sys.argv[1].split("/", 1)[1].split(":")
+boto3.client("ecr", region_name="us-east-1").put_image(
+    repositoryName=name,
+    imageTag=tag,
+    imageManifest=json.dumps({"schemaVersion": 2, "tag": tag}),
+    imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
+)
+"""
+
+
+class Aws:
+    """What the foundation would have made."""
+
+    def __init__(self, localaws: LocalAws) -> None:
+        self.environment = localaws.environment
+        self.bucket = f"{PROJECT}-bucket"
+        self.client("s3").create_bucket(Bucket=self.bucket)
+        self.client("s3").put_bucket_versioning(
+            Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"}
+        )
+        repository = self.client("ecr").create_repository(repositoryName=f"{PROJECT}-serving")
+        self.url = repository["repository"]["repositoryUri"]
+        self.client("codebuild").create_project(
+            name=f"{PROJECT}-image",
+            source={"type": "S3", "location": f"{self.bucket}/source/image.zip"},
+            artifacts={"type": "NO_ARTIFACTS"},
+            environment={
+                "type": "LINUX_CONTAINER",
+                "image": "aws/codebuild/amazonlinux-x86_64-standard:6.0",
+                "computeType": "BUILD_GENERAL1_SMALL",
+                "environmentVariables": [{"name": "REPOSITORY_URL", "value": self.url}],
+            },
+            serviceRole="arn:aws:iam::123456789012:role/build",
+        )
+        for key, value in {
+            "bucket": self.bucket,
+            "repository_url": self.url,
+            "image_build_project": f"{PROJECT}-image",
+        }.items():
+            self.client("ssm").put_parameter(
+                Name=f"/{PROJECT}/dev/{key}", Type="String", Value=value
+            )
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        )
+
+    def images(self) -> dict[str, str]:
+        """Digests by tag."""
+        found = self.client("ecr").describe_images(repositoryName=f"{PROJECT}-serving")
+        return {image["imageTags"][0]: image["imageDigest"] for image in found["imageDetails"]}
+
+    def recorded(self) -> str:
+        parameter = self.client("ssm").get_parameter(Name=f"/{PROJECT}/dev/image_uri")
+        return parameter["Parameter"]["Value"]
+
+
+@pytest.fixture(scope="module")
+def aws(localaws: LocalAws) -> Aws:
+    return Aws(localaws)
+
+
+@pytest.fixture
+def checkout(aws: Aws, tmp_path: Path) -> Checkout:
+    """Without a program that builds, whatever the machine has; one inside keeps its calls."""
+    folder = tmp_path / "checkout"
+    (tmp_path / "push.py").write_text(PUSH)
+    made = make_checkout(
+        folder,
+        {
+            **aws.environment,
+            "CALLS": str(tmp_path / "calls"),
+            "PYTHON": sys.executable,
+            "PUSH": str(tmp_path / "push.py"),
+        },
+    )
+    variables = folder / "terraform/environments/dev.tfvars"
+    variables.write_text(f'{variables.read_text()}project = "{PROJECT}"\n')
+    for name in ("docker", "podman", "finch"):
+        made.program(name, "exit 1")
+    return made
+
+
+def base(number: int) -> str:
+    """A base image; each gives another tag."""
+    return f"python:3.13-slim@sha256:{number:064}"
+
+
+def calls(checkout: Checkout) -> str:
+    return Path(checkout.environ["CALLS"]).read_text()
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "finch"])
+def test_it_is_built_and_pushed_here_if_anything_can(
+    checkout: Checkout, aws: Aws, engine: str
+) -> None:
+    checkout.program(engine, ENGINE)
+    before = aws.images()
+    python_image = base(["docker", "podman", "finch"].index(engine))
+    built = checkout.run("image", "--env", "dev", "--python-image", python_image)
+    assert built.returncode == 0, built.stderr
+    ((tag, digest),) = aws.images().items() - before.items()
+    assert built.stdout == f"{aws.url}@{digest}\n"
+    assert aws.recorded() == f"{aws.url}@{digest}"
+    info, build, *files, login, password, push = calls(checkout).splitlines()
+    assert info == f"{engine} info"
+    assert build.startswith(f"{engine} build --platform linux/amd64 --tag {aws.url}:{tag} ")
+    assert f"--build-arg PYTHON_IMAGE={python_image}" in build
+    assert ("--format docker" in build) == (engine == "podman")
+    sources = [path.name for path in (ROOT / "inference").glob("*.py")]
+    assert sorted(files) == sorted(["Dockerfile", "requirements.lock", *sources])
+    assert login == f"{engine} login --username AWS --password-stdin {aws.url.split('/')[0]}"
+    assert password
+    assert push == f"{engine} push {aws.url}:{tag}"
+
+    again = checkout.run("image", "--env", "dev", "--python-image", python_image)
+    assert again.stdout == built.stdout
+    assert "is there, nothing to build" in again.stderr
+    assert calls(checkout).count(f"{engine} build ") == 1
+
+
+def test_a_build_that_fails_ends_the_command(checkout: Checkout, aws: Aws) -> None:
+    checkout.program("docker", ENGINE)
+    failed = checkout.run("image", "--env", "dev", "--python-image", base(3), BUILD="7")
+    assert failed.returncode == 1
+    assert failed.stderr.endswith("error: `docker build` failed (7); see above\n")
+    assert "push" not in calls(checkout)
+
+
+def test_codebuild_builds_where_nothing_else_can(checkout: Checkout, aws: Aws) -> None:
+    before = aws.images()
+    built = checkout.run("image", "--env", "dev", PYTHON_IMAGE=base(4))
+    assert built.returncode == 0, built.stderr
+    assert "note: docker is installed but `docker info` fails" in built.stderr
+    ((tag, digest),) = aws.images().items() - before.items()
+    assert built.stdout == f"{aws.url}@{digest}\n"
+    codebuild = aws.client("codebuild")
+    (build,) = codebuild.batch_get_builds(ids=codebuild.list_builds()["ids"])["builds"]
+    variables = build["environment"]["environmentVariables"]
+    assert {variable["name"]: variable["value"] for variable in variables} == {
+        "REPOSITORY_URL": aws.url,
+        "IMAGE_TAG": tag,
+        "PYTHON_IMAGE": base(4),
+    }
+    # The very archive that was uploaded, though another may have been since.
+    source = aws.client("s3").get_object(
+        Bucket=aws.bucket, Key="source/image.zip", VersionId=build["sourceVersion"]
+    )
+    archive = zipfile.ZipFile(io.BytesIO(source["Body"].read()))
+    dockerfile = archive.read("inference/Dockerfile")
+    assert dockerfile == (ROOT / "inference/Dockerfile").read_bytes()
+
+
+def test_the_same_sources_give_the_same_tag(checkout: Checkout, tmp_path: Path) -> None:
+    tag = "from terraform.cli import image; print(image.Context(image._archive(), 'x').tag)"
+    first = checkout.python("-c", tag).stdout
+    other = make_checkout(tmp_path / "other")
+    (other.folder / "inference").unlink()
+    shutil.copytree(ROOT / "inference", other.folder / "inference", copy_function=shutil.copyfile)
+    assert other.python("-c", tag).stdout == first
+    (other.folder / "inference/__init__.py").write_text("changed = True\n")
+    assert other.python("-c", tag).stdout != first
+
+
+def test_the_base_image_may_be_the_environment_s(checkout: Checkout, aws: Aws) -> None:
+    variables = checkout.folder / "terraform/environments/dev.foundation.tfvars"
+    variables.write_text(f'python_image = "{base(5)}"\n')
+    checkout.program("docker", ENGINE)
+    assert checkout.run("image", "--env", "dev").returncode == 0
+    assert f"PYTHON_IMAGE={base(5)}" in calls(checkout)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "no base image is named"),
+        (["--python-image", "python:3.13-slim"], "is not named by its digest"),
+    ],
+)
+def test_a_base_image_without_digest_is_refused(
+    checkout: Checkout, given: list[str], said: str
+) -> None:
+    refused = checkout.run("image", "--env", "dev", *given)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert "docker buildx imagetools inspect" in refused.stderr
+
+
+def test_a_failed_build_of_codebuild_names_the_phase_and_the_log() -> None:
+    said = _failure(
+        {
+            "id": "image:1",
+            "buildStatus": "FAILED",
+            "phases": [
+                {"phaseType": "INSTALL", "phaseStatus": "SUCCEEDED"},
+                {
+                    "phaseType": "BUILD",
+                    "phaseStatus": "FAILED",
+                    "contexts": [{"message": "Error while executing command: docker build"}],
+                },
+            ],
+            "logs": {"deepLink": "https://console.aws.amazon.com/cloudwatch/log"},
+        }
+    )
+    assert said == (
+        "build image:1 FAILED: BUILD: Error while executing command: docker build; its log: "
+        "https://console.aws.amazon.com/cloudwatch/log"
+    )

@@ -1,0 +1,96 @@
+"""Every module's own tests, example and formatting, with the real provider."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "terraform"
+MODULES = sorted(path.parent.name for path in ROOT.glob("modules/*/main.tf"))
+TESTS = sorted(path.name for path in ROOT.glob("tests/*.tftest.hcl"))
+STACKS = sorted(path.parent.name for path in ROOT.glob("stacks/*/main.tf"))
+
+
+class Folder:
+    """A copy of the Terraform code in which Terraform runs."""
+
+    def __init__(self, path: Path, binary: Path, environment: dict[str, str]) -> None:
+        shutil.copytree(ROOT, path, ignore=shutil.ignore_patterns(".terraform*"))
+        self.path = path
+        self._binary = binary
+        self._environment = environment
+
+    def run(self, *arguments: str) -> str:
+        """Give what Terraform prints; fail with all of it where it fails."""
+        run = subprocess.run(
+            [self._binary, *arguments, "-no-color"],
+            cwd=self.path,
+            env=self._environment,
+            text=True,
+            capture_output=True,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        return run.stdout
+
+
+@pytest.fixture(scope="session")
+def modules(
+    tmp_path_factory: pytest.TempPathFactory,
+    terraform_binary: Path,
+    terraform_environment: dict[str, str],
+) -> Folder:
+    """Give a folder in which all tests can run: one `init` serves all modules."""
+    path = tmp_path_factory.mktemp("modules") / "terraform"
+    folder = Folder(path, terraform_binary, terraform_environment)
+    folder.run("init", "-input=false")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def examples(
+    tmp_path_factory: pytest.TempPathFactory,
+    terraform_binary: Path,
+    terraform_environment: dict[str, str],
+) -> Folder:
+    """Give a root module that calls the example of every module."""
+    path = tmp_path_factory.mktemp("examples") / "terraform"
+    folder = Folder(path, terraform_binary, terraform_environment)
+    shutil.rmtree(path / "tests")
+    calls = [
+        f'module "{name}" {{ source = "./modules/{name}/examples/basic" }}\n' for name in MODULES
+    ]
+    (path / "examples.tf").write_text("".join(calls))
+    folder.run("init", "-input=false")
+    return folder
+
+
+def test_every_module_has_tests_and_an_example() -> None:
+    assert len(MODULES) == 9
+    for name in MODULES:
+        assert any(test.split(".")[0].startswith(name) for test in TESTS), name
+        assert (ROOT / "modules" / name / "examples/basic/main.tf").exists(), name
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_module(modules: Folder, name: str) -> None:
+    assert "0 failed" in modules.run("test", f"-filter=tests/{name}")
+
+
+def test_format(modules: Folder) -> None:
+    modules.run("fmt", "-check", "-diff", "-recursive")
+
+
+def test_every_example_plans_as_it_stands(examples: Folder) -> None:
+    examples.run("plan", "-input=false", "-out=plan")
+    plan = json.loads(examples.run("show", "-json", "plan"))
+    made = {change["module_address"].split(".")[1] for change in plan["resource_changes"]}
+    assert made == set(MODULES)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_stack_is_valid(modules: Folder, stack: str) -> None:
+    folder = f"-chdir=stacks/{stack}"
+    modules.run(folder, "init", "-input=false", "-backend=false")
+    modules.run(folder, "validate")

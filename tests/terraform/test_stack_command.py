@@ -1,0 +1,395 @@
+"""`python -m terraform.cli plan|apply|destroy|...` on small stacks, with real Terraform."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from inference.archive import open_model
+from terraform.cli.model import Archive, choose
+from terraform.cli.target import PROJECT, is_loopback
+from tests.archives import make_archive
+from tests.terraform.checkout import ROOT, Checkout, make_checkout
+from tests.terraform.conftest import LocalAws
+from trainer.errors import UsageError
+
+STATES = "kennel-tfstate-123456789012-us-east-1"
+MODELS = "kennel-dev-models"
+
+
+def client(localaws: LocalAws, service: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=localaws.endpoint,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        region_name="us-east-1",
+    )
+
+
+@pytest.fixture(scope="module")
+def s3(localaws: LocalAws) -> Any:
+    return client(localaws, "s3")
+
+
+@pytest.fixture(scope="module")
+def checkout(localaws: LocalAws, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A checkout with a state bucket and its foundation applied; the tests share it, in order."""
+    folder = tmp_path_factory.mktemp("stack")
+    made = make_checkout(
+        folder / "checkout",
+        {**localaws.environment, "KENNEL_STARTED": str(folder / "started")},
+    )
+    refused = made.run("plan", "foundation", "--env", "dev")
+    assert refused.returncode == 1
+    assert f"error: there is no state bucket {STATES}: `make bootstrap ENV=dev`" in refused.stderr
+    done(made.run("bootstrap", "--env", "dev"))
+    early = made.run("plan", "serving", "--env", "dev", "--model", __file__)
+    assert early.returncode == 1
+    assert "`make apply STACK=foundation ENV=dev`" in early.stderr
+    done(made.run("apply", "foundation", "--env", "dev", "--auto-approve"))
+    s3.create_bucket(Bucket=MODELS)
+    ssm = client(localaws, "ssm")
+    ssm.put_parameter(Name="/kennel/dev/bucket", Type="String", Value=MODELS)
+    return made
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        name: make_archive(folder / name, classes=("Red", "Green", name)) for name in ("one", "two")
+    }
+
+
+def done(finished: Any) -> Any:
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished
+
+
+def serving(checkout: Checkout, *arguments: str, command: str = "apply") -> Any:
+    approval = [] if command == "plan" else ["--auto-approve"]
+    return checkout.run(command, "serving", "--env", "dev", *approval, *arguments)
+
+
+def outputs(checkout: Checkout) -> dict[str, Any]:
+    said = done(checkout.run("output", "serving", "--env", "dev", "--", "-json")).stdout
+    return {name: entry["value"] for name, entry in json.loads(said).items()}
+
+
+def test_no_model_is_deployed_by_chance(checkout: Checkout) -> None:
+    refused = serving(checkout, command="plan")
+    assert refused.returncode == 2
+    assert "MODEL=<model.tar.gz or s3://...>" in refused.stderr
+
+
+def test_a_model_is_uploaded_when_it_is_applied(
+    checkout: Checkout, archives: dict[str, Path], s3: Any
+) -> None:
+    model = str(archives["one"])
+    done(serving(checkout, "--model", model, command="plan"))
+    assert "Contents" not in s3.list_objects_v2(Bucket=MODELS)
+    done(serving(checkout, "--model", model))
+    (stored,) = s3.list_objects_v2(Bucket=MODELS)["Contents"]
+    found = outputs(checkout)
+    digest = found["model"]["digest"]
+    assert stored["Key"] == f"models/{digest[:12]}/model.tar.gz"
+    assert found["model"]["archive_uri"] == f"s3://{MODELS}/{stored['Key']}"
+    assert "previous_model" not in found
+    assert found["zip"] is True
+    head = s3.head_object(Bucket=MODELS, Key=stored["Key"])
+    assert head["Metadata"] == {"kennel-digest": digest}
+    body = s3.get_object(Bucket=MODELS, Key=stored["Key"])["Body"].read()
+    assert body == archives["one"].read_bytes()
+
+
+def test_a_second_model_keeps_the_first_for_a_rollback(
+    checkout: Checkout, archives: dict[str, Path], s3: Any
+) -> None:
+    first = outputs(checkout)["model"]
+    done(serving(checkout, "--model", str(archives["two"])))
+    second = outputs(checkout)
+    assert second["previous_model"] == first
+    # The same again, and none at all: nothing to do.
+    for arguments in (["--model", str(archives["two"])], []):
+        again = done(serving(checkout, *arguments))
+        assert "No changes." in again.stdout
+    # Back, by the address of what was uploaded, without another upload.
+    before = s3.head_object(Bucket=MODELS, Key=first["archive_uri"].split("/", 3)[3])
+    done(serving(checkout, "--model", first["archive_uri"]))
+    back = outputs(checkout)
+    assert back["model"]["digest"] == first["digest"]
+    assert back["previous_model"]["digest"] == second["model"]["digest"]
+    after = s3.head_object(Bucket=MODELS, Key=first["archive_uri"].split("/", 3)[3])
+    assert after["LastModified"] == before["LastModified"]
+
+
+def test_a_job_s_output_is_verified_and_put_in_its_place(
+    checkout: Checkout, archives: dict[str, Path], s3: Any
+) -> None:
+    s3.upload_file(str(archives["two"]), MODELS, "jobs/a/output/model.tar.gz")
+    done(serving(checkout, "--model", f"s3://{MODELS}/jobs/a/output/model.tar.gz"))
+    digest = outputs(checkout)["model"]["digest"]
+    assert outputs(checkout)["model"]["archive_uri"].endswith(f"models/{digest[:12]}/model.tar.gz")
+    s3.put_object(Bucket=MODELS, Key="jobs/b/output/model.tar.gz", Body=b"no archive")
+    refused = serving(checkout, "--model", f"s3://{MODELS}/jobs/b/output/model.tar.gz")
+    assert refused.returncode == 1
+    assert "not a sound model" in refused.stderr
+
+
+def test_another_object_at_the_model_s_place_is_never_deployed(
+    checkout: Checkout, tmp_path: Path, s3: Any
+) -> None:
+    archive = make_archive(tmp_path / "model", classes=("Other", "Green", "Blue"))
+    key = f"models/{open_model(archive).digest[:12]}/model.tar.gz"
+    s3.put_object(Bucket=MODELS, Key=key, Body=b"something else")
+    refused = serving(checkout, "--model", str(archive))
+    assert refused.returncode == 1
+    assert "is there and is not the model" in refused.stderr
+    s3.delete_object(Bucket=MODELS, Key=key)
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "said"),
+    [
+        ("nowhere.tar.gz", 2, "MODEL=nowhere.tar.gz: no such file"),
+        ("s3://nowhere", 2, "must be like s3://bucket/path/model.tar.gz"),
+        (f"s3://{MODELS}/nowhere", 2, "cannot be read (404)"),
+        (str(ROOT / "Makefile"), 1, "not a sound model"),
+    ],
+)
+def test_a_model_that_is_none_is_refused(
+    checkout: Checkout, model: str, code: int, said: str
+) -> None:
+    refused = serving(checkout, "--model", model, command="plan")
+    assert refused.returncode == code
+    assert refused.stderr.startswith("error: ")
+    assert said in refused.stderr
+
+
+def test_exit_codes_and_arguments_pass(checkout: Checkout) -> None:
+    same = serving(checkout, "--", "-detailed-exitcode", command="plan")
+    assert same.returncode == 0, same.stderr
+    other = serving(
+        checkout, "--", "-detailed-exitcode", "-replace=terraform_data.endpoint", command="plan"
+    )
+    assert other.returncode == 2
+    wrong = serving(checkout, "--", "-no-such-flag", command="plan")
+    assert wrong.returncode == 1
+    assert "no-such-flag" in wrong.stderr
+    listed = done(checkout.run("run", "serving", "--env", "dev", "--", "state", "list"))
+    assert listed.stdout == "terraform_data.endpoint\n"
+
+
+def test_nothing_is_applied_without_consent(checkout: Checkout) -> None:
+    asked = checkout.run(
+        *("apply", "serving", "--env", "dev", "--", "-replace=terraform_data.endpoint")
+    )
+    assert asked.returncode == 2
+    assert "will be replaced, as requested" in asked.stdout
+    assert "pass --auto-approve" in asked.stderr
+    assert "No changes." in serving(checkout, command="plan").stdout
+
+
+def test_an_initialized_stack_is_not_initialized_again(checkout: Checkout) -> None:
+    assert "initializing" not in serving(checkout, command="plan").stderr
+    source = checkout.folder / "terraform/stacks/serving/main.tf"
+    source.write_text(source.read_text() + "\n# changed\n")
+    assert "initializing serving (dev)" in serving(checkout, command="plan").stderr
+
+
+def test_environments_do_not_disturb_each_other(checkout: Checkout) -> None:
+    environments = checkout.folder / "terraform/environments"
+    (environments / "two.tfvars").write_text('environment = "two"\nregion = "us-east-1"\n')
+    (environments / "two.s3.tfbackend").write_text((environments / "dev.s3.tfbackend").read_text())
+    done(checkout.run("plan", "foundation", "--env", "two"))
+    same = checkout.run("plan", "foundation", "--env", "dev", "--", "-detailed-exitcode")
+    assert same.returncode == 0
+    assert "initializing" not in same.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("nowhere", None, "there are dev"),
+        (
+            "wrong",
+            'environment = "dev"\nregion = "us-east-1"\n',
+            'must say `environment = "wrong"`',
+        ),
+        ("bare", 'environment = "bare"\n', "must say `region"),
+    ],
+)
+def test_an_environment_that_is_none_is_refused(
+    checkout: Checkout, name: str, text: str | None, said: str
+) -> None:
+    if text:
+        (checkout.folder / f"terraform/environments/{name}.tfvars").write_text(text)
+    refused = checkout.run("plan", "all", "--env", name)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+
+
+def test_aws_that_does_not_answer_is_one_line(checkout: Checkout) -> None:
+    refused = checkout.run("plan", "all", "--env", "dev", AWS_ENDPOINT_URL="http://127.0.0.1:9")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "`make local-up`" in refused.stderr
+
+
+def test_without_the_function_s_zip_nothing_begins(checkout: Checkout, tmp_path: Path) -> None:
+    refused = serving(checkout, "--out", str(tmp_path), command="plan")
+    assert refused.returncode == 1
+    assert "`make lambda` builds it" in refused.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_lets_terraform_end_in_order(checkout: Checkout, s3: Any, number: int) -> None:
+    started = Path(checkout.environ["KENNEL_STARTED"])
+    started.unlink(missing_ok=True)
+    arguments = ["-m", "terraform.cli", "apply", "serving", "--env", "dev", "--auto-approve"]
+    with checkout.start(
+        *arguments, "--", "-var=wait_s=60", "-replace=terraform_data.endpoint"
+    ) as process:
+        while not started.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Gracefully shutting down" in out
+    assert "`make apply STACK=serving ENV=dev` goes on from there" in err
+    # Terraform has let go of the state.
+    assert "force-unlock" not in err
+    keys = [entry["Key"] for entry in s3.list_objects_v2(Bucket=STATES)["Contents"]]
+    assert "dev/serving.tfstate.tflock" not in keys
+    done(serving(checkout))
+
+
+def test_a_lock_that_was_left_behind_is_explained(checkout: Checkout, s3: Any) -> None:
+    lock = {
+        "ID": "11111111-2222-3333-4444-555555555555",
+        "Who": "me@here",
+        "Created": "2026-01-02T03:04:05Z",
+    }
+    key = "dev/serving.tfstate.tflock"
+    s3.put_object(Bucket=STATES, Key=key, Body=json.dumps(lock))
+    refused = serving(checkout)
+    assert refused.returncode == 1
+    command = refused.stderr.split("`python -m terraform.cli ")[1].split("`")[0]
+    assert lock["ID"] in command
+    # On a terminal it asks; here it may not.
+    done(checkout.run(*command.replace("force-unlock", "force-unlock -force").split()))
+    done(serving(checkout))
+
+
+def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path) -> None:
+    """A provider that would break an endpoint's update is refused where AWS is real."""
+    fake = checkout.program(
+        "old",
+        'case "$1" in\n'
+        'version) if [ "$2" = -json ]; then\n'
+        """echo '{"provider_selections": {"registry.terraform.io/hashicorp/aws": "6.20.0"}}'\n"""
+        "else echo 'Terraform v1.12.0'; echo 'on linux_amd64'; fi;;\n"
+        "esac",
+    )
+    endpoint = checkout.environ["AWS_ENDPOINT_URL"]
+    local = checkout.run("plan", "foundation", "--env", "dev", TERRAFORM=str(fake))
+    assert local.returncode == 0, local.stderr
+    # The same server, by an address that is not this machine's alone.
+    real = endpoint.replace("127.0.0.1", "0.0.0.0")
+    refused = checkout.run(
+        "plan", "foundation", "--env", "dev", TERRAFORM=str(fake), AWS_ENDPOINT_URL=real
+    )
+    assert refused.returncode == 1
+    assert "hashicorp/aws 6.20.0 must not be used on AWS: before 6.21" in refused.stderr
+
+
+def test_all_is_destroyed_in_reverse(checkout: Checkout, localaws: LocalAws, s3: Any) -> None:
+    ssm = client(localaws, "ssm")
+    # What `image` leaves there, and Terraform does not know.
+    ssm.put_parameter(Name="/kennel/dev/image_uri", Type="String", Value="image")
+    said = done(checkout.run("destroy", "all", "--env", "dev", "--auto-approve")).stdout
+    assert said.index("terraform_data.endpoint: Destr") < said.index("terraform_data.bucket: Destr")
+    for stack in ("foundation", "serving"):
+        state = s3.get_object(Bucket=STATES, Key=f"dev/{stack}.tfstate")["Body"].read()
+        assert json.loads(state)["resources"] == []
+    left = ssm.get_parameters_by_path(Path="/kennel/dev/")["Parameters"]
+    assert [parameter["Name"] for parameter in left] == ["/kennel/dev/bucket"]
+    again = done(checkout.run("destroy", "all", "--env", "dev", "--auto-approve"))
+    assert "serving (dev) holds nothing" in again.stderr
+
+
+OLD = {"archive_uri": "s3://b/models/old/model.tar.gz", "digest": "0" * 64, "image_uri": "i@1"}
+OLDER = {"archive_uri": "s3://b/models/older/model.tar.gz", "digest": "f" * 64, "image_uri": "i@0"}
+NEW = Archive("b", "1" * 64)
+
+
+def named(model: dict[str, str]) -> dict[str, str]:
+    return {key: model[key] for key in ("archive_uri", "digest")}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "requested", "model", "previous"),
+    [
+        ({}, NEW, {"archive_uri": NEW.uri, "digest": NEW.digest}, None),
+        ({"model": OLD}, NEW, {"archive_uri": NEW.uri, "digest": NEW.digest}, OLD),
+        (
+            {"model": OLD, "previous_model": OLDER},
+            NEW,
+            {"archive_uri": NEW.uri, "digest": NEW.digest},
+            OLD,
+        ),
+        ({"model": OLD, "previous_model": OLDER}, None, named(OLD), OLDER),
+        ({"model": OLD}, None, named(OLD), None),
+        (
+            {"model": OLD, "previous_model": OLDER},
+            Archive("b", OLD["digest"]),
+            {"archive_uri": "s3://b/models/000000000000/model.tar.gz", "digest": OLD["digest"]},
+            OLDER,
+        ),
+        (
+            {"model": OLD, "previous_model": OLDER},
+            Archive("b", OLDER["digest"]),
+            {"archive_uri": "s3://b/models/ffffffffffff/model.tar.gz", "digest": OLDER["digest"]},
+            OLD,
+        ),
+    ],
+)
+def test_which_model_is_served_and_which_is_kept(
+    outputs: dict[str, Any], requested: Archive | None, model: dict[str, str], previous: Any
+) -> None:
+    assert choose(outputs, requested) == {"model": model, "previous_model": previous}
+
+
+def test_without_a_model_there_is_nothing_to_choose() -> None:
+    with pytest.raises(UsageError, match="no model is deployed"):
+        choose({}, None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "local"),
+    [
+        ("http://127.0.0.1:4588", True),
+        ("http://127.1.2.3", True),
+        ("http://localhost:1", True),
+        ("http://[::1]:1", True),
+        ("https://sagemaker.us-east-1.amazonaws.com", False),
+        ("http://127.0.0.1.example.com", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_what_counts_as_this_machine(endpoint: str | None, local: bool) -> None:
+    assert is_loopback(endpoint) is local
+
+
+def test_the_project_is_the_stacks_default() -> None:
+    for stack in ("foundation", "serving"):
+        text = (ROOT / "terraform/stacks" / stack / "variables.tf").read_text()
+        project = text.split('variable "project" {')[1].split("\n}\n")[0]
+        assert f'default     = "{PROJECT}"' in project

@@ -1,0 +1,337 @@
+"""Both stacks, applied for real: made, planned again, given a second model, changed, destroyed.
+
+All of it happens once, in `cycle`, through `make` and python-terraform, as users do it; the tests
+look at what was seen on the way.
+"""
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from python_terraform import IsFlagged, Terraform
+
+from terraform import cli
+from terraform.cli import binary
+from tests.archives import make_archive
+from tests.terraform.iam_calls import refused
+
+ROOT = Path(__file__).parents[2]
+SCALING = {
+    "min_capacity": 2,
+    "max_capacity": 6,
+    "target": 40,
+    "scale_in_cooldown_s": 60,
+    "scale_out_cooldown_s": 10,
+}
+LAMBDA = {"provisioned_concurrency": {"executions": 3}, "reserved_concurrency": 20}
+
+
+@dataclass
+class Cycle:
+    """What was seen on the way."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    plans: dict[str, "Plan"] = field(default_factory=dict)
+    configurations: dict[str, str] = field(default_factory=dict)
+    """The endpoint's configuration as SageMaker describes it, after each deployment."""
+    outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Outputs of `serving` after each deployment."""
+    numbers: dict[str, int] = field(default_factory=dict)
+    left: dict[str, list[str]] = field(default_factory=dict)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    """What localaws was asked for after `make bootstrap`."""
+    policies: list[dict[str, Any]] = field(default_factory=list)
+    """The deploy role's policies."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    exit_code: int
+    """Of `-detailed-exitcode`: 0 for nothing to do, 2 for changes."""
+    changes: dict[str, str]
+    """Actions by address, as in `{"module.endpoint.aws_sagemaker_endpoint.this": "update"}`."""
+
+
+class Operator:
+    """Someone at a terminal, with a localaws and an output folder of their own."""
+
+    def __init__(self, out: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port = free.getsockname()[1]
+        self.out = out
+        self.endpoint = f"http://127.0.0.1:{self._port}"
+
+    def make(self, target: str, **variables: object) -> str:
+        """Give what `make` prints; fail with all of it where it fails."""
+        given = {
+            "ENV": "local",
+            "YES": 1,
+            "OUT": self.out,
+            "LOCALAWS_PORT": self._port,
+            **variables,
+        }
+        run = subprocess.run(
+            ["make", target, *(f"{name}={value}" for name, value in given.items())],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        return run.stdout
+
+    def environment(self, stack: str) -> dict[str, str]:
+        """What `make` runs Terraform with."""
+        return {
+            **cli.environment(),
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "3",
+            "TF_DATA_DIR": str(self.out / "terraform/local" / stack),
+        }
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            region_name="us-east-1",
+        )
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Give every call that localaws has answered."""
+        lines = (self.out / "localaws/calls.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def inventory(self) -> dict[str, list[str]]:
+        """Give all that localaws holds, by service."""
+        return requests.get(f"{self.endpoint}/_localaws/inventory", timeout=60).json()
+
+
+class Stack:
+    """A stack that `make` has applied, driven by python-terraform from then on."""
+
+    def __init__(self, operator: Operator, name: str) -> None:
+        self._environment = operator.environment(name)
+        folder = ROOT / "terraform/stacks" / name
+        self._terraform = Terraform(str(folder), terraform_bin_path=str(binary.find()))
+        self._files = [
+            str(path)
+            for path in (
+                ROOT / "terraform/environments/local.tfvars",
+                ROOT / f"terraform/environments/local.{name}.tfvars",
+            )
+        ]
+        self._plan = operator.out / f"{name}.plan"
+        self._variables: dict[str, Any] = {}
+        if name == "serving":
+            zip_path = operator.out / "lambda/kennel-lambda-arm64.zip"
+            self._variables = {
+                **{key: self.outputs()[key] for key in ("model", "previous_model")},
+                "lambda_zip_path": str(zip_path),
+            }
+
+    def _run(self, command: str, *arguments: str, good: tuple[int, ...] = (0,), **options: Any):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._environment.items():
+                patch.setenv(name, value)
+            code, out, err = self._terraform.cmd(command, *arguments, **options)
+        assert code in good, f"{command}: {out}{err}"
+        return code, out
+
+    def outputs(self) -> dict[str, Any]:
+        _, out = self._run("output", json=IsFlagged)
+        return {name: output["value"] for name, output in json.loads(out).items()}
+
+    def plan(self, **variables: Any) -> Plan:
+        code, _ = self._run(
+            "plan",
+            good=(0, 2),
+            detailed_exitcode=IsFlagged,
+            input=False,
+            out=str(self._plan),
+            var=self._variables | variables,
+            var_file=self._files,
+        )
+        return Plan(code, self.changes(self._plan))
+
+    def changes(self, plan: Path) -> dict[str, str]:
+        """Give what a saved plan would do."""
+        _, out = self._run("show", str(plan), json=IsFlagged)
+        return {
+            change["address"]: "+".join(change["change"]["actions"])
+            for change in json.loads(out).get("resource_changes", [])
+            if change["change"]["actions"] not in (["no-op"], ["read"])
+        }
+
+    def deploy_policies(self) -> list[dict[str, Any]]:
+        """Give what the foundation lets the deploy role do, whether there is one or not."""
+        _, out = self._run("show", json=IsFlagged)
+        modules = json.loads(out)["values"]["root_module"]["child_modules"]
+        (roles,) = (module for module in modules if module["address"] == "module.roles")
+        documents = {
+            resource["name"]: json.loads(resource["values"]["json"])
+            for resource in roles["resources"]
+            if resource["type"] == "aws_iam_policy_document"
+        }
+        return [
+            document
+            for name, document in documents.items()
+            if name == "operate" or (name.startswith("deploy_") and name != "deploy_key")
+        ]
+
+    def apply(self) -> None:
+        """Apply the plan made last."""
+        self._run("apply", str(self._plan), input=False)
+
+
+@pytest.fixture(scope="module")
+def cycle(tmp_path_factory: pytest.TempPathFactory) -> Cycle:
+    folder = tmp_path_factory.mktemp("cycle")
+    first = make_archive(folder / "first")
+    second = make_archive(folder / "second", classes=("Rose", "Grass", "Sky"))
+    operator = Operator(folder / "out")
+    seen = Cycle()
+
+    def timed(step: str, action: Callable[[], Any]) -> Any:
+        started = time.monotonic()
+        try:
+            return action()
+        finally:
+            seen.seconds[step] = round(time.monotonic() - started, 1)
+
+    def deployed(step: str) -> None:
+        described = operator.client("sagemaker").describe_endpoint(EndpointName="kennel-local")
+        seen.configurations[step] = described["EndpointConfigName"]
+        seen.outputs[step] = Stack(operator, "serving").outputs()
+
+    def plan_all(step: str) -> None:
+        for stack in ("foundation", "serving"):
+            name = f"{step}: {stack}"
+            seen.plans[name] = timed(f"plan {name}", Stack(operator, stack).plan)
+
+    operator.make("local-up")
+    try:
+        operator.make("bootstrap")
+        bootstrap_calls = len(operator.calls())
+        timed("apply foundation", lambda: operator.make("apply", STACK="foundation"))
+        timed("apply serving", lambda: operator.make("apply", STACK="serving", MODEL=first))
+        deployed("first model")
+        plan_all("first model")
+
+        timed("plan second", lambda: operator.make("plan", STACK="serving", MODEL=second))
+        saved = operator.out / "terraform/local/serving/plan"
+        seen.plans["second model"] = Plan(2, Stack(operator, "serving").changes(saved))
+        timed("apply second", lambda: operator.make("apply", STACK="serving", MODEL=second))
+        deployed("second model")
+        plan_all("second model")
+
+        # What localaws knows outlives it.
+        operator.make("local-down")
+        operator.make("local-up")
+        plan_all("restarted")
+
+        serving = Stack(operator, "serving")
+        seen.plans["numbers"] = serving.plan(scaling=SCALING, **{"lambda": LAMBDA})
+        serving.apply()
+        seen.plans["numbers again"] = serving.plan(scaling=SCALING, **{"lambda": LAMBDA})
+        seen.numbers = _numbers(operator)
+
+        seen.policies = Stack(operator, "foundation").deploy_policies()
+        timed("destroy", lambda: operator.make("destroy"))
+        seen.left = operator.inventory()
+        seen.calls = operator.calls()[bootstrap_calls:]
+        (ROOT / "build").mkdir(exist_ok=True)
+        (ROOT / "build/terraform-cycle.json").write_text(json.dumps(seen.seconds, indent=2))
+    finally:
+        operator.make("local-reset")
+    return seen
+
+
+def _numbers(operator: Operator) -> dict[str, int]:
+    """Give every number of SCALING and LAMBDA as AWS's own interfaces tell them."""
+    scaling = operator.client("application-autoscaling")
+    functions = operator.client("lambda")
+    (target,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    (policy,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    tracking = policy["TargetTrackingScalingPolicyConfiguration"]
+    provisioned = functions.get_provisioned_concurrency_config(
+        FunctionName="kennel-local-classify", Qualifier="live"
+    )
+    reserved = functions.get_function_concurrency(FunctionName="kennel-local-classify")
+    return {
+        "min_capacity": target["MinCapacity"],
+        "max_capacity": target["MaxCapacity"],
+        "target": tracking["TargetValue"],
+        "scale_in_cooldown_s": tracking["ScaleInCooldown"],
+        "scale_out_cooldown_s": tracking["ScaleOutCooldown"],
+        "executions": provisioned["RequestedProvisionedConcurrentExecutions"],
+        "reserved_concurrency": reserved["ReservedConcurrentExecutions"],
+    }
+
+
+@pytest.mark.parametrize("stack", ["foundation", "serving"])
+@pytest.mark.parametrize("step", ["first model", "second model", "restarted"])
+def test_a_plan_after_an_apply_is_empty(cycle: Cycle, step: str, stack: str) -> None:
+    assert cycle.plans[f"{step}: {stack}"] == Plan(0, {})
+
+
+def test_a_second_model_is_a_new_model_a_new_configuration_and_an_update_in_place(
+    cycle: Cycle,
+) -> None:
+    changes = cycle.plans["second model"].changes
+    kinds = sorted((address.split(".")[2], action) for address, action in changes.items())
+    assert kinds == [
+        ("aws_sagemaker_endpoint", "update"),
+        ("aws_sagemaker_endpoint_configuration", "create"),
+        ("aws_sagemaker_model", "create"),
+    ]
+
+
+def test_the_endpoint_runs_the_configuration_that_was_applied(cycle: Cycle) -> None:
+    planned = {
+        step: outputs["endpoint_configuration_name"] for step, outputs in cycle.outputs.items()
+    }
+    assert cycle.configurations == planned
+    assert planned["first model"] != planned["second model"]
+
+
+def test_the_model_before_is_kept_for_a_rollback(cycle: Cycle) -> None:
+    before, after = cycle.outputs["first model"], cycle.outputs["second model"]
+    assert before["previous_model"] is None
+    assert after["previous_model"] == before["model"] != after["model"]
+
+
+def test_every_scaling_and_concurrency_number_changes_in_place(cycle: Cycle) -> None:
+    assert set(cycle.plans["numbers"].changes.values()) == {"update"}
+    assert cycle.plans["numbers again"] == Plan(0, {})
+    assert cycle.numbers == {
+        **SCALING,
+        "executions": LAMBDA["provisioned_concurrency"]["executions"],
+        "reserved_concurrency": LAMBDA["reserved_concurrency"],
+    }
+
+
+def test_nothing_is_left_but_the_state_bucket(cycle: Cycle) -> None:
+    assert cycle.left == {"s3": ["kennel-tfstate-123456789012-us-east-1"]}
+
+
+def test_every_call_was_answered(cycle: Cycle) -> None:
+    assert len(cycle.calls) > 500
+    failed = [call for call in cycle.calls if call["status"] >= 500]
+    assert not failed
+
+
+def test_the_deploy_role_may_do_all_of_it(cycle: Cycle) -> None:
+    assert refused(cycle.calls, cycle.policies) == []
+    assert refused(cycle.calls, cycle.policies[1:])
