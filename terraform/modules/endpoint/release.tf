@@ -15,7 +15,9 @@ locals {
 
   smallest_variant = min([for variant in var.variants : variant.initial_instance_count]...)
   step_percent     = var.release.instances != null ? 100 * var.release.instances / local.smallest_variant : local.deployment.step_size
-  steps            = var.release.strategy == "canary" ? 2 : ceil(100 / local.step_percent)
+  steps = var.release.strategy == "canary" ? 2 : ceil(
+    var.release.instances != null ? local.smallest_variant / var.release.instances : 100 / local.step_percent
+  )
 
   # What a fleet, or a batch of a rolling release, takes to start: usually 3 to 5 minutes with a small image.
   start_s   = 300 * (var.release.strategy == "rolling" ? local.steps : 1)
@@ -103,7 +105,7 @@ resource "aws_sagemaker_endpoint" "this" {
 
     precondition {
       condition     = var.thresholds.error_percent < local.step_percent
-      error_message = "A release that fails every request raises the variant's errors to the share of the step, ${local.step_percent} %, so an alarm above ${var.thresholds.error_percent} % would never stop it. Set thresholds.error_percent below the step, or a larger step."
+      error_message = "A release that fails every request raises the variant's errors to the share of the step, ${floor(local.step_percent)} %, so an alarm above ${var.thresholds.error_percent} % would never stop it. Set thresholds.error_percent below the step, or a larger step."
     }
 
     # SageMaker rolls back by itself, and the provider takes an endpoint in service for success. To fail here keeps
