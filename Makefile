@@ -101,11 +101,12 @@ TERRAFORM_CLI = $(PYTHON) -m terraform.cli
 stack_flags = $(STACK) --env $(ENV) --out $(OUT)
 bootstrap: $(VENV)/ready ## make the bucket that holds Terraform's state
 	@$(TERRAFORM_CLI) bootstrap --env $(ENV)
-plan: lambda ## show what Terraform would change in STACK
+plan apply destroy: $(if $(filter foundation,$(STACK)),$(VENV)/ready,lambda)
+plan: ## show what Terraform would change in STACK
 	@$(TERRAFORM_CLI) plan $(stack_flags) $(addprefix --model ,$(MODEL))
-apply: lambda ## change it, after a question (YES=1: without)
+apply: ## change it, after a question (YES=1: without)
 	@$(TERRAFORM_CLI) apply $(stack_flags) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
-destroy: lambda ## remove STACK, after a question (YES=1: without)
+destroy: ## remove STACK, after a question (YES=1: without)
 	@$(TERRAFORM_CLI) destroy $(stack_flags) $(if $(YES),--auto-approve)
 outputs: $(VENV)/ready ## show a stack's outputs
 	@$(TERRAFORM_CLI) output $(stack_flags)
