@@ -1,0 +1,58 @@
+"""How additions take the place of moto's answers, and how they ask what moto does by itself."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.core.responses import BaseResponse
+
+ACCOUNT = "123456789012"
+REGION = "us-east-1"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/probe"
+
+
+def answer_with(urls: ModuleType, answers: type[BaseResponse], *more_paths: str) -> None:
+    """Let `answers` answer a service's requests.
+
+    Args:
+        urls: The service's `moto.*.urls`, changed in place: moto's server reads it when it is made.
+        answers: A subclass of the service's own response class.
+        more_paths: URL patterns that moto lacks, in its own notation.
+    """
+    for path in [*urls.url_paths, *more_paths]:
+        urls.url_paths[path] = answers.dispatch
+
+
+@contextmanager
+def plain_client(service: str) -> Iterator[Any]:
+    """A boto3 client of `service` whose requests moto answers within this process."""
+    with mock_aws():
+        yield _client(service)
+
+
+@cache
+def _client(service: str) -> Any:
+    # The endpoint of a localaws that runs may be in the environment.
+    settings = Config(ignore_configured_endpoint_urls=True, retries={"max_attempts": 0})
+    return boto3.client(
+        service,
+        region_name=REGION,
+        aws_access_key_id="probe",
+        aws_secret_access_key="probe",  # noqa: S106
+        config=settings,
+    )
+
+
+def refuses(call: Callable[[], object]) -> bool:
+    """Whether moto answers `call` with an error of the service, as AWS does."""
+    try:
+        call()
+    except ClientError:
+        return True
+    return False

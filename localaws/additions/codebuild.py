@@ -1,0 +1,225 @@
+"""CodeBuild: all members of a project, its update, and what a build leaves in the registry.
+
+A build runs nothing here. Where its environment names an image (REPOSITORY_URL and IMAGE_TAG, as
+the registry module's project has it), a manifest without layers appears under that tag, so that
+what asks the registry for the image after the build finds one.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from moto.codebuild import models
+from moto.codebuild.exceptions import ResourceNotFoundException
+from moto.codebuild.responses import CodeBuildResponse
+from moto.core.responses import ActionResult, EmptyResult
+from moto.core.utils import unix_time
+from moto.ecr.models import ecr_backends
+
+from localaws.additions import Gap
+from localaws.additions._moto import ROLE, plain_client
+
+_MEMBERS = (
+    "artifacts",
+    "autoRetryLimit",
+    "cache",
+    "concurrentBuildLimit",
+    "description",
+    "encryptionKey",
+    "environment",
+    "fileSystemLocations",
+    "logsConfig",
+    "queuedTimeoutInMinutes",
+    "secondaryArtifacts",
+    "secondarySources",
+    "serviceRole",
+    "source",
+    "sourceVersion",
+    "tags",
+    "timeoutInMinutes",
+    "vpcConfig",
+)
+_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_PROJECT = {
+    "name": "probe",
+    "source": {"type": "S3", "location": "probe/source.zip"},
+    "artifacts": {"type": "NO_ARTIFACTS"},
+    "environment": {
+        "type": "LINUX_CONTAINER",
+        "image": "probe",
+        "computeType": "BUILD_GENERAL1_SMALL",
+    },
+    "serviceRole": ROLE,
+    "concurrentBuildLimit": 1,
+}
+
+
+def _keeps_members() -> bool:
+    with plain_client("codebuild") as codebuild:
+        codebuild.create_project(**_PROJECT)
+        found = codebuild.batch_get_projects(names=["probe"])["projects"][0]
+    return "concurrentBuildLimit" in found
+
+
+def _updates() -> bool:
+    with plain_client("codebuild") as codebuild:
+        codebuild.create_project(**_PROJECT)
+        try:
+            codebuild.update_project(name="probe", description="new")
+        except NotImplementedError:
+            return False
+    return True
+
+
+def _deletes_by_arn() -> bool:
+    with plain_client("codebuild") as codebuild:
+        arn = codebuild.create_project(**_PROJECT)["project"]["arn"]
+        codebuild.delete_project(name=arn)
+        return not codebuild.list_projects()["projects"]
+
+
+def _builds_with_overrides() -> bool:
+    with plain_client("codebuild") as codebuild:
+        codebuild.create_project(**_PROJECT)
+        variables = [{"name": "IMAGE_TAG", "value": "probe", "type": "PLAINTEXT"}]
+        build = codebuild.start_build(projectName="probe", environmentVariablesOverride=variables)[
+            "build"
+        ]
+        ended = codebuild.batch_get_builds(ids=[build["id"]])["builds"][0]
+    return bool(
+        ended["buildComplete"] and ended["environment"]["environmentVariables"] == variables
+    )
+
+
+GAPS = [
+    Gap(
+        service="codebuild",
+        operation="CreateProject.concurrentBuildLimit, .encryptionKey",
+        effect="a difference on each plan",
+        closed=_keeps_members,
+    ),
+    Gap(
+        service="codebuild",
+        operation="UpdateProject",
+        effect="a changed project cannot be applied",
+        closed=_updates,
+    ),
+    Gap(
+        service="codebuild",
+        operation="DeleteProject by ARN",
+        effect="Terraform's destroy leaves the project behind",
+        closed=_deletes_by_arn,
+    ),
+    Gap(
+        service="codebuild",
+        operation="StartBuild.environmentVariablesOverride",
+        effect="a build ends and no image is there",
+        closed=_builds_with_overrides,
+    ),
+]
+
+
+def install() -> None:
+    """Mend moto's CodeBuild."""
+    create = CodeBuildResponse.create_project
+    start = CodeBuildResponse.start_build
+    batch_get = models.CodeBuildBackend.batch_get_builds
+
+    def create_project(self: CodeBuildResponse) -> ActionResult:
+        create(self)
+        return _with_members(self)
+
+    def update_project(self: CodeBuildResponse) -> ActionResult:
+        if _name(self) not in self.codebuild_backend.codebuild_projects:
+            raise ResourceNotFoundException(f"Project cannot be found: {_name(self)}")
+        return _with_members(self)
+
+    def delete_project(self: CodeBuildResponse) -> EmptyResult:
+        self.codebuild_backend.delete_project(_name(self))
+        return EmptyResult()
+
+    def start_build(self: CodeBuildResponse) -> ActionResult:
+        start(self)
+        return ActionResult({"build": _with_overrides(self)})
+
+    def batch_get_builds(self: models.CodeBuildBackend, ids: list[str]) -> list[dict[str, Any]]:
+        builds = [build for some in self.build_metadata_history.values() for build in some]
+        ended = [build for build in builds if build["id"] in ids and build["buildComplete"]]
+        # moto would add all phases once more each time it is asked.
+        going_on = set(ids) - {build["id"] for build in ended}
+        for build in batch_get(self, list(going_on)):
+            build["buildComplete"] = True
+            _push_image(self, build["environment"])
+            ended.append(build)
+        return ended
+
+    mended: Any = CodeBuildResponse
+    mended.create_project = create_project
+    mended.delete_project = delete_project
+    mended.update_project = update_project
+    mended.start_build = start_build
+    backend: Any = models.CodeBuildBackend
+    backend.batch_get_builds = batch_get_builds
+
+
+def _name(response: CodeBuildResponse) -> str:
+    """The project's name, by which or by whose ARN it is asked for."""
+    return str(response._get_param("name")).rpartition("/")[2]
+
+
+def _with_members(response: CodeBuildResponse) -> ActionResult:
+    project = response.codebuild_backend.codebuild_projects[_name(response)]
+    given = {member: response._get_param(member) for member in _MEMBERS}
+    told = project.project_metadata
+    told.update({member: value for member, value in given.items() if value is not None})
+    told["lastModified"] = unix_time()
+    # CodeBuild's way to take a limit away.
+    if told.get("concurrentBuildLimit") == -1:
+        del told["concurrentBuildLimit"]
+    project.service_role = told["serviceRole"]
+    return ActionResult({"project": told})
+
+
+def _with_overrides(response: CodeBuildResponse) -> dict[str, Any]:
+    name = response._get_param("projectName")
+    backend = response.codebuild_backend
+    project = backend.codebuild_projects[name].project_metadata
+    build = backend.build_metadata[name].build_metadata
+    overrides = response._get_param("environmentVariablesOverride", [])
+    variables = {
+        variable["name"]: {"type": "PLAINTEXT", **variable}
+        for variable in [*project["environment"].get("environmentVariables", []), *overrides]
+    }
+    build["environment"] = {
+        **project["environment"],
+        "environmentVariables": list(variables.values()),
+    }
+    build["source"] = project["source"]
+    build["encryptionKey"] = project["encryptionKey"]
+    build["timeoutInMinutes"] = project["timeoutInMinutes"]
+    return build
+
+
+def _push_image(backend: models.CodeBuildBackend, environment: Mapping[str, Any]) -> None:
+    variables = {
+        variable["name"]: variable["value"] for variable in environment["environmentVariables"]
+    }
+    registry = ecr_backends[backend.account_id][backend.region_name]
+    repository = variables.get("REPOSITORY_URL", "").partition("/")[2]
+    tag = variables.get("IMAGE_TAG")
+    if tag and repository in registry.repositories:
+        digest = f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "config": {
+                "mediaType": "application/vnd.docker.container.image.v1+json",
+                "size": 0,
+                "digest": digest,
+            },
+            "layers": [],
+        }
+        images = registry.repositories[repository].images
+        if not any(tag in image.image_tags for image in images):
+            registry.put_image(repository, json.dumps(manifest), tag)

@@ -1,0 +1,141 @@
+"""IAM: what a principal may do, asked beforehand, and roles that keep what is not changed."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from moto.core.responses import ActionResult, EmptyResult
+from moto.iam.exceptions import NotFoundException
+from moto.iam.models import IAMBackend, Policy
+from moto.iam.responses import IamResponse
+
+from localaws.additions import Gap
+from localaws.additions._moto import plain_client
+from localaws.policy import Principal, Request, evaluate
+
+_TRUST = '{"Version":"2012-10-17","Statement":[]}'
+
+
+def _simulates() -> bool:
+    with plain_client("iam") as iam:
+        arn = iam.create_role(RoleName="probe", AssumeRolePolicyDocument=_TRUST)["Role"]["Arn"]
+        try:
+            iam.simulate_principal_policy(PolicySourceArn=arn, ActionNames=["s3:GetObject"])
+        except NotImplementedError:
+            return False
+    return True
+
+
+def _keeps_description() -> bool:
+    with plain_client("iam") as iam:
+        iam.create_role(RoleName="probe", AssumeRolePolicyDocument=_TRUST, Description="kept")
+        iam.update_role(RoleName="probe", MaxSessionDuration=7200)
+        return bool(iam.get_role(RoleName="probe")["Role"].get("Description") == "kept")
+
+
+GAPS = [
+    Gap(
+        service="iam",
+        operation="SimulatePrincipalPolicy",
+        effect="SageMaker's SDK refuses the role",
+        closed=_simulates,
+    ),
+    Gap(
+        service="iam",
+        operation="UpdateRole",
+        effect="a role whose longest session is changed loses its description",
+        closed=_keeps_description,
+    ),
+]
+
+
+def install() -> None:
+    """Add the simulator and let roles be changed in part."""
+    mended: Any = IamResponse
+    mended.update_role = _update_role
+    mended.simulate_principal_policy = _simulate_principal
+    mended.simulate_custom_policy = _simulate_custom
+
+
+def _update_role(self: IamResponse) -> ActionResult:
+    role: Any = self.backend.get_role(self._get_param("RoleName"))
+    role.description = self._get_param("Description", role.description)
+    role.max_session_duration = self._get_param("MaxSessionDuration", role.max_session_duration)
+    return EmptyResult()
+
+
+def _simulate_principal(self: IamResponse) -> ActionResult:
+    arn = self._get_param("PolicySourceArn")
+    holder = _holder(self.backend, arn)
+    boundary = getattr(holder, "permissions_boundary_arn", None)
+    documents = [*_documents(holder), *self._get_param("PolicyInputList", [])]
+    limits = [_default(self.backend.managed_policies[boundary])] if boundary else []
+    return _simulated(self, documents, limits, arn)
+
+
+def _simulate_custom(self: IamResponse) -> ActionResult:
+    return _simulated(self, self._get_param("PolicyInputList"), [], None)
+
+
+def _holder(backend: IAMBackend, arn: str) -> Any:
+    holders: list[Any] = [
+        *backend.roles.values(),
+        *backend.users.values(),
+        *backend.groups.values(),
+    ]
+    for holder in holders:
+        if holder.arn == arn:
+            return holder
+    raise NotFoundException(f"The entity with {arn} cannot be found.")
+
+
+def _documents(holder: Any) -> Iterator[str]:
+    yield from holder.policies.values()
+    for policy in holder.managed_policies.values():
+        yield _default(policy)
+
+
+def _default(policy: Policy) -> str:
+    return next(version.document for version in policy.versions if version.is_default)
+
+
+def _simulated(
+    response: IamResponse, documents: list[str], limits: list[str], source: str | None
+) -> ActionResult:
+    """Evaluate each action on each resource that `response` was asked about.
+
+    Args:
+        response: The request.
+        documents: Identity policies, as JSON.
+        limits: The permissions boundary, as JSON, if there is one.
+        source: ARN of the principal.
+    """
+    limits = response._get_param("PermissionsBoundaryPolicyInputList", limits)
+    resource_policy = response._get_param("ResourcePolicy")
+    caller = response._get_param("CallerArn", source)
+    context = {
+        entry["ContextKeyName"]: entry["ContextKeyValues"]
+        for entry in response._get_param("ContextEntries", [])
+    }
+
+    def result(action: str, resource: str) -> Mapping[str, Any]:
+        decision = evaluate(
+            [json.loads(document) for document in documents],
+            Request(action, resource, context, Principal(caller) if caller else None),
+            resource_policies=[json.loads(resource_policy)] if resource_policy else [],
+            boundary=json.loads(limits[0]) if limits else None,
+        )
+        return {
+            "EvalActionName": action,
+            "EvalResourceName": resource,
+            "EvalDecision": decision.outcome.value,
+            "MatchedStatements": [{"SourcePolicyId": sid} for sid in decision.statements],
+            "MissingContextValues": [],
+        }
+
+    results = [
+        result(action, resource)
+        for action in response._get_param("ActionNames")
+        for resource in response._get_param("ResourceArns", ["*"])
+    ]
+    return ActionResult({"EvaluationResults": results, "IsTruncated": False})

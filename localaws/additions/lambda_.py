@@ -1,0 +1,640 @@
+"""Lambda: a function's whole configuration, and what belongs to its aliases and versions."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, cast
+from urllib.parse import unquote
+from uuid import uuid4
+from zipfile import ZipFile
+
+from botocore import xform_name
+from moto.awslambda import models, responses, urls
+from moto.awslambda.exceptions import (
+    GenericResourcNotFound,
+    InvalidParameterValueException,
+    LambdaClientError,
+    UnknownAliasException,
+    UnknownEventConfig,
+)
+from moto.awslambda.policy import Policy
+from moto.awslambda.utils import get_backend
+from moto.core.common_types import TYPE_RESPONSE
+from moto.core.responses import ActionResult
+from moto.core.utils import iso_8601_datetime_with_nanoseconds, utcnow
+
+from localaws.additions import Gap
+from localaws.additions._moto import ACCOUNT, REGION, ROLE, answer_with, plain_client, refuses
+
+LATEST = "$LATEST"
+
+_PROVISIONED_CONCURRENCY = (
+    r"{0}/(?P<api_version>[^/]+)/functions/(?P<function_name>[\w_:%-]+)/provisioned-concurrency/?$"
+)
+# What differs between a function and a version of it though nothing was changed.
+_IDENTITY = (
+    "FunctionArn",
+    "LastModified",
+    "LastUpdateStatus",
+    "RevisionId",
+    "SnapStart",
+    "Version",
+)
+
+Json = dict[str, Any]
+
+
+class ResourceConflictException(LambdaClientError):
+    """What is to be made exists already."""
+
+    code = 409
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ResourceConflictException", message)
+
+
+class ProvisionedConcurrencyConfigNotFoundException(LambdaClientError):
+    """Nothing is provisioned there."""
+
+    code = 404
+
+    def __init__(self) -> None:
+        super().__init__(
+            "ProvisionedConcurrencyConfigNotFoundException",
+            "No Provisioned Concurrency Config found for this function",
+        )
+
+
+@dataclass
+class Provisioned:
+    """Environments that are kept ready."""
+
+    executions: int
+    last_modified: str
+
+    def described(self) -> Json:
+        """What Lambda answers; all are ready at once, since nothing is started."""
+        return {
+            "RequestedProvisionedConcurrentExecutions": self.executions,
+            "AllocatedProvisionedConcurrentExecutions": self.executions,
+            "AvailableProvisionedConcurrentExecutions": self.executions,
+            "LastModified": self.last_modified,
+            "Status": "READY",
+        }
+
+
+class Url:
+    """The URL of a function, or of one of its aliases."""
+
+    def __init__(self, function_arn: str, region: str, config: Json) -> None:
+        self.created = self.last_modified = _timestamp()
+        self.config = {"InvokeMode": "BUFFERED", **config}
+        self.function_arn = function_arn
+        self.url = f"https://{uuid4().hex}.lambda-url.{region}.on.aws/"
+
+    def update(self, config: Json) -> None:
+        """Change what is given."""
+        self.config.update(config)
+        self.last_modified = _timestamp()
+
+    def described(self) -> Json:
+        """What Lambda answers."""
+        members = ("AuthType", "Cors", "InvokeMode")
+        return {
+            **{name: self.config[name] for name in members if self.config.get(name)},
+            "CreationTime": self.created,
+            "FunctionArn": self.function_arn,
+            "FunctionUrl": self.url,
+            "LastModifiedTime": self.last_modified,
+        }
+
+
+@dataclass
+class Qualified:
+    """What belongs to one qualifier of a function: an alias, a version or `$LATEST`."""
+
+    policy: Policy
+    event_invoke: models.EventInvokeConfig | None = None
+    provisioned: Provisioned | None = None
+    url: Url | None = None
+
+
+class Function(models.LambdaFunction):
+    """A function with all of its configuration."""
+
+    def __init__(
+        self, account_id: str, spec: Json, region: str, version: str | int = LATEST
+    ) -> None:
+        super().__init__(account_id, spec, region, version)
+        self.dead_letter_config: Json = spec.get("DeadLetterConfig") or {}
+        self.logging_config: Json = spec.get("LoggingConfig") or {}
+        self.published = 0
+        self.published_as = ""
+        self.qualified: dict[str, Qualified] = {}
+        self.revision_id = str(uuid4())
+        self.snap_start: Json = spec.get("SnapStart") or {}
+
+    def __deepcopy__(self, _: object) -> "Function":
+        # Moto does this to change one attribute of its answer; it would copy the account's logs.
+        return copy(self)
+
+    @property
+    def code_or_config_updated(self) -> bool:
+        """Whether the function differs from its last version; moto asks before it publishes."""
+        versions = _storage(self)._functions[self.function_name]["versions"]
+        return not versions or versions[-1].published_as != self._fingerprint()
+
+    @code_or_config_updated.setter
+    def code_or_config_updated(self, _: bool) -> None:
+        # Moto notes each update here, also one that changes nothing.
+        pass
+
+    def at(self, qualifier: str | None) -> Qualified:
+        """What belongs to a qualifier; ask it of the unpublished function."""
+        return self.qualified.setdefault(qualifier or LATEST, Qualified(Policy(self)))
+
+    def set_version(self, version: int) -> None:
+        """Make this, a copy of the function, its next version, numbered as none before."""
+        latest = cast(Function, _storage(self)._get_latest(self.function_name))
+        latest.published += 1
+        self.published_as = self._fingerprint()
+        super().set_version(latest.published)
+        self.code = dict(self.code)
+        self.qualified = {}
+        self.revision_id = str(uuid4())
+
+    def get_configuration(self, on_create: bool = False) -> Json:
+        """What Lambda answers."""
+        config = super().get_configuration(on_create)
+        config["LoggingConfig"] = self._logging()
+        config["RevisionId"] = self.revision_id
+        applied_on = self.snap_start.get("ApplyOn", "None")
+        optimized = applied_on != "None" and self.version != LATEST
+        config["SnapStart"] = {
+            "ApplyOn": applied_on,
+            "OptimizationStatus": "On" if optimized else "Off",
+        }
+        if self.dead_letter_config.get("TargetArn"):
+            config["DeadLetterConfig"] = self.dead_letter_config
+        return config
+
+    def get_code(self) -> Json:
+        """What `GetFunction` answers; a reservation of 0, which stops the function, included."""
+        answer = super().get_code()
+        if self.reserved_concurrency is not None:
+            answer["Concurrency"] = {"ReservedConcurrentExecutions": self.reserved_concurrency}
+        return answer
+
+    def update_configuration(self, config_updates: Json) -> Json:
+        """Change what is given."""
+        for member, value in config_updates.items():
+            if member == "EphemeralStorage":
+                self.ephemeral_storage = value["Size"]
+            elif member == "ImageConfig":
+                self.image_config = models.ImageConfig(value)
+            elif member == "KMSKeyArn":
+                self.kms_key_arn = value
+            elif member in ("DeadLetterConfig", "LoggingConfig", "SnapStart", "TracingConfig"):
+                setattr(self, xform_name(member), value)
+        super().update_configuration(config_updates)
+        return self._modified()
+
+    def update_function_code(self, updated_spec: Json) -> Json:
+        """Change the code, and the architecture that it is for."""
+        if "Architectures" in updated_spec:
+            self.architectures = updated_spec["Architectures"]
+        super().update_function_code(updated_spec)
+        return self._modified()
+
+    def _modified(self) -> Json:
+        self.last_modified = iso_8601_datetime_with_nanoseconds()
+        self.revision_id = str(uuid4())
+        return self.get_configuration()
+
+    def _logging(self) -> Json:
+        given = {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{self.function_name}"}
+        if self.logging_config.get("LogFormat") == "JSON":
+            given |= {"ApplicationLogLevel": "INFO", "SystemLogLevel": "INFO"}
+        return given | {name: value for name, value in self.logging_config.items() if value}
+
+    def _fingerprint(self) -> str:
+        config = self.get_configuration()
+        compared = {name: value for name, value in config.items() if name not in _IDENTITY}
+        return json.dumps([compared, self.snap_start], sort_keys=True)
+
+
+class Answers(responses.LambdaResponse):
+    """Moto's answers, mended."""
+
+    def delete_function(self) -> TYPE_RESPONSE:
+        """Delete a function, or a version and what belongs to it."""
+        if qualifier := self._qualifier():
+            self._function().qualified.pop(qualifier, None)
+        return super().delete_function()
+
+    def update_alias(self) -> TYPE_RESPONSE:
+        """Change an alias; it has weights or provisioned concurrency, not both."""
+        alias = unquote(self.path.rsplit("/", 1)[-1])
+        if self._function().at(alias).provisioned:
+            _refuse_weights(self.json_body.get("RoutingConfig"))
+        return super().update_alias()
+
+    def delete_alias(self) -> TYPE_RESPONSE:
+        """Delete an alias and what belongs to it."""
+        self._function().qualified.pop(unquote(self.path.rsplit("/", 1)[-1]), None)
+        super().delete_alias()
+        return 204, {"status": 204}, ""
+
+    def put_provisioned_concurrency_config(self) -> ActionResult:
+        """Keep environments of a version or an alias ready."""
+        function, qualifier = self._function(), self._qualifier() or LATEST
+        alias = self._alias(qualifier)
+        if LATEST in (qualifier, alias and alias.function_version):
+            raise InvalidParameterValueException(
+                "Provisioned Concurrency Configs cannot be applied to unpublished function"
+                " versions."
+            )
+        _refuse_weights(alias and alias.routing_config)
+        executions = self.json_body["ProvisionedConcurrentExecutions"]
+        others = sum(
+            found.provisioned.executions
+            for name, found in function.qualified.items()
+            if found.provisioned and name != qualifier
+        )
+        reserved = function.reserved_concurrency
+        if reserved is not None and executions + others > reserved:
+            raise InvalidParameterValueException(
+                "Requested Provisioned Concurrency should not be greater than the"
+                " reservedConcurrentExecution for function"
+            )
+        function.at(qualifier).provisioned = Provisioned(executions, _timestamp())
+        return self.get_provisioned_concurrency_config()
+
+    def get_provisioned_concurrency_config(self) -> ActionResult:
+        """How many environments are ready."""
+        return ActionResult(self._provisioned().described())
+
+    def delete_provisioned_concurrency_config(self) -> TYPE_RESPONSE:
+        """Keep none ready."""
+        self._provisioned()
+        self._function().at(self._qualifier()).provisioned = None
+        return 204, {"status": 204}, ""
+
+    def list_provisioned_concurrency_configs(self) -> ActionResult:
+        """All that a function keeps ready."""
+        function = self._function()
+        configs = [
+            {"FunctionArn": _qualified_arn(function, name), **found.provisioned.described()}
+            for name, found in function.qualified.items()
+            if found.provisioned
+        ]
+        return ActionResult({"ProvisionedConcurrencyConfigs": configs})
+
+    def put_function_event_invoke_config(self) -> ActionResult:
+        """Say what becomes of asynchronous invocations of a qualifier."""
+        return self._put_event_invoke(self.json_body)
+
+    def update_function_event_invoke_config(self) -> ActionResult:  # type: ignore[override]
+        """Change what is given of it."""
+        return self._put_event_invoke({**self._event_invoke().config, **self.json_body})
+
+    def get_function_event_invoke_config(self) -> ActionResult:
+        """What becomes of asynchronous invocations of a qualifier."""
+        return ActionResult(self._event_invoke().response())
+
+    def list_function_event_invoke_configs(self) -> ActionResult:  # type: ignore[override]
+        """The same for all qualifiers of a function."""
+        configs = [found.event_invoke for found in self._function().qualified.values()]
+        return ActionResult(
+            {"FunctionEventInvokeConfigs": [found.response() for found in configs if found]}
+        )
+
+    def delete_function_event_invoke_config(self) -> TYPE_RESPONSE:
+        """Go back to the defaults."""
+        self._event_invoke()
+        self._qualified().event_invoke = None
+        return 204, {"status": 204}, ""
+
+    def create_function_url_config(self) -> ActionResult:  # type: ignore[override]
+        """Give a function, or an alias, a URL."""
+        qualified, arn = self._qualified(), self._arn()
+        if qualified.url:
+            raise ResourceConflictException(
+                f"Failed to create function url config for [functionArn = {arn}]. Error message:"
+                "  FunctionUrlConfig exists for this Lambda function"
+            )
+        qualified.url = Url(arn, self.region, self.json_body)
+        return ActionResult(qualified.url.described())
+
+    def get_function_url_config(self) -> ActionResult:  # type: ignore[override]
+        """Describe a URL."""
+        return ActionResult(self._url().described())
+
+    def update_function_url_config(self) -> ActionResult:  # type: ignore[override]
+        """Change what is given of a URL's configuration."""
+        self._url().update(self.json_body)
+        return self.get_function_url_config()
+
+    def delete_function_url_config(self) -> TYPE_RESPONSE:
+        """Take a URL away."""
+        self._url()
+        self._qualified().url = None
+        return 204, {"status": 204}, ""
+
+    def add_permission(self) -> ActionResult:  # type: ignore[override]
+        """Add a statement to the policy of a qualifier."""
+        policy, given = self._qualified().policy, self.json_body
+        if any(found["Sid"] == given["StatementId"] for found in policy.statements):
+            raise ResourceConflictException(
+                f"The statement id ({given['StatementId']}) provided already exists. Please"
+                " provide a new statement id, or remove the existing statement."
+            )
+        statement, _ = policy.add_statement(self.body, self._qualifier())
+        _complete(statement)
+        return ActionResult({"Statement": json.dumps(statement)})
+
+    def get_policy(self) -> str:
+        """The policy of a qualifier."""
+        return self._qualified().policy.wire_format()
+
+    def remove_permission(self) -> TYPE_RESPONSE:
+        """Remove a statement of the policy of a qualifier."""
+        statement = unquote(self.path.rsplit("/", 1)[-1])
+        revision = self._get_param("RevisionId") or ""
+        self._qualified().policy.del_statement(statement, revision)
+        return 204, {"status": 204}, ""
+
+    def _function_name(self) -> str:
+        return unquote(self.path.split("/functions/", 1)[1].split("/", 1)[0])
+
+    def _qualifier(self) -> str | None:
+        in_name = self._function_name().rpartition("function:")[2].partition(":")[2]
+        return self._get_param("Qualifier") or in_name or None
+
+    def _function(self) -> Function:
+        """The unpublished function that the request is about, which keeps what is qualified."""
+        found = self.backend.get_function(self._function_name())
+        return cast(Function, self.backend.get_function(found.function_name, LATEST))
+
+    def _alias(self, qualifier: str) -> models.LambdaAlias | None:
+        """The alias of that name; none if it is a version.
+
+        Raises:
+            LambdaClientError: There is neither.
+        """
+        name = self._function().function_name
+        try:
+            return self.backend.get_alias(qualifier, name)
+        except UnknownAliasException:
+            self.backend.get_function(name, qualifier)
+            return None
+
+    def _qualified(self) -> Qualified:
+        function, qualifier = self._function(), self._qualifier()
+        if qualifier:
+            self._alias(qualifier)
+        return function.at(qualifier)
+
+    def _arn(self) -> str:
+        return _qualified_arn(self._function(), self._qualifier())
+
+    def _provisioned(self) -> Provisioned:
+        found = self._qualified().provisioned
+        if not found:
+            raise ProvisionedConcurrencyConfigNotFoundException
+        return found
+
+    def _event_invoke(self) -> models.EventInvokeConfig:
+        found = self._qualified().event_invoke
+        if not found:
+            raise UnknownEventConfig(self._arn())
+        return found
+
+    def _put_event_invoke(self, config: Json) -> ActionResult:
+        function, qualifier = self._function(), self._qualifier() or LATEST
+        given = models.EventInvokeConfig(
+            _qualified_arn(function, qualifier), cast(Any, utcnow()), config
+        )
+        self._qualified().event_invoke = given
+        return ActionResult(given.response())
+
+    def _url(self) -> Url:
+        found = self._qualified().url
+        if not found:
+            raise GenericResourcNotFound
+        return found
+
+
+def _storage(function: models.LambdaFunction) -> models.LambdaStorage:
+    return get_backend(function.account_id, function.region)._lambdas
+
+
+def _qualified_arn(function: models.LambdaFunction, qualifier: str | None) -> str:
+    return f"{function.function_arn}:{qualifier}" if qualifier else function.function_arn
+
+
+def _timestamp() -> str:
+    return utcnow().strftime("%Y-%m-%dT%H:%M:%S.000+0000")
+
+
+def _refuse_weights(routing: Any) -> None:
+    if (routing or {}).get("AdditionalVersionWeights"):
+        raise InvalidParameterValueException(
+            "Alias with weights can not be used with Provisioned Concurrency"
+        )
+
+
+def _complete(statement: Json) -> None:
+    """Write a statement as AWS does, where moto leaves members of the request in it."""
+    conditions = {
+        "FunctionUrlAuthType": ("StringEquals", "lambda:FunctionUrlAuthType"),
+        "InvokedViaFunctionUrl": ("Bool", "lambda:InvokedViaFunctionUrl"),
+    }
+    for member, (operator, key) in conditions.items():
+        if member in statement:
+            value = statement.pop(member)
+            given = str(value).lower() if isinstance(value, bool) else value
+            statement.setdefault("Condition", {}).setdefault(operator, {})[key] = given
+    principal = statement["Principal"]
+    if isinstance(principal, str) and principal != "*":
+        account = re.fullmatch(r"\d{12}", principal)
+        statement["Principal"] = {"AWS": f"arn:aws:iam::{principal}:root" if account else principal}
+
+
+_INVOKER = {"StatementId": "probe", "Action": "lambda:InvokeFunctionUrl", "Principal": "*"}
+
+
+@contextmanager
+def _probe(**more: Any) -> Iterator[Any]:
+    """A client of moto's Lambda, with a function and its alias `live`, both of version 1."""
+    code = BytesIO()
+    with ZipFile(code, "w") as archive:
+        archive.writestr("probe.py", "")
+    with plain_client("iam") as iam, plain_client("lambda") as client:
+        iam.create_role(RoleName="probe", AssumeRolePolicyDocument="{}")
+        client.create_function(
+            FunctionName="probe",
+            Role=ROLE,
+            Runtime="python3.13",
+            Handler="probe.handler",
+            Code={"ZipFile": code.getvalue()},
+            Publish=True,
+            **more,
+        )
+        client.create_alias(FunctionName="probe", Name="live", FunctionVersion="1")
+        yield client
+
+
+def _keeps_configuration() -> bool:
+    with _probe(DeadLetterConfig={"TargetArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:probe"}) as client:
+        return "DeadLetterConfig" in client.get_function_configuration(FunctionName="probe")
+
+
+def _keeps_logging() -> bool:
+    with _probe(LoggingConfig={"LogFormat": "JSON"}) as client:
+        return "LoggingConfig" in client.get_function_configuration(FunctionName="probe")
+
+
+def _keeps_snap_start() -> bool:
+    with _probe(SnapStart={"ApplyOn": "PublishedVersions"}) as client:
+        found = client.get_function_configuration(FunctionName="probe")["SnapStart"]
+        return bool(found["ApplyOn"] == "PublishedVersions")
+
+
+def _updates_tracing() -> bool:
+    with _probe() as client:
+        answer = client.update_function_configuration(
+            FunctionName="probe", TracingConfig={"Mode": "Active"}
+        )
+        return bool(answer["TracingConfig"]["Mode"] == "Active")
+
+
+def _updates_architecture() -> bool:
+    with _probe() as client:
+        answer = client.update_function_code(
+            FunctionName="probe", ImageUri="probe", Architectures=["arm64"]
+        )
+        return bool(answer["Architectures"] == ["arm64"])
+
+
+def _publishes_only_changes() -> bool:
+    with _probe() as client:
+        client.update_function_configuration(FunctionName="probe", Timeout=3)
+        return bool(client.publish_version(FunctionName="probe")["Version"] == "1")
+
+
+def _reserves_nothing() -> bool:
+    with _probe() as client:
+        client.put_function_concurrency(FunctionName="probe", ReservedConcurrentExecutions=0)
+        return "Concurrency" in client.get_function(FunctionName="probe")
+
+
+def _qualifies_event_invoke() -> bool:
+    with _probe() as client:
+        answer = client.put_function_event_invoke_config(
+            FunctionName="probe", Qualifier="live", MaximumRetryAttempts=0
+        )
+        return str(answer["FunctionArn"]).endswith(":live")
+
+
+def _qualifies_url() -> bool:
+    with _probe() as client:
+        answer = client.create_function_url_config(
+            FunctionName="probe", Qualifier="live", AuthType="AWS_IAM"
+        )
+        return str(answer["FunctionArn"]).endswith(":live")
+
+
+def _qualifies_policy() -> bool:
+    with _probe() as client:
+        client.add_permission(FunctionName="probe", Qualifier="live", **_INVOKER)
+        return refuses(lambda: client.get_policy(FunctionName="probe"))
+
+
+def _conditions_url_permission() -> bool:
+    with _probe() as client:
+        answer = client.add_permission(FunctionName="probe", **_INVOKER, FunctionUrlAuthType="NONE")
+        return "Condition" in json.loads(answer["Statement"])
+
+
+def _refuses_same_statement() -> bool:
+    with _probe() as client:
+        client.add_permission(FunctionName="probe", **_INVOKER)
+        return refuses(lambda: client.add_permission(FunctionName="probe", **_INVOKER))
+
+
+def _flawed(where: str, effect: str, closed: Callable[[], bool]) -> Gap:
+    return Gap("lambda", where, effect, closed)
+
+
+def _missing(operation: str, effect: str) -> Gap:
+    def answered() -> bool:
+        return hasattr(responses.LambdaResponse, xform_name(operation))
+
+    return _flawed(operation, effect, answered)
+
+
+GAPS = [
+    _missing("PutProvisionedConcurrencyConfig", "nothing can be kept ready: apply fails"),
+    _missing("GetProvisionedConcurrencyConfig", "nothing can be kept ready: apply fails"),
+    _missing("DeleteProvisionedConcurrencyConfig", "`terraform destroy` fails"),
+    _missing("ListProvisionedConcurrencyConfigs", "nobody can see what is paid for"),
+    _flawed("CreateFunction.DeadLetterConfig", "dropped: endless diff", _keeps_configuration),
+    _flawed("CreateFunction.LoggingConfig", "dropped: endless diff", _keeps_logging),
+    _flawed("CreateFunction.SnapStart", "dropped: endless diff", _keeps_snap_start),
+    _flawed(
+        "UpdateFunctionConfiguration.TracingConfig",
+        "dropped, as are six more members: endless diff",
+        _updates_tracing,
+    ),
+    _flawed(
+        "UpdateFunctionCode.Architectures",
+        "dropped: the function stays on the other architecture",
+        _updates_architecture,
+    ),
+    _flawed(
+        "PublishVersion",
+        "an update that changes nothing gives a new version, which AWS does not",
+        _publishes_only_changes,
+    ),
+    _flawed(
+        "GetFunction.Concurrency",
+        "a reservation of 0 is not described: endless diff",
+        _reserves_nothing,
+    ),
+    _flawed(
+        "PutFunctionEventInvokeConfig.Qualifier",
+        "ignored, and a second call changes nothing: Terraform does not find it",
+        _qualifies_event_invoke,
+    ),
+    _flawed(
+        "CreateFunctionUrlConfig.Qualifier",
+        "ignored: an alias has no URL of its own",
+        _qualifies_url,
+    ),
+    _flawed(
+        "AddPermission.Qualifier",
+        "all versions and aliases share one policy",
+        _qualifies_policy,
+    ),
+    _flawed(
+        "AddPermission.FunctionUrlAuthType",
+        "no condition in the policy: endless diff",
+        _conditions_url_permission,
+    ),
+    _flawed(
+        "AddPermission.StatementId",
+        "one in use is taken, which AWS refuses",
+        _refuses_same_statement,
+    ),
+]
+
+
+def install() -> None:
+    """Put the additions in moto's place."""
+    models.LambdaFunction = Function  # type: ignore[misc]
+    answer_with(urls, Answers, _PROVISIONED_CONCURRENCY)

@@ -1,0 +1,265 @@
+"""The WSGI application: moto's services with localaws' additions, and localaws' own pages."""
+
+import io
+import json
+import os
+import re
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, cast
+
+from flask import Flask
+from moto.core.config import default_user_config
+from moto.core.request import Request
+from moto.moto_server import werkzeug_app
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.test import run_wsgi_app
+from werkzeug.wrappers import Response
+
+from localaws import additions, inventory, state
+from localaws.calls import Call, form_of, identify, parameters, refusal
+
+OWN = "/_localaws/"
+"""Where localaws' own pages are."""
+
+_POLL_SECONDS = 0.05
+_SETTLE_SECONDS = 5.0
+_READ_BODY_BYTES = 1 << 20
+_STRUCTURED = re.compile(r"application/(json|x-amz-json|x-www-form-urlencoded)")
+
+
+class _UnknownError(Exception):
+    """moto has no answer to a request."""
+
+
+class _Dispatcher(DomainDispatcherApplication):
+    """moto's services, of which each says by an exception what it has no answer to."""
+
+    def __init__(self) -> None:
+        super().__init__(_service_app)
+
+    def get_backend_for_host(self, host: str | None) -> Any:
+        backend = super().get_backend_for_host(host)
+        if host and not backend:
+            raise _UnknownError
+        return backend
+
+
+def _service_app(service: Any) -> Flask:
+    def unrouted(_: object) -> NoReturn:
+        raise _UnknownError
+
+    app: Any = create_backend_app(service)
+    app.raise_routing_exception = unrouted
+    return cast(Flask, app)
+
+
+class _Turnstile:
+    """Counts the requests inside and, while the state is saved, lets none in."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._closed = False
+        self.passed = 0
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed)
+            self._inside += 1
+            self.passed += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed)
+            self._closed = True
+            # A request that waits for something, such as a message in a queue, changes nothing.
+            self._changed.wait_for(lambda: not self._inside, _SETTLE_SECONDS)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._closed = False
+                self._changed.notify_all()
+
+
+class Application:
+    """The WSGI application: AWS's services and, under /_localaws/, localaws' own pages."""
+
+    def __init__(self, state_file: Path, calls: Path | None = None) -> None:
+        """Make the application; moto's backends may already hold a restored state.
+
+        Args:
+            state_file: Where the state is saved.
+            calls: File to which each call is appended as a line of JSON.
+        """
+        self._state_file = state_file
+        self._calls = calls.open("ab", buffering=0) if calls else None
+        self._moto = _Dispatcher()
+        self._turnstile = _Turnstile()
+        self._saved_after = 0
+
+    def save(self) -> None:
+        """Save the state, unless nothing was asked since it was saved.
+
+        Raises:
+            state.StateError: It could not be written.
+        """
+        with self._turnstile.closed():
+            if self._saved_after != self._turnstile.passed:
+                state.save(self._state_file)
+                self._saved_after = self._turnstile.passed
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request."""
+        if environ["PATH_INFO"].startswith(OWN):
+            return self._own(environ)(environ, start_response)
+        with self._turnstile.inside():
+            return self._aws(environ, start_response)
+
+    def _own(self, environ: dict[str, Any]) -> Response:
+        page = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(OWN)
+        if page == ("GET", "health"):
+            return _json(health())
+        if page == ("GET", "inventory"):
+            return _json(inventory.resources())
+        if page == ("POST", "save"):
+            try:
+                self.save()
+            except state.StateError as error:
+                return _json({"error": str(error)}, 500)
+            return _json({"saved": str(self._state_file)})
+        return _json({"error": "localaws has GET health, GET inventory and POST save"}, 404)
+
+    def _aws(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        body = _read_small_body(environ)
+        # Each reader of the request has a stream of its own.
+        call = identify(_request(environ, body), form_of(environ.get("CONTENT_TYPE", ""), body))
+        chunks, status, headers = self._answer(call, environ)
+        if self._calls:
+            told = parameters(call, _request(environ, body))
+            _log(self._calls, call, int(status[:3]), told)
+        start_response(status, list(headers))
+        return chunks
+
+    def _answer(self, call: Call, environ: dict[str, Any]) -> tuple[Iterable[bytes], str, Any]:
+        try:
+            chunks, status, headers = run_wsgi_app(self._moto, environ)
+            # moto's way to say that no operation fits the path; S3 answers HEAD so by rights.
+            if status.startswith("404") and environ["REQUEST_METHOD"] != "HEAD":
+                chunks = [b"".join(chunks)]
+                if not chunks[0]:
+                    raise _UnknownError
+            return chunks, status, headers
+        except (_UnknownError, NotImplementedError):
+            answer = refusal(
+                call,
+                501,
+                "NotImplemented",
+                f"localaws does not know {call}: it has to be added in {call.module}",
+            )
+        except Exception as error:
+            traceback.print_exc()
+            cause = f"{type(error).__name__}: {error}".splitlines()[0]
+            answer = refusal(
+                call, 500, "InternalFailure", f"localaws failed in {call}: {cause}; see its log"
+            )
+        return run_wsgi_app(answer, environ)
+
+
+def _log(log: BinaryIO, call: Call, status: int, told: Mapping[str, Any]) -> None:
+    line = {
+        "time": time.time(),
+        "service": call.service,
+        "operation": call.operation,
+        "status": status,
+        "access_key": call.access_key,
+        "region": call.region,
+        "parameters": told,
+    }
+    # One unbuffered write each, so that the lines of several threads do not mix.
+    log.write(json.dumps(line, default=lambda value: f"<{type(value).__name__}>").encode() + b"\n")
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(json.dumps(content) + "\n", status, mimetype="application/json")
+
+
+def _read_small_body(environ: dict[str, Any]) -> bytes:
+    """The body of a request that is no upload; it is there again for who comes next."""
+    if not _STRUCTURED.match(environ.get("CONTENT_TYPE", "")):
+        return b""
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    if not 0 < length <= _READ_BODY_BYTES:
+        return b""
+    body: bytes = environ["wsgi.input"].read(length)
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
+
+
+def _request(environ: dict[str, Any], body: bytes) -> Request:
+    return Request({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
+
+
+def health() -> dict[str, object]:
+    """What `GET /_localaws/health` tells."""
+    return {
+        "version": version("kennel"),
+        "moto": version("moto"),
+        "pid": os.getpid(),
+        "services": sorted({gap.service for gap in additions.gaps()}),
+    }
+
+
+class _Handler(MotoRequestHandler):
+    # Two small writes per answer would otherwise wait for each other's acknowledgement.
+    disable_nagle_algorithm = True
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Keep requests out of the log; `--calls` has them."""
+
+
+def configure() -> None:
+    """Make moto's classes what localaws serves; once in a process, before a server is made."""
+    # Neither function code nor batch jobs run in containers here.
+    default_user_config["lambda"] = {"use_docker": False}
+    default_user_config["batch"] = {"use_docker": False}
+    # moto would invite the pages of all web sites that are open in a browser here.
+    settings: Any = werkzeug_app
+    settings.DISABLE_GLOBAL_CORS = True
+    inventory.remember_beginnings()
+    additions.install()
+
+
+def serve(listener: socket.socket, application: Application) -> BaseWSGIServer:
+    """Serve `application` on a socket that listens, from a thread of its own, until `shutdown`."""
+    host, port = listener.getsockname()
+    server = make_server(
+        host,
+        port,
+        application,
+        threaded=True,
+        request_handler=_Handler,
+        fd=listener.fileno(),
+    )
+    threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
+    return server

@@ -1,0 +1,230 @@
+"""Which AWS operation a request asks for, and how AWS says that there is none.
+
+The operation is found by botocore's service models: the credential scope names the service; the
+`X-Amz-Target` header, the `Action` parameter or the service's routes name the operation.
+"""
+
+import gzip
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from keyword import iskeyword
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+from xml.sax.saxutils import escape
+
+import botocore
+from botocore.exceptions import UnknownServiceError
+from moto.core.parse import PROTOCOL_PARSERS
+from moto.core.request import Request
+from moto.core.routing import get_service_router
+from moto.core.utils import get_service_model
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+_SCOPE = re.compile(r"(?P<key>[^/=\s]+)/\d{8}/(?P<region>[^/]*)/(?P<service>[^/]+)/aws4_request")
+_CBOR_PATH = re.compile(r"^/service/(?P<target>[^/]+)/operation/(?P<operation>[^/]+)$")
+# Requests that carry no signature, for they are how credentials are got.
+_UNSIGNED_ACTIONS = {"AssumeRoleWithSAML": "sts", "AssumeRoleWithWebIdentity": "sts"}
+# A service's metadata come within the first bytes of its model, which may hold megabytes.
+_METADATA_BYTES = 4096
+_METADATA = re.compile(r'"(endpointPrefix|signingName|targetPrefix)"\s*:\s*"([^"]+)"')
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a request asks for.
+
+    Attributes:
+        service: The service's name in botocore, such as "application-autoscaling"; the name in the
+            request's credential scope where botocore has no such service.
+        operation: The operation's name in botocore; method and path where it has no such route.
+        protocol: "json", "cbor", "query", "ec2", "rest-json" or "rest-xml": how to answer.
+        access_key: Id of the caller's access key; empty for an unsigned request.
+        region: The region in the credential scope; empty for an unsigned request.
+        resource: The parameters in the request's path, such as "Bucket".
+    """
+
+    service: str
+    operation: str
+    protocol: str
+    access_key: str
+    region: str
+    resource: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.service}:{self.operation}"
+
+    @property
+    def module(self) -> str:
+        """The file in which an addition for the service belongs."""
+        name = self.service.replace("-", "_")
+        return f"localaws/additions/{name}{'_' if iskeyword(name) else ''}.py"
+
+
+@dataclass(frozen=True)
+class _Metadata:
+    service: str
+    signing_name: str
+    target_prefix: str
+
+
+@cache
+def _services() -> Mapping[str, list[_Metadata]]:
+    """The services that botocore knows, by their name in a credential scope."""
+    services: dict[str, list[_Metadata]] = {}
+    for folder in sorted((Path(botocore.__file__).parent / "data").iterdir()):
+        models = sorted(folder.glob("*/service-2.json*")) if folder.is_dir() else []
+        if not models:
+            continue
+        with gzip.open(models[-1]) if models[-1].suffix == ".gz" else models[-1].open("rb") as file:
+            head = file.read(_METADATA_BYTES).decode(errors="replace")
+        found: dict[str, str] = dict(_METADATA.findall(head))
+        signing_name = found.get("signingName", found.get("endpointPrefix", folder.name))
+        metadata = _Metadata(folder.name, signing_name, found.get("targetPrefix", ""))
+        services.setdefault(signing_name, []).append(metadata)
+    return services
+
+
+def identify(request: Request, form: Mapping[str, str]) -> Call:
+    """Say which operation `request` asks for.
+
+    Args:
+        request: The request; its body is left unread.
+        form: The fields of its body where that is a form; empty otherwise.
+    """
+    scope = _SCOPE.search(
+        request.headers.get("Authorization", "") or request.args.get("X-Amz-Credential", "")
+    )
+    action = form.get("Action") or request.args.get("Action", "")
+    signing_name = scope["service"] if scope else _UNSIGNED_ACTIONS.get(action, "s3")
+    candidates = _services().get(signing_name, [])
+    names = [candidate.service for candidate in candidates]
+
+    def call(
+        service: str, operation: str, protocol: str, resource: Mapping[str, Any] | None = None
+    ) -> Call:
+        access_key, region = (scope["key"], scope["region"]) if scope else ("", "")
+        return Call(service, operation, protocol, access_key, region, resource or {})
+
+    cbor = _CBOR_PATH.match(request.path)
+    if cbor:
+        return call(_by_target(signing_name, cbor["target"]), cbor["operation"], "cbor")
+    if target := request.headers.get("X-Amz-Target", ""):
+        prefix, _, operation = target.rpartition(".")
+        return call(_by_target(signing_name, prefix), operation, "json")
+    if action:
+        service = next((name for name in names if _has(name, action)), signing_name)
+        return call(service, action, "ec2" if service == "ec2" else "query")
+    # S3's routes take almost any path, so the services beside it (S3 Control) are asked first.
+    for name in sorted(names, key=signing_name.__eq__):
+        try:
+            operation, resource = get_service_router(name).match(request)
+        except (HTTPException, NotImplementedError):
+            continue
+        return call(name, operation.name, _protocol(name), resource)
+    service = names[0] if names else signing_name
+    return call(service, f"{request.method} {request.path}", _protocol(service))
+
+
+def _by_target(signing_name: str, prefix: str) -> str:
+    candidates = _services().get(signing_name, [])
+    return next(
+        (found.service for found in candidates if found.target_prefix == prefix),
+        candidates[0].service if candidates else signing_name,
+    )
+
+
+def _has(service: str, operation: str) -> bool:
+    try:
+        return operation in get_service_model(service).operation_names
+    except UnknownServiceError:
+        return False
+
+
+def _protocol(service: str) -> str:
+    try:
+        return str(get_service_model(service).protocol)
+    except UnknownServiceError:
+        return "rest-json"
+
+
+def form_of(content_type: str, body: bytes) -> dict[str, str]:
+    """The fields of a form, as the query and EC2 protocols send them; empty for other bodies."""
+    if not content_type.startswith("application/x-www-form-urlencoded"):
+        return {}
+    return dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True))
+
+
+def refusal(call: Call, status: int, code: str, message: str) -> Response:
+    """An error answer in the form that `call`'s protocol has for it.
+
+    Args:
+        call: What was asked for.
+        status: HTTP status.
+        code: AWS's error code, such as "NotImplemented".
+        message: For people.
+    """
+    if call.protocol == "cbor":
+        response = Response(
+            _cbor({"__type": code, "message": message}), status, mimetype="application/cbor"
+        )
+        response.headers["smithy-protocol"] = "rpc-v2-cbor"
+        return response
+    if call.protocol in {"json", "rest-json"}:
+        text = json.dumps({"__type": code, "message": message})
+        response = Response(text, status, content_type="application/x-amz-json-1.1")
+        response.headers["x-amzn-ErrorType"] = code
+        return response
+    error = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
+    if call.protocol == "ec2":
+        error = f"<Response><Errors><Error>{error}</Error></Errors></Response>"
+    elif call.service == "s3":
+        error = f"<Error>{error}</Error>"
+    else:
+        error = f"<ErrorResponse><Error><Type>Sender</Type>{error}</Error></ErrorResponse>"
+    return Response(f'<?xml version="1.0" encoding="UTF-8"?>{error}', status, mimetype="text/xml")
+
+
+def _cbor(content: Mapping[str, str]) -> bytes:
+    """A map of fewer than 24 texts of less than 64 KiB, by RFC 8949."""
+
+    def text(value: str) -> bytes:
+        data = value.encode()
+        return b"\x79" + len(data).to_bytes(2, "big") + data
+
+    pairs = b"".join(text(name) + text(value) for name, value in content.items())
+    return bytes([0xA0 | len(content)]) + pairs
+
+
+def parameters(call: Call, request: Request) -> dict[str, Any]:
+    """What `call` was told.
+
+    Args:
+        call: What was asked for.
+        request: The request; its body is read.
+
+    Returns:
+        The operation's parameters by botocore's names; those in the path alone where the request
+        cannot be understood.
+    """
+    try:
+        operation = get_service_model(call.service).operation_model(call.operation)
+        parser = PROTOCOL_PARSERS[call.protocol](operation)
+        told: dict[str, Any] = parser.parse(
+            {
+                "method": request.method,
+                "values": request.values,
+                "headers": request.headers,
+                "body": request.get_data(),
+                "url_path": request.path,
+                "url_params": dict(call.resource),
+            }
+        )
+    # The parser raises what it stumbles over: a body may hold anything.
+    except Exception:
+        return dict(call.resource)
+    return told

@@ -1,0 +1,268 @@
+"""AWS on loopback: moto's server with localaws' additions, its state kept between runs.
+
+`python -m localaws.server up` starts it in the background, `down` stops it and keeps what it holds,
+`reset` drops it, `status` says what runs; `run` serves in the foreground.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localaws.errors import LocalAwsError
+from localaws.files import replacing
+from localaws.loopback import LOOPBACK
+
+PORT = 4588
+STATE = Path("build/localaws")
+START_SECONDS = 60.0
+STOP_SECONDS = 120.0
+
+_POLL_SECONDS = 0.05
+
+
+class ServerError(LocalAwsError):
+    """localaws cannot start or stop."""
+
+
+def run(folder: Path, port: int, calls: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then save the state.
+
+    Args:
+        folder: Holds the state (state.zip) and, while it is served, server.json.
+        port: Port on the loopback interface; 0 for a free one.
+        calls: File to which each call is appended as a line of JSON.
+
+    Raises:
+        ServerError: The port or the folder is in use.
+        LocalAwsError: The state cannot be restored or saved.
+    """
+    # The other commands need none of this, and are quick without.
+    from localaws.application import Application, configure, health, serve
+    from localaws.state import restore
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    folder.mkdir(parents=True, exist_ok=True)
+    with _sole_user(folder), _listener(port) as listener:
+        configure()
+        # What one that was killed left behind.
+        _server_file(folder).unlink(missing_ok=True)
+        for unfinished in folder.glob(".state.zip.*"):
+            unfinished.unlink()
+        state_file = folder / "state.zip"
+        if state_file.exists():
+            restore(state_file)
+        application = Application(state_file, calls)
+        server = serve(listener, application)
+        try:
+            with replacing(_server_file(folder)) as file:
+                file.write_text(json.dumps({"endpoint": _endpoint(server.port), **health()}))
+            stop.wait()
+            application.save()
+        finally:
+            _server_file(folder).unlink(missing_ok=True)
+            server.shutdown()
+
+
+@contextmanager
+def _sole_user(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ServerError(
+                f"another localaws uses {folder}; stop it (`make local-down`) "
+                "or give another --state"
+            ) from error
+        yield
+
+
+def _listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server((LOOPBACK, port), backlog=128)
+    except OSError as error:
+        raise ServerError(
+            f"port {port} of {LOOPBACK} cannot be had ({error.strerror}); "
+            "stop what holds it or give another --port"
+        ) from error
+
+
+def _endpoint(port: int) -> str:
+    return f"http://{LOOPBACK}:{port}"
+
+
+def _server_file(folder: Path) -> Path:
+    return folder / "server.json"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A localaws that answers."""
+
+    endpoint: str
+    pid: int
+
+    @classmethod
+    def of(cls, folder: Path) -> "Server | None":
+        """The server that uses `folder`, if it answers."""
+        try:
+            told = json.loads(_server_file(folder).read_text())
+            server = cls(told["endpoint"], told["pid"])
+            alive = server.ask("GET", "health")
+        except (OSError, ValueError, KeyError):
+            return None
+        # The file of a killed server may name a port that another one has got since.
+        return server if alive.get("pid") == server.pid else None
+
+    def ask(self, method: str, page: str) -> dict[str, Any]:
+        """One of localaws' own pages.
+
+        Raises:
+            OSError: It did not answer, or answered with an error.
+        """
+        address = urllib.parse.urlsplit(self.endpoint).netloc
+        request = urllib.request.Request(f"http://{address}/_localaws/{page}", method=method)
+        # The proxy that the environment may name has no way to this machine's loopback.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=STOP_SECONDS) as answer:
+            content: dict[str, Any] = json.load(answer)
+        return content
+
+
+def up(folder: Path, port: int, calls: Path | None = None) -> str:
+    """Start a server in the background unless there is one; say where it answers.
+
+    Raises:
+        ServerError: It did not start; the message is its own.
+    """
+    if server := Server.of(folder):
+        if port not in (0, urllib.parse.urlsplit(server.endpoint).port):
+            raise ServerError(
+                f"localaws is up at {server.endpoint}; stop it first to change its port"
+            )
+        return f"localaws is already up at {server.endpoint}"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "localaws.server", "run", "--port", str(port)]
+    command += ["--state", str(folder), *(["--calls", str(calls)] if calls else [])]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if server := Server.of(folder):
+            return f"localaws is up at {server.endpoint}"
+        time.sleep(_POLL_SECONDS)
+    if process.poll() is None:
+        process.kill()
+        raise ServerError(f"localaws does not answer after {START_SECONDS:.0f} s; see {log}")
+    last = log.read_text().strip().rpartition("\n")[2]
+    raise ServerError(last.removeprefix("error: ") or f"localaws ended at once; see {log}")
+
+
+def down(folder: Path) -> str:
+    """Stop the server; its state is on disk when this returns.
+
+    Raises:
+        ServerError: The state cannot be saved (the server goes on), or it does not end.
+    """
+    server = Server.of(folder)
+    if not server:
+        _server_file(folder).unlink(missing_ok=True)
+        return "localaws is not up"
+    try:
+        server.ask("POST", "save")
+    except urllib.error.HTTPError as error:
+        told = json.load(error)["error"]
+        raise ServerError(
+            f"{told}; localaws goes on, `make local-reset` stops it as it is"
+        ) from error
+    _end(folder, server, signal.SIGTERM)
+    return f"localaws is down; its state is in {folder / 'state.zip'}"
+
+
+def reset(folder: Path) -> str:
+    """Stop the server if there is one and delete its state."""
+    if server := Server.of(folder):
+        # It saves nothing on the way out, which is the point.
+        _end(folder, server, signal.SIGKILL)
+    for name in ("server.json", "state.zip"):
+        (folder / name).unlink(missing_ok=True)
+    return "localaws is down and its state is deleted"
+
+
+def _end(folder: Path, server: Server, number: signal.Signals) -> None:
+    os.kill(server.pid, number)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _is_locked(folder):
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"localaws (process {server.pid}) does not end; see {folder}/server.log"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with _sole_user(folder):
+            return False
+    except ServerError:
+        return True
+
+
+def status(folder: Path) -> str:
+    """Say what runs and what it holds."""
+    server = Server.of(folder)
+    if not server:
+        kept = folder / "state.zip"
+        return "localaws is not up" + (f"; its state is in {kept}" if kept.exists() else "")
+    held = {service: len(names) for service, names in server.ask("GET", "inventory").items()}
+    return (
+        f"localaws is up at {server.endpoint} (process {server.pid}) and holds {held or 'nothing'}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m localaws.server", description=__doc__)
+    parser.add_argument(
+        "command", nargs="?", default="run", choices=("run", "up", "down", "reset", "status")
+    )
+    parser.add_argument("--port", type=int, default=PORT, help=f"0: a free one; default {PORT}")
+    parser.add_argument("--state", type=Path, default=STATE, help=f"folder; default {STATE}")
+    parser.add_argument("--calls", type=Path, help="file that gets a line of JSON for each call")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "run":
+            run(options.state, options.port, options.calls)
+        elif options.command == "up":
+            print(up(options.state, options.port, options.calls))
+        else:
+            print({"down": down, "reset": reset, "status": status}[options.command](options.state))
+    except (LocalAwsError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

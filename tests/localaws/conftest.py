@@ -1,0 +1,75 @@
+"""A localaws of their own for the tests of additions."""
+
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from localaws.processes import ManagedProcess
+from tests.localaws.shapes import check_answers
+
+START_SECONDS = 60
+
+
+class LocalAws:
+    """A localaws process that can be stopped and started again with its state."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._clients: dict[str, Any] = {}
+        self._start(port=0)
+
+    def _start(self, port: int) -> None:
+        log = self._folder / "log"
+        command = [sys.executable, "-m", "localaws.server", "run", "--port", str(port)]
+        self._process = ManagedProcess([*command, "--state", str(self._folder)], log)
+        told = self._folder / "server.json"
+        deadline = time.monotonic() + START_SECONDS
+        while not told.exists():
+            assert self._process.exit_code is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        self.endpoint: str = json.loads(told.read_text())["endpoint"]
+
+    def stop(self) -> None:
+        self._process.stop()
+
+    def restart(self) -> None:
+        """Stop it and start it at the same address: clients go on."""
+        self.stop()
+        self._start(int(self.endpoint.rpartition(":")[2]))
+
+    def client(self, service: str) -> Any:
+        """A client whose answers are checked against the service's model."""
+        if service not in self._clients:
+            self._clients[service] = check_answers(
+                boto3.client(
+                    service,
+                    region_name="us-east-1",
+                    endpoint_url=self.endpoint,
+                    aws_access_key_id="test",
+                    aws_secret_access_key="test",
+                    config=Config(retries={"max_attempts": 0}),
+                )
+            )
+        return self._clients[service]
+
+    def inventory(self) -> dict[str, list[str]]:
+        """The resources that exist, by service."""
+        with urllib.request.urlopen(f"{self.endpoint}/_localaws/inventory") as answer:
+            found: dict[str, list[str]] = json.load(answer)
+        return found
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    running = LocalAws(tmp_path_factory.mktemp("localaws"))
+    yield running
+    running.stop()
