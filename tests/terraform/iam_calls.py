@@ -73,6 +73,9 @@ def to_request(call: Call) -> Request | None:
         action = ACTIONS.get(name, name)
     if action is None:
         return None
+    if name == "s3:DeleteObjects":
+        # Its objects are named in its body, which is not recorded.
+        told = {**told, "Key": "one"}
     context = {"aws:RequestedRegion": REGION, "aws:SecureTransport": "true"}
     if service == "ec2":
         # What exists is named by an id in the record; it has had its tag since it was made.
@@ -118,16 +121,16 @@ def _parameter(told: Parameters) -> str:
 
 
 def _alarm(told: Parameters) -> str:
-    if "DashboardName" in told or "DashboardNames.member.1" in told:
-        name = told.get("DashboardName") or told["DashboardNames.member.1"]
+    if "DashboardName" in told or "DashboardNames" in told:
+        name = told.get("DashboardName") or told["DashboardNames"][0]
         return _arn("cloudwatch", f"dashboard/{name}", region="")
-    alarms = {"AlarmName": "alarm:", "AlarmNames.member.1": "alarm:", "ResourceARN": ""}
+    alarms = {"AlarmName": "alarm:", "AlarmNames": "alarm:", "ResourceARN": ""}
     return _by_name("cloudwatch", alarms)(told)
 
 
 def _ec2(told: Parameters) -> str:
-    kind = "launch-template" if "LaunchTemplate" in told["Action"] else "security-group"
-    return _arn("ec2", f"{kind}/one")
+    is_group = told.keys() & {"GroupId", "GroupName", "GroupIds", "SecurityGroupRuleIds"}
+    return _arn("ec2", "security-group/one" if is_group else "launch-template/one")
 
 
 RESOURCES: dict[str, Callable[[Parameters], str]] = {

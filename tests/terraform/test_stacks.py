@@ -23,6 +23,9 @@ from terraform.cli import binary
 from tests.archives import make_archive
 from tests.terraform.iam_calls import refused
 
+# Most of it is waiting: for the provider, which waits for AWS, and for other tests beside this one.
+pytestmark = pytest.mark.timeout(1200)
+
 ROOT = Path(__file__).parents[2]
 SCALING = {
     "min_capacity": 2,
@@ -334,7 +337,7 @@ def test_every_scaling_and_concurrency_number_changes_in_place(cycle: Cycle) -> 
 
 
 def test_nothing_is_left_but_the_state_bucket(cycle: Cycle) -> None:
-    assert cycle.left == {"s3": ["kennel-tfstate-123456789012-us-east-1"]}
+    assert cycle.left == {"s3": ["Bucket arn:aws:s3:::kennel-tfstate-123456789012-us-east-1"]}
 
 
 def test_every_call_was_answered(cycle: Cycle) -> None:
