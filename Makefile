@@ -16,6 +16,7 @@ ENV ?= dev#                     an environment of terraform/environments; local:
 STACK ?= all#                   foundation, serving or all
 MODEL ?=#                       archive to deploy, a file or an S3 address; empty: the one that is live
 OUT ?= build#                   where everything goes
+JOBS ?= 2#                      processes that `make test` runs tests in
 FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
 
 # Digits are 8 x 8 pixels, fill their picture and may not be mirrored. They look so unlike ImageNet that the whole
@@ -46,9 +47,9 @@ train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOC
 ##@ Everything
 .PHONY: help demo test lint format docs lock clean FORCE
 help: ## list the targets
-	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 	@printf '\nVariables, with their defaults\n'
-	@sed -nE 's/^([A-Z]+) \?= ?([^#]*)#[ ]+(.*)/\1|\2|\3/p' Makefile | awk -F '|' '{printf "  %-10s %-20s %s\n", $$1, $$2, $$3}'
+	@sed -nE 's/^([A-Z_]+) \?= ?([^#]*)#[ ]+(.*)/\1|\2|\3/p' Makefile | awk -F '|' '{printf "  %-13s %-20s %s\n", $$1, $$2, $$3}'
 
 demo: STARTED := $(shell date +%s.%N)
 demo: evaluate lambda ## the whole chain on one machine, to build/demo/report.html
@@ -56,7 +57,7 @@ demo: evaluate lambda ## the whole chain on one machine, to build/demo/report.ht
 	  --output $(OUT)/demo --started $(STARTED)
 
 test: $(VENV)/ready ## run the tests
-	@$(PYTHON) -m pytest $(TESTS)
+	@$(PYTHON) -m pytest $(if $(TESTS),,--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
 ##@ One step of the chain (each does what comes before it, if that is not up to date)
 .PHONY: env data tune train evaluate package serve lambda

@@ -13,6 +13,7 @@ import pytest
 from localaws.processes import ManagedProcess
 from terraform import cli
 from terraform.cli import binary
+from trainer.errors import KennelError
 
 START_SECONDS = 60
 
@@ -40,8 +41,9 @@ class LocalAws:
 def localaws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     folder = tmp_path_factory.mktemp("localaws")
     server = [sys.executable, "-m", "localaws.server", "run", "--port", "0"]
+    server += ["--state", str(folder), "--calls", str(folder / "calls")]
     log = folder / "log"
-    with ManagedProcess([*server, "--state", str(folder)], log) as process:
+    with ManagedProcess(server, log) as process:
         deadline = time.monotonic() + START_SECONDS
         while not (folder / "server.json").exists():
             assert process.exit_code is None, log.read_text()
@@ -51,9 +53,22 @@ def localaws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 
 
 @pytest.fixture(scope="session")
-def terraform_environment(localaws: LocalAws) -> dict[str, str]:
+def provider() -> dict[str, str]:
+    """Give the environment in which Terraform finds its provider.
+
+    Where neither the registry answers nor a mirror is there, the tests that need one are skipped:
+    nothing that the project could install would help.
+    """
+    try:
+        return cli.environment()
+    except KennelError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def terraform_environment(localaws: LocalAws, provider: dict[str, str]) -> dict[str, str]:
     """The whole environment to run Terraform with."""
-    return {**os.environ, **cli.environment(), **localaws.environment, "CHECKPOINT_DISABLE": "1"}
+    return {**os.environ, **provider, **localaws.environment, "CHECKPOINT_DISABLE": "1"}
 
 
 @pytest.fixture(scope="session")

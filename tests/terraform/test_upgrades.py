@@ -9,20 +9,20 @@ import json
 import os
 import re
 import subprocess
-import threading
-import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import boto3
 import pytest
+import requests
+
+from localaws.loopback import LoopbackServer, Requests
 
 MODULES = Path(__file__).parents[2] / "terraform/modules"
 STATES = Path(__file__).parent / "states"
@@ -584,26 +584,19 @@ def test_a_variant_is_no_scalable_target_while_its_instance_type_changes(
 def _rolling_back(endpoint: str) -> Iterator[str]:
     """Serve AWS as it is when SageMaker rolls an update of an endpoint back."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Requests):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            request = urllib.request.Request(endpoint + self.path, body, dict(self.headers))
+            body = self.body()
             if self.headers.get("X-Amz-Target") == "SageMaker.UpdateEndpoint":
-                answer = b'{"EndpointArn": ""}'
-            else:
-                with urllib.request.urlopen(request) as response:
-                    answer = response.read()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+                self.answer_json(200, {"EndpointArn": ""})
+                return
+            answer = requests.post(
+                endpoint + self.path, body, headers=dict(self.headers), timeout=60
+            )
+            self.answer(answer.status_code, answer.content, {})
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with LoopbackServer(Handler) as server:
+        yield f"http://{server.address}"
 
 
 @pytest.mark.parametrize("name", ["new model, old one given up", "instance type"])
