@@ -36,6 +36,7 @@ OWN = "/_localaws/"
 _POLL_SECONDS = 0.05
 _SETTLE_SECONDS = 5.0
 _READ_BODY_BYTES = 1 << 20
+_KEPT_ANSWERS = 256
 _STRUCTURED = re.compile(r"application/(json|x-amz-json|x-www-form-urlencoded)")
 
 
@@ -117,6 +118,7 @@ class Application:
         self._moto = _Dispatcher()
         self._turnstile = _Turnstile()
         self._saved_after = 0
+        self._answers: dict[str, tuple[bytes, str, Any]] = {}
 
     def save(self) -> None:
         """Save the state, unless nothing was asked since it was saved.
@@ -152,6 +154,12 @@ class Application:
 
     def _aws(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         body = _read_small_body(environ)
+        # SDKs repeat a call whose answer was lost under the same id. What it did is done: a second
+        # time it would be refused.
+        invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body else ""
+        if kept := self._answers.get(invocation):
+            start_response(kept[1], list(kept[2]))
+            return [kept[0]]
         # Each reader of the request has a stream of its own.
         call = identify(_request(environ, body), form_of(environ.get("CONTENT_TYPE", ""), body))
         chunks, status, headers = self._answer(call, environ)
@@ -159,7 +167,16 @@ class Application:
             told = parameters(call, _request(environ, body))
             _log(self._calls, call, int(status[:3]), told)
         start_response(status, list(headers))
+        if invocation and int(status[:3]) < 300:
+            answer = b"".join(chunks)
+            self._keep(invocation, (answer, status, headers))
+            return [answer]
         return chunks
+
+    def _keep(self, invocation: str, answer: tuple[bytes, str, Any]) -> None:
+        self._answers[invocation] = answer
+        for oldest in list(self._answers)[:-_KEPT_ANSWERS]:
+            self._answers.pop(oldest, None)
 
     def _answer(self, call: Call, environ: dict[str, Any]) -> tuple[Iterable[bytes], str, Any]:
         try:

@@ -153,6 +153,29 @@ def test_cbor_is_answered_in_cbor(counted: Counted) -> None:
     assert "cloudwatch:StartDreaming" in parsed["Error"]["Message"]
 
 
+def test_a_call_whose_answer_was_lost_is_not_done_twice(counted: Counted) -> None:
+    scope = "AKIAKENNEL/20260101/us-east-1/logs/aws4_request"
+
+    def create(invocation: str) -> int:
+        request = urllib.request.Request(
+            counted.server.endpoint,
+            json.dumps({"logGroupName": "/once"}).encode(),
+            {
+                "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, Signature=none",
+                "Content-Type": "application/x-amz-json-1.1",
+                "X-Amz-Target": "Logs_20140328.CreateLogGroup",
+                "amz-sdk-invocation-id": invocation,
+            },
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert [create("first"), create("first"), create("second")] == [200, 200, 400]
+
+
 def test_web_sites_are_not_invited(counted: Counted) -> None:
     request = urllib.request.Request(
         f"{counted.server.endpoint}/kennel", headers={"Origin": "https://example.com"}
