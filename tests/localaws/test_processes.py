@@ -12,8 +12,10 @@ from localaws.processes import ManagedProcess
 ROOT = Path(__file__).parents[2]
 # A process with a child of its own, both of which would run for ever.
 FAMILY = "sleep 1000 & echo $! $$; wait"
+# A shell in the background has its children ignore SIGINT.
 STARTER = f"""
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from localaws.processes import ManagedProcess
 process = ManagedProcess(["sh", "-c", {FAMILY!r}], Path(sys.argv[1]))
