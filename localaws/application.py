@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -73,17 +73,24 @@ class _Turnstile:
         self._changed = threading.Condition()
         self._inside = 0
         self._closed = False
+        self._of_thread = threading.local()
         self.passed = 0
 
     @contextmanager
     def inside(self) -> Iterator[None]:
+        # Who is inside already would wait for itself.
+        if getattr(self._of_thread, "inside", False):
+            yield
+            return
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._inside += 1
             self.passed += 1
+        self._of_thread.inside = True
         try:
             yield
         finally:
+            self._of_thread.inside = False
             with self._changed:
                 self._inside -= 1
                 self._changed.notify_all()
@@ -119,6 +126,10 @@ class Application:
         self._turnstile = _Turnstile()
         self._saved_after = 0
         self._answers: dict[str, tuple[bytes, str, Any]] = {}
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Around changes of moto's objects that no request makes: none while they are saved."""
+        return self._turnstile.inside()
 
     def save(self) -> None:
         """Save the state, unless nothing was asked since it was saved.

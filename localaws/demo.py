@@ -18,13 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from localaws.hosting import (
-    HostingError,
-    InvocationResult,
-    LambdaFunction,
-    RuntimeGateway,
-    ServedEndpoint,
-)
+from localaws.functions import InvocationResult, LambdaFunction
+from localaws.hosting import HostingError, RuntimeGateway, ServedEndpoint
 from localaws.report import Answered, render
 
 ENDPOINT = "kennel"

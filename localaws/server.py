@@ -39,13 +39,38 @@ class ServerError(LocalAwsError):
     """localaws cannot start or stop."""
 
 
-def run(folder: Path, port: int, calls: Path | None = None) -> None:
+@dataclass(frozen=True)
+class Options:
+    """How to serve.
+
+    Attributes:
+        port: Port on the loopback interface; 0 for a free one.
+        calls: File to which each call is appended as a line of JSON.
+        time_scale: How many times faster than on AWS the waits pass that AWS imposes.
+        records_only: Keep records and execute nothing: jobs, endpoints, functions, instances.
+    """
+
+    port: int = PORT
+    calls: Path | None = None
+    time_scale: float = 1.0
+    records_only: bool = False
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same as flags of `python -m localaws.server`."""
+        return [
+            *("--port", str(self.port), "--time-scale", str(self.time_scale)),
+            *(["--calls", str(self.calls)] if self.calls else []),
+            *(["--records-only"] if self.records_only else []),
+        ]
+
+
+def run(folder: Path, options: Options) -> None:
     """Serve until SIGTERM or SIGINT, then save the state.
 
     Args:
         folder: Holds the state (state.zip) and, while it is served, server.json.
-        port: Port on the loopback interface; 0 for a free one.
-        calls: File to which each call is appended as a line of JSON.
+        options: How to serve.
 
     Raises:
         ServerError: The port or the folder is in use.
@@ -53,13 +78,14 @@ def run(folder: Path, port: int, calls: Path | None = None) -> None:
     """
     # The other commands need none of this, and are quick without.
     from localaws.application import Application, configure, health, serve
-    from localaws.state import restore
+    from localaws.execution import Execution
+    from localaws.state import StateError, restore
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     folder.mkdir(parents=True, exist_ok=True)
-    with _sole_user(folder), _listener(port) as listener:
+    with _sole_user(folder), _listener(options.port) as listener:
         configure()
         # What one that was killed left behind.
         _server_file(folder).unlink(missing_ok=True)
@@ -68,15 +94,33 @@ def run(folder: Path, port: int, calls: Path | None = None) -> None:
         state_file = folder / "state.zip"
         if state_file.exists():
             restore(state_file)
-        application = Application(state_file, calls)
+        application = Application(state_file, options.calls)
         server = serve(listener, application)
+
+        def save() -> None:
+            try:
+                application.save()
+            except StateError as error:
+                print(f"error: {error}", file=sys.stderr, flush=True)
+
+        execution = Execution(
+            _endpoint(server.port),
+            (folder / "work").absolute(),
+            options.time_scale,
+            application.changing,
+            save,
+        )
         try:
+            if not options.records_only:
+                execution.start()
             with replacing(_server_file(folder)) as file:
                 file.write_text(json.dumps({"endpoint": _endpoint(server.port), **health()}))
             stop.wait()
+            execution.stop()
             application.save()
         finally:
             _server_file(folder).unlink(missing_ok=True)
+            execution.stop()
             server.shutdown()
 
 
@@ -145,22 +189,22 @@ class Server:
         return content
 
 
-def up(folder: Path, port: int, calls: Path | None = None) -> str:
+def up(folder: Path, options: Options) -> str:
     """Start a server in the background unless there is one; say where it answers.
 
     Raises:
         ServerError: It did not start; the message is its own.
     """
     if server := Server.of(folder):
-        if port not in (0, urllib.parse.urlsplit(server.endpoint).port):
+        if options.port not in (0, urllib.parse.urlsplit(server.endpoint).port):
             raise ServerError(
                 f"localaws is up at {server.endpoint}; stop it first to change its port"
             )
         return f"localaws is already up at {server.endpoint}"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
-    command = [sys.executable, "-m", "localaws.server", "run", "--port", str(port)]
-    command += ["--state", str(folder), *(["--calls", str(calls)] if calls else [])]
+    command = [sys.executable, "-m", "localaws.server", "run", "--state", str(folder)]
+    command += options.arguments
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -252,14 +296,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=PORT, help=f"0: a free one; default {PORT}")
     parser.add_argument("--state", type=Path, default=STATE, help=f"folder; default {STATE}")
     parser.add_argument("--calls", type=Path, help="file that gets a line of JSON for each call")
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--time-scale",
+        type=float,
+        default=float(os.environ.get("LOCALAWS_TIME_SCALE", "1")),
+        help="how many times faster AWS's own waits pass; default LOCALAWS_TIME_SCALE or 1",
+    )
+    parser.add_argument(
+        "--records-only",
+        action="store_true",
+        help="execute nothing: no job, endpoint, function or instance",
+    )
+    given = vars(parser.parse_args(arguments))
+    command, folder = given.pop("command"), given.pop("state")
+    options = Options(**given)
     try:
-        if options.command == "run":
-            run(options.state, options.port, options.calls)
-        elif options.command == "up":
-            print(up(options.state, options.port, options.calls))
+        if command == "run":
+            run(folder, options)
+        elif command == "up":
+            print(up(folder, options))
         else:
-            print({"down": down, "reset": reset, "status": status}[options.command](options.state))
+            print({"down": down, "reset": reset, "status": status}[command](folder))
     except (LocalAwsError, OSError) as error:
         sys.exit(f"error: {error}")
 

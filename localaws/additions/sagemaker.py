@@ -16,7 +16,11 @@ from moto.sagemaker.exceptions import ConflictException, ValidationError
 from moto.sagemaker.utils import arn_formatter
 
 from localaws.additions import Gap
+from localaws.additions import _sagemaker_training as training
+from localaws.additions import _sagemaker_tuning as tuning
 from localaws.additions._moto import ROLE, answer_with, plain_client, refuses
+from localaws.additions._sagemaker_training import TrainingAnswers
+from localaws.additions._sagemaker_tuning import TuningAnswers
 from localaws.additions.application_autoscaling import VARIANT_INSTANCES, delete_scaling
 
 _CONFIG_MEMBERS = (
@@ -102,7 +106,7 @@ class ModelPackage(models.ModelPackage):
         super().__init__(**given)
 
 
-class Answers(responses.SageMakerResponse):
+class Answers(TrainingAnswers, TuningAnswers, responses.SageMakerResponse):
     """Moto's answers, mended."""
 
     def create_model(self) -> ActionResult:
@@ -709,6 +713,8 @@ def _flawed(where: str, effect: str, closed: Callable[[], bool]) -> Gap:
 
 
 GAPS = [
+    *training.GAPS,
+    *tuning.GAPS,
     _flawed(
         "DescribeModel",
         "empty structures that nobody gave: Terraform replaces the model in every plan",

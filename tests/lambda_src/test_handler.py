@@ -16,7 +16,8 @@ import pytest
 from awslambdaric.lambda_context import LambdaContext
 
 from lambda_src.fetch import Fetcher
-from localaws.hosting import InvocationResult, LambdaFunction, RuntimeGateway
+from localaws.functions import InvocationResult, LambdaFunction
+from localaws.hosting import RuntimeGateway
 from tests.stub_server import StubAnswer, StubServer
 
 PNG = b"\x89PNG\r\n\x1a\n a picture"

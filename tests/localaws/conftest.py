@@ -21,15 +21,18 @@ START_SECONDS = 60
 class LocalAws:
     """A localaws process that can be stopped and started again with its state."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
+        self._options = options
         self._clients: dict[str, Any] = {}
         self._start(port=0)
 
     def _start(self, port: int) -> None:
         log = self._folder / "log"
         command = [sys.executable, "-m", "localaws.server", "run", "--port", str(port)]
-        self._process = ManagedProcess([*command, "--state", str(self._folder)], log)
+        self._process = ManagedProcess(
+            [*command, "--state", str(self._folder), *self._options], log
+        )
         told = self._folder / "server.json"
         deadline = time.monotonic() + START_SECONDS
         while not told.exists():
@@ -70,6 +73,7 @@ class LocalAws:
 
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    running = LocalAws(tmp_path_factory.mktemp("localaws"))
+    """One that keeps records only."""
+    running = LocalAws(tmp_path_factory.mktemp("localaws"), "--records-only")
     yield running
     running.stop()
