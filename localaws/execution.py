@@ -8,6 +8,7 @@ what a restored record says is running, and stops with it.
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +47,7 @@ _SERVICES = (
 _SAVE_INTERVAL_SECONDS = 2.0
 _SESSION_SECONDS = 12 * 3600
 # A process that is started here gets its role's credentials and nothing of the caller's.
-_INHERITED = ("HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "VIRTUAL_ENV")
+_INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
 
 
 class RoleError(LocalAwsError):
@@ -210,6 +211,8 @@ class Execution(Running):
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         return {
             **inherited,
+            # What is started finds this environment's programs: python3, torchrun, aws.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             **credentials,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,

@@ -8,8 +8,8 @@ from pathlib import Path
 from terraform.cli import bootstrap, check, docs, image, stack
 from terraform.cli.paths import ROOT
 from terraform.cli.stack import STACKS, Stack
-from terraform.cli.target import explained, load
 from trainer.errors import KennelError, run_command
+from trainer.target import explained, load
 
 Command = Callable[[argparse.Namespace, list[str]], int]
 

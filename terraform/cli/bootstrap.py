@@ -6,8 +6,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from terraform.cli.target import Target
 from trainer.errors import KennelError, UsageError
+from trainer.target import Target
 
 _OLD_STATES_DAYS = 90
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from terraform.cli.paths import ROOT
-from terraform.cli.target import Target
 from trainer.errors import KennelError, UsageError
+from trainer.target import Target
 
 PLATFORM = "linux/amd64"
 """What the endpoint's default instance type runs."""

@@ -12,8 +12,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from terraform.cli.target import Target
 from trainer.errors import KennelError, UsageError
+from trainer.target import Target
 
 DIGEST_METADATA = "kennel-digest"
 """Metadata key of an uploaded archive: the model's digest, so that nobody need fetch it."""

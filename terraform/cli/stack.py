@@ -19,9 +19,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 import terraform.cli
 from terraform.cli import binary, model, provider
 from terraform.cli.paths import TERRAFORM
-from terraform.cli.target import Target, is_loopback
 from trainer.errors import KennelError, UsageError
 from trainer.files import write_json_atomic, write_text_atomic
+from trainer.target import Target, is_loopback
 
 STACKS = ("foundation", "serving")
 """In the order in which they are applied; each needs those before it."""

@@ -11,11 +11,11 @@ import pytest
 
 from inference.archive import open_model
 from terraform.cli.model import Archive, choose
-from terraform.cli.target import PROJECT, is_loopback
 from tests.archives import make_archive
 from tests.terraform.checkout import ROOT, Checkout, make_checkout
 from tests.terraform.conftest import LocalAws
 from trainer.errors import UsageError
+from trainer.target import PROJECT, is_loopback
 
 STATES = "kennel-tfstate-123456789012-us-east-1"
 MODELS = "kennel-dev-models"

@@ -1,8 +1,13 @@
-"""An environment to deploy to, and AWS as its commands reach it."""
+"""An environment to work in, and AWS as its commands reach it.
 
+The environments are Terraform's: `terraform/environments/NAME.tfvars`.
+"""
+
+import argparse
 import ipaddress
 import os
 import re
+import traceback
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +24,9 @@ from botocore.exceptions import (
     NoCredentialsError,
 )
 
-from terraform.cli.paths import ENVIRONMENTS
 from trainer.errors import KennelError, UsageError
 
+ENVIRONMENTS = Path(__file__).absolute().parents[1] / "terraform" / "environments"
 PROJECT = "kennel"
 """The default of the stacks' variable `project`."""
 
@@ -43,6 +48,11 @@ class Target:
     project: str
     region: str
     python_image: str | None = None
+
+    @property
+    def prefix(self) -> str:
+        """First part of every name in AWS: `<project>-<environment>`."""
+        return f"{self.project}-{self.name}"
 
     @property
     def backend_file(self) -> Path:
@@ -144,15 +154,26 @@ def is_loopback(endpoint: str | None) -> bool:
         return False
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that every command has which speaks to AWS."""
+    parser.add_argument("--env", required=True, help="a name in terraform/environments")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    parser.add_argument("--debug", action="store_true", help="show where an error came from")
+
+
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(debug: bool = False) -> Iterator[None]:
     """Turn what boto3 raises into one line with a remedy.
+
+    Args:
+        debug: Print the trace before.
 
     Raises:
         KennelError: AWS refused a call, or could not be called.
     """
     try:
-        yield
+        with _traced(debug):
+            yield
     except NoCredentialsError:
         raise KennelError(
             "no AWS credentials: set AWS_PROFILE, or log in with `aws sso login`"
@@ -168,6 +189,16 @@ def explained() -> Iterator[None]:
         ) from error
     except BotoCoreError as error:
         raise KennelError(f"AWS cannot be called: {error}") from error
+
+
+@contextmanager
+def _traced(debug: bool) -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        if debug:
+            traceback.print_exc()
+        raise
 
 
 def _backend_files() -> list[Path]:
