@@ -10,11 +10,24 @@ DATASET ?= digits#              digits, dogs (1.1 GB, fetched) or a folder of la
 BACKBONE ?= efficientnet_lite0# a network of trainer/backbones.py
 TRIALS ?= 8#                    trials of the hyperparameter search
 PARALLEL ?= 1#                  trials at a time
+ENGINE ?= here#                 who searches in `make tune`: here, job (one training job) or sagemaker (a tuning job)
+WHERE ?= here#                  where `make train` trains: here, sagemaker or ec2
+INSTANCES ?= 1#                 training instances; here: processes
+INSTANCE_TYPE ?=#               their type, such as ml.g5.xlarge; empty: the launcher's default
+SPOT ?=#                        1: on spot instances
 PORT ?= 8080#                   of `make serve`
 LOCALAWS_PORT ?= 4588#          of localaws
 ENV ?= dev#                     an environment of terraform/environments; local: localaws on this machine
 STACK ?= all#                   foundation, serving or all
-MODEL ?=#                       archive to deploy, a file or an S3 address; empty: the one that is live
+MODEL ?=#                       archive to deploy: a file, an S3 address or latest; empty: apply keeps the live one, deploy takes the latest
+FILE ?=#                        photos for `make invoke`
+URL ?=#                         or the address of one
+WHAT ?=#                        whose `make logs`: endpoint, function, training, ec2 or build; empty: all
+SINCE ?= 10m#                   how far back `make logs` goes
+FOLLOW ?=#                      1: and go on
+DELETE_DATA ?=#                 1: `make destroy` removes what jobs and deployments have written, too
+YES ?=#                         1: ask nothing
+JSON ?=#                        1: print JSON for machines
 OUT ?= build#                   where everything goes
 JOBS ?= 2#                      processes that `make test` runs tests in
 FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
@@ -38,9 +51,13 @@ NAME := $(notdir $(abspath $(DATASET)))
 DATA := $(OUT)/data/$(NAME)
 RUN := $(OUT)/$(NAME)-$(BACKBONE)-$(UNFREEZE)
 CACHE := $(OUT)/cache
-WHERE := --data $(DATA) --cache-dir $(CACHE)
+DATA_FLAGS := --data $(DATA) --cache-dir $(CACHE)
 MODEL_FLAGS := --backbone $(BACKBONE) $(VIEW) $(FLAGS)
 
+TRAIN = $(if $(filter-out 1,$(INSTANCES)),$(VENV)/bin/torchrun --standalone --nproc-per-node $(INSTANCES),$(PYTHON)) -m trainer.train
+LAUNCH = $(PYTHON) -m trainer.launch
+launch_flags = $(aws_flags) --dataset $(NAME) --instances $(INSTANCES) $(addprefix --instance-type ,$(INSTANCE_TYPE)) $(MODEL_FLAGS)
+aws_flags = --env $(ENV) $(if $(JSON),--json) $(if $(DEBUG),--debug)
 tune_flags = --unfreeze none --trials $(TRIALS) --parallel $(PARALLEL) $(MODEL_FLAGS)
 train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOCHS))
 
@@ -63,8 +80,12 @@ test: $(VENV)/ready ## run the tests
 .PHONY: env data tune train evaluate package serve lambda
 env: $(VENV)/ready ## make the Python environment
 data: $(DATA)/dataset_report.json ## fetch, split and check the photos
-tune: $(RUN)/tune/best.json ## search for hyperparameters
-train: $(RUN)/model/weights.safetensors ## train a model
+tune: $(if $(filter here,$(ENGINE)),$(RUN)/tune/best.json,upload) ## search for hyperparameters with ENGINE
+	$(if $(filter here,$(ENGINE)),,@$(LAUNCH) tune --engine $(ENGINE) --trials $(TRIALS) --parallel $(PARALLEL) $(launch_flags) \
+	  --unfreeze $(if $(filter job,$(ENGINE)),none,all) --output $(RUN)/tune)
+train: $(if $(filter here,$(WHERE)),$(RUN)/model/weights.safetensors,upload) ## train a model in WHERE
+	$(if $(filter here,$(WHERE)),,@$(LAUNCH) train --where $(WHERE) $(launch_flags) $(if $(SPOT),--spot) --unfreeze $(UNFREEZE) \
+	  $(addprefix --epochs ,$(EPOCHS)) $(addprefix --config ,$(wildcard $(RUN)/tune/best.json)))
 evaluate: $(RUN)/evaluation/evaluation.json $(RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
 package: $(RUN)/model.tar.gz ## export, quantize and pack it
 serve: $(RUN)/model.tar.gz ## serve it on PORT
@@ -78,25 +99,46 @@ $(DATA)/dataset_report.json: FORCE | $(VENV)/ready
 	@$(PYTHON) -m trainer.dataset $(DATA) --cache-dir $(CACHE) --backbone $(BACKBONE) $(VIEW) --report $@
 
 $(RUN)/tune/best.json: $(DATA)/dataset_report.json $(RUN)/tune.flags
-	@$(PYTHON) -m trainer.tune $(WHERE) --output-dir $(@D) $(tune_flags)
+	@$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(@D) $(tune_flags)
 
 $(RUN)/model/weights.safetensors: $(RUN)/tune/best.json $(RUN)/train.flags
-	@$(PYTHON) -m trainer.train $(WHERE) --config $< --model-dir $(@D) --output-dir $(RUN)/training --checkpoint-dir $(OUT)/checkpoints $(train_flags)
+	@$(TRAIN) $(DATA_FLAGS) --config $< --model-dir $(@D) --output-dir $(RUN)/training --checkpoint-dir $(OUT)/checkpoints $(train_flags)
 
 $(RUN)/evaluation/evaluation.json: $(RUN)/model/weights.safetensors
-	@$(PYTHON) -m trainer.evaluate $(WHERE) --model $(<D) --output $(@D)
+	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(<D) --output $(@D)
 
 $(RUN)/served/evaluation.json: $(RUN)/model.tar.gz
-	@$(PYTHON) -m trainer.evaluate $(WHERE) --model $< --output $(@D)
+	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $< --output $(@D)
 
 $(RUN)/model.tar.gz: $(RUN)/model/weights.safetensors
-	@$(PYTHON) -m trainer.package $(WHERE) --model $(<D) --output $@
+	@$(PYTHON) -m trainer.package $(DATA_FLAGS) --model $(<D) --output $@
 
 # What depends on flags is made again when they change.
 $(RUN)/%.flags: FORCE
 	@mkdir -p $(@D) && echo '$($*_flags)' | cmp -s - $@ || echo '$($*_flags)' > $@
 
 ##@ On AWS, or with ENV=local on this machine
+.PHONY: upload download preflight deploy verify rollback invoke logs status
+upload: $(DATA)/dataset_report.json ## bring the data set to the bucket
+	@$(PYTHON) -m trainer.upload upload $(aws_flags) --data $(DATA)
+download: $(VENV)/ready ## bring it back
+	@$(PYTHON) -m trainer.upload download $(aws_flags) --name $(NAME) --data $(DATA)
+preflight: $(VENV)/ready ## check all that a deployment needs before there is one
+	@$(TERRAFORM_CLI) preflight $(aws_flags) $(addprefix --model ,$(MODEL)) $(addprefix --instance-type ,$(INSTANCE_TYPE))
+deploy: lambda ## register MODEL, put it in service and verify that it serves
+	@$(TERRAFORM_CLI) deploy $(aws_flags) --out $(OUT) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
+verify: $(VENV)/ready ## check that what was deployed is what serves
+	@$(TERRAFORM_CLI) verify $(aws_flags) --out $(OUT)
+rollback: lambda ## go back to the model before
+	@$(TERRAFORM_CLI) rollback $(aws_flags) --out $(OUT) $(if $(YES),--auto-approve)
+invoke: $(VENV)/ready ## classify the photo at URL, or those of FILE, through Lambda
+	@$(TERRAFORM_CLI) invoke $(aws_flags) $(if $(URL),--url '$(URL)',--file $(FILE))
+logs: $(VENV)/ready ## print what endpoint, function and jobs wrote
+	@$(TERRAFORM_CLI) logs $(aws_flags) --since $(SINCE) $(addprefix --what ,$(WHAT)) $(if $(FOLLOW),--follow)
+status: $(VENV)/ready ## one page on what runs and what it costs
+	@$(TERRAFORM_CLI) status $(aws_flags)
+
+##@ The stacks
 .PHONY: bootstrap plan apply destroy outputs image local-up local-down local-reset
 TERRAFORM_CLI = $(PYTHON) -m terraform.cli
 stack_flags = $(STACK) --env $(ENV) --out $(OUT)
@@ -108,7 +150,7 @@ plan: ## show what Terraform would change in STACK
 apply: ## change it, after a question (YES=1: without)
 	@$(TERRAFORM_CLI) apply $(stack_flags) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
 destroy: ## remove STACK, after a question (YES=1: without)
-	@$(TERRAFORM_CLI) destroy $(stack_flags) $(if $(YES),--auto-approve)
+	@$(TERRAFORM_CLI) destroy $(stack_flags) $(if $(DELETE_DATA),--delete-data) $(if $(YES),--auto-approve)
 outputs: $(VENV)/ready ## show a stack's outputs
 	@$(TERRAFORM_CLI) output $(stack_flags)
 image: $(VENV)/ready ## build the serving image and push it

@@ -24,6 +24,7 @@ from trainer import config as configuration
 from trainer.cache import CachedImages, Photo, Refused, decode_once
 from trainer.errors import UsageError, run_command
 from trainer.files import json_text, write_json_atomic
+from trainer.shards import unpacked
 
 SPLITS = ("train", "valid", "test")
 
@@ -94,7 +95,7 @@ class Dataset:
         It covers split, class and content of each photo: no file name, time or machine changes it.
         """
         names = self.splits if split is None else (split,)
-        return _fingerprint(
+        return fingerprint_of(
             (path, digest)
             for name in names
             for path, digest in zip(self.splits[name].paths, self.splits[name].digests, strict=True)
@@ -182,7 +183,8 @@ def load(
     A file that is no readable photo is skipped; one warning says how many are.
 
     Args:
-        root: Folder with a folder a split, each with a folder a class.
+        root: Folder with a folder a split, each with a folder a class; or their shards, which
+            are unpacked once into the cache.
         cache_dir: Folder of the decode-once stores.
         resize: Length in pixels of a photo's shorter side.
         interpolation: "bilinear" or "bicubic".
@@ -192,11 +194,11 @@ def load(
 
     Raises:
         UsageError: A folder or class is missing or has no readable photo.
-        KennelError: The cache cannot be written.
+        KennelError: The cache cannot be written, or a shard is missing or damaged.
     """
-    folder = scan(root, splits)
+    folder = scan(unpacked(root, cache_dir, splits), splits)
     files = [file for split in splits for file in folder.files[split]]
-    paths = [root / file for file in files]
+    paths = [folder.root / file for file in files]
     pixels, entries = decode_once(paths, cache_dir, resize, interpolation, workers)
     found = dict(zip(files, entries, strict=True))
     photos = {file: entry for file, entry in found.items() if isinstance(entry, Photo)}
@@ -260,7 +262,8 @@ def _require_photos(
             )
 
 
-def _fingerprint(contents: Iterable[tuple[str, str]]) -> str:
+def fingerprint_of(contents: Iterable[tuple[str, str]]) -> str:
+    """Give `Dataset.fingerprint` of readable photos: their paths and the files' SHA-256."""
     rows = sorted((_split_of(file), _class_of(file), sha256) for file, sha256 in contents)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
@@ -274,7 +277,7 @@ def _report(
     counts = Counter((_class_of(file), _split_of(file)) for file in photos)
     return {
         "root": str(folder.root),
-        "fingerprint": _fingerprint((file, photo.sha256) for file, photo in photos.items()),
+        "fingerprint": fingerprint_of((file, photo.sha256) for file, photo in photos.items()),
         "splits": {split: len(_of_split(photos, split)) for split in splits},
         "classes": {name: {s: counts[name, s] for s in splits} for name in folder.classes},
         "converted": [

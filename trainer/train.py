@@ -9,6 +9,7 @@ A run saves its state after every epoch and on SIGTERM; the same command goes on
 import argparse
 import math
 import os
+import shutil
 import signal
 import statistics
 import time
@@ -25,6 +26,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from inference.archive import open_model
 from inference.preprocess import Preprocess
 from trainer import backbones, batches, checkpoint, loop
 from trainer import config as configuration
@@ -118,7 +120,8 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
                 report(ranks, f"{row} images_per_second={speeds[-1]:.0f}")
             if ranks.leads:
                 checkpoint.save(path, state, task.trained.state_dict(), optimizer.state_dict())
-            if not finished:
+            # An epoch of a single step can be left at its end only.
+            if not finished or (state.epoch < config.epochs and ranks.any(stop.is_set())):
                 raise KennelError(
                     f"stopped by SIGTERM at epoch {state.epoch}, step {state.step}; "
                     "the same command goes on from there"
@@ -384,7 +387,9 @@ def uses_bf16(config: TrainConfig, device: torch.device, *, training: bool) -> b
 def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `Folders`; defaults are what SageMaker's environment says, else build/."""
     environment = os.environ.get
-    checkpoints = "/opt/ml/checkpoints" if "SM_MODEL_DIR" in os.environ else "build/checkpoints"
+    # Beside the model's folder, SageMaker keeps in step with the bucket what a stop must not lose.
+    on_sagemaker = environment("SM_MODEL_DIR")
+    checkpoints = Path(on_sagemaker).parent / "checkpoints" if on_sagemaker else "build/checkpoints"
     for flag, default, text in (
         (
             "data",
@@ -420,14 +425,44 @@ def folders_from(arguments: argparse.Namespace) -> Folders:
     )
 
 
+def make_servable(folders: Folders) -> None:
+    """Turn the model folder into the content of an archive, and evaluate that on `test/`.
+
+    SageMaker packs the folder itself, so that the job's `model.tar.gz` is what is served.
+
+    Raises:
+        KennelError: See `trainer.packaging.package` and `trainer.evaluate.evaluate`.
+    """
+    from trainer.evaluate import evaluate
+    from trainer.package import CALIBRATION_IMAGES
+    from trainer.packaging import package
+
+    archive = folders.output / "model.tar.gz"
+    package(folders.model, folders.data, archive, folders.cache, "auto", CALIBRATION_IMAGES)
+    evaluate(archive, folders.data, folders.output / "evaluation", folders.cache)
+    for file in open_model(archive).folder.iterdir():
+        shutil.move(file, folders.model / file.name)
+    archive.unlink()  # it would go into the job's other output, a second time
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="trainer.train", description="Train an image classifier.")
+    parser.add_argument(
+        "--package",
+        choices=("true", "false"),
+        default="false",
+        help="leave in the model folder what an archive holds, and evaluate it (default: false)",
+    )
     add_folder_arguments(parser)
     configuration.add_arguments(parser)
     arguments = parser.parse_args()
+    folders = folders_from(arguments)
     with joined() as ranks:
-        train(configuration.from_arguments(arguments), folders_from(arguments), ranks)
+        train(configuration.from_arguments(arguments), folders, ranks)
+    # Alone: the others need not wait, which they would do only for minutes.
+    if ranks.leads and arguments.package == "true":
+        make_servable(folders)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,45 @@
+"""What the tests of the launcher share: a foundation's handover, made by hand."""
+
+import json
+from typing import Any
+
+from tests.localaws.conftest import LocalAws
+
+BUCKET = "kennel-local-123456789012-us-east-1"
+FINGERPRINT = "f" * 64
+
+
+def hand_over(aws: LocalAws) -> None:
+    """Make what the foundation would: bucket, roles, parameters; and a data set's manifest."""
+    aws.client("s3").create_bucket(Bucket=BUCKET)
+    role = make_role(aws, "training", "sagemaker.amazonaws.com")
+    parameters = {"bucket": BUCKET, "training_role_arn": role}
+    for key, value in parameters.items():
+        put_parameter(aws, key, value)
+    put_json(aws, "data/pets/manifest.json", {"fingerprint": FINGERPRINT})
+
+
+def make_role(aws: LocalAws, name: str, service: str) -> str:
+    statement: dict[str, Any] = {"Effect": "Allow", "Action": "sts:AssumeRole"}
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [{**statement, "Principal": {"Service": service}}],
+    }
+    made = aws.client("iam").create_role(
+        RoleName=f"kennel-local-{name}", AssumeRolePolicyDocument=json.dumps(trust)
+    )
+    return str(made["Role"]["Arn"])
+
+
+def put_parameter(aws: LocalAws, key: str, value: str) -> None:
+    aws.client("ssm").put_parameter(
+        Name=f"/kennel/local/{key}", Type="String", Value=value, Overwrite=True
+    )
+
+
+def put_json(aws: LocalAws, key: str, content: Any) -> None:
+    aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=json.dumps(content).encode())
+
+
+def get_json(aws: LocalAws, key: str) -> Any:
+    return json.loads(aws.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read())

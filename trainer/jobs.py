@@ -1,0 +1,326 @@
+"""What jobs have in common wherever they run: following, Ctrl-C, cost, the record of the last."""
+
+import json
+import re
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+from tqdm import tqdm
+
+from trainer.errors import KennelError, UsageError
+from trainer.files import json_text
+from trainer.target import Target
+
+METRICS = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "images_per_second")
+"""What a line of `trainer.train` tells after each epoch, as `name=value`."""
+
+LATEST = "jobs/latest.json"
+
+_POLL_SECONDS = 2.0
+# A network that is gone for longer will not be back before somebody looks at it.
+_FAILED_POLLS = 30
+_DRAINING_POLLS = 3
+_SERVERS_FAULTS = frozenset({500, 502, 503, 504})
+_THROTTLED = frozenset(
+    {
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+
+
+def metric_regex(name: str) -> str:
+    """The regular expression that finds a metric in a line; its group is the value."""
+    return rf"(?:^|\s){name}=([0-9.eE+-]+)"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a job is doing, for people, and whether it has ended."""
+
+    text: str
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job that succeeded.
+
+    Attributes:
+        job: Its name.
+        kind: "training", "ec2" or "tuning".
+        result: Address of the archive, or path of `best.json`.
+        seconds: From its creation to its end.
+        billable_seconds: What one machine is billed for, where that is known.
+        usd: Price of all machines; None where the price of their type is not known.
+        saved: Share of the price that spot machines saved, 0 to 1.
+    """
+
+    job: str
+    kind: str
+    result: str
+    seconds: float
+    billable_seconds: float
+    usd: float | None
+    saved: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the fields by name."""
+        return asdict(self)
+
+
+class Job(ABC):
+    """A job that was submitted and can be followed and stopped.
+
+    Attributes:
+        name: Its name in AWS.
+        usd_per_hour: Price of all its machines; None where it is not known.
+    """
+
+    name: str
+    usd_per_hour: float | None = None
+
+    @abstractmethod
+    def state(self) -> State:
+        """Ask how the job is."""
+
+    @abstractmethod
+    def lines(self) -> Iterable[str]:
+        """What it has said since the last call."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask it to stop; it saves its state first."""
+
+    @abstractmethod
+    def outcome(self) -> Outcome:
+        """What came of it, once it has ended.
+
+        Raises:
+            KennelError: It failed or was stopped; the message says why and where its log is.
+        """
+
+
+def follow(job: Job, environment: str) -> Outcome:
+    """Show a job's log and progress until it ends.
+
+    Raises:
+        KennelError: The job failed or was stopped, or AWS cannot be reached any more.
+        SystemExit: Ctrl-C, and the job goes on without us.
+    """
+    hints = f"follow it with {command('attach', job, environment)}"
+    with _display(job) as show:
+        while True:
+            try:
+                _watch(job, show, hints)
+                break
+            except KeyboardInterrupt:
+                if not _asked_to_stop(job):
+                    sys.stderr.write(
+                        f"\nleft {job.name} running: {hints}, "
+                        f"stop it with {command('stop', job, environment)}\n"
+                    )
+                    raise SystemExit(130) from None
+                job.stop()
+    return job.outcome()
+
+
+def command(verb: str, job: Job, environment: str) -> str:
+    """The command that does something with a job, for a message."""
+    return f"`python -m trainer.launch {verb} {job.name} --env {environment}`"
+
+
+def _watch(job: Job, show: "Display", hints: str) -> None:
+    failures = 0
+    while True:
+        try:
+            state = job.state()
+            show.state(state.text)
+            show.lines(job.lines())
+            if state.ended:
+                _drain(job, show)
+                return
+            failures = 0
+        except (ClientError, ConnectionError, HTTPClientError) as error:
+            failures += 1
+            if not _passes(error) or failures == _FAILED_POLLS:
+                raise KennelError(f"{error}; {job.name} goes on: {hints}") from error
+        time.sleep(_POLL_SECONDS)
+
+
+def _drain(job: Job, show: "Display") -> None:
+    """Wait for the last lines, which reach the log some time after they were written."""
+    for _ in range(_DRAINING_POLLS):
+        lines = list(job.lines())
+        show.lines(lines)
+        if not lines:
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same call may succeed soon."""
+    if not isinstance(error, ClientError):
+        return True
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return error.response["Error"].get("Code") in _THROTTLED or status in _SERVERS_FAULTS
+
+
+def _asked_to_stop(job: Job) -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    sys.stderr.write(f"\nCtrl-C: [d]etach from {job.name}, or [s]top it? [d] ")
+    sys.stderr.flush()
+    try:
+        return sys.stdin.readline().strip().lower().startswith("s")
+    except KeyboardInterrupt:
+        return False
+
+
+class Display:
+    """Lines on standard error; on a terminal also a bar that tells how far training is."""
+
+    def __init__(self, job: Job) -> None:
+        """Begin to tell the time."""
+        self._job = job
+        self._started = time.monotonic()
+        self._state = ""
+        self._bar = (
+            tqdm(bar_format="{desc} [{elapsed}]", leave=False) if sys.stderr.isatty() else None
+        )
+        self._metrics: dict[str, float] = {}
+
+    def state(self, text: str) -> None:
+        """Show what the job is doing, if that has changed."""
+        if text != self._state:
+            self._state = text
+            self._write(text)
+        if self._bar is not None:
+            self._bar.set_description_str(self._progress())
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Show lines of the log."""
+        for line in lines:
+            self._write(line)
+            self._metrics |= read_metrics(line)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _write(self, line: str) -> None:
+        tqdm.write(line, file=sys.stderr)
+
+    def _progress(self) -> str:
+        parts = [self._job.name]
+        for name, value in self._metrics.items():
+            parts.append(f"{name.replace('_', ' ')} {value:.4g}")
+        if self._job.usd_per_hour is not None:
+            hours = (time.monotonic() - self._started) / 3600
+            parts.append(f"{hours * self._job.usd_per_hour:.2f} USD")
+        return ", ".join(parts)
+
+
+@contextmanager
+def _display(job: Job) -> Iterator[Display]:
+    display = Display(job)
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+def read_metrics(line: str) -> dict[str, float]:
+    """The metrics in a line of `trainer.train`; empty for any other line."""
+    found = {}
+    for name in METRICS:
+        if match := re.search(metric_regex(name), line):
+            try:
+                found[name] = float(match[1])
+            except ValueError:
+                return {}
+    return found
+
+
+def cost_line(outcome: Outcome) -> str:
+    """Time and price of a job, for people."""
+    price = "price unknown" if outcome.usd is None else f"{outcome.usd:.2f} USD"
+    saved = f", spot saved {outcome.saved:.0%}" if outcome.saved else ""
+    return (
+        f"{outcome.job}: {outcome.seconds:.0f} s in all, "
+        f"billed {outcome.billable_seconds:.0f} s: {price}{saved}"
+    )
+
+
+def dataset_fingerprint(target: Target, bucket: str, dataset: str) -> str:
+    """The fingerprint of an uploaded data set.
+
+    Raises:
+        UsageError: It has not been uploaded.
+    """
+    key = f"data/{dataset}/manifest.json"
+    manifest = read_json(target, bucket, key)
+    if manifest is None:
+        raise UsageError(
+            f"there is no data set at s3://{bucket}/{key}: upload it with "
+            f"`make upload DATASET={dataset} ENV={target.name}`"
+        )
+    return str(manifest.get("fingerprint", ""))
+
+
+def read_json(target: Target, bucket: str, key: str) -> Mapping[str, Any] | None:
+    """A JSON object in the bucket; None if there is none.
+
+    Raises:
+        KennelError: It is not JSON.
+    """
+    client = target.client("s3")
+    try:
+        content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    except client.exceptions.NoSuchKey:
+        return None
+    try:
+        found: Mapping[str, Any] = json.loads(content)
+    except ValueError as error:
+        raise KennelError(f"s3://{bucket}/{key} is not JSON: {error}; remove it") from error
+    return found
+
+
+def write_json(target: Target, bucket: str, key: str, content: Mapping[str, Any]) -> None:
+    """Write a JSON object to the bucket."""
+    target.client("s3").put_object(
+        Bucket=bucket, Key=key, Body=json_text(content).encode(), ContentType="application/json"
+    )
+
+
+def record_latest(target: Target, bucket: str, outcome: Outcome) -> None:
+    """Say which archive `make deploy MODEL=latest` takes."""
+    content = {
+        "job": outcome.job,
+        "kind": outcome.kind,
+        "archive_uri": outcome.result,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(target, bucket, LATEST, content)
+
+
+def slug(dataset: str) -> str:
+    """A data set's name as part of a job's: letters, digits and single hyphens."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", dataset).strip("-")
+
+
+def timestamp() -> str:
+    """This second, as the end of a job's name."""
+    return datetime.now(UTC).strftime("%y%m%d%H%M%S")

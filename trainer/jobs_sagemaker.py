@@ -1,0 +1,325 @@
+"""Training jobs on SageMaker, submitted with its Python SDK and followed with boto3."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+
+from trainer import source
+from trainer.catalogue import has_gpu, training_image
+from trainer.errors import KennelError, UsageError
+from trainer.job_logs import Tail
+from trainer.jobs import (
+    METRICS,
+    Job,
+    Outcome,
+    State,
+    dataset_fingerprint,
+    metric_regex,
+    slug,
+)
+from trainer.prices import hourly_usd
+from trainer.target import Target
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+FINGERPRINT = "KENNEL_DATASET_FINGERPRINT"
+"""Environment variable of a job: the fingerprint of the data that it was started on."""
+
+_NAME_CHARACTERS = 63
+_TIMESTAMP_CHARACTERS = 15  # what the SDK appends to a job's name
+_LONGEST_WARM_SECONDS = 3600
+_LONGEST_RUN_SECONDS = 28 * 24 * 3600
+_ENDED = frozenset({"Completed", "Failed", "Stopped"})
+# The SDK asks IAM whether the role may use S3 on all resources; this one may on its own only.
+_SDK_ENVIRONMENT = {"SAGEMAKER_VALIDATE_ROLE": "false"}
+_SDK_CONFIG = {
+    "SchemaVersion": "1.0",
+    "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
+}
+
+
+@dataclass(frozen=True)
+class Machines:
+    """What a job runs on.
+
+    Attributes:
+        instance_type: SageMaker's instance type, such as "ml.g5.xlarge".
+        count: How many.
+        spot: Whether AWS may take them away, for a lower price.
+        keep_alive_seconds: How long they are kept for the next job; 0: not at all.
+        max_seconds: Longest run.
+    """
+
+    instance_type: str
+    count: int
+    spot: bool
+    keep_alive_seconds: int
+    max_seconds: int
+
+    def __post_init__(self) -> None:
+        """Check what SageMaker would refuse."""
+        if not re.fullmatch(r"ml\.[a-z0-9-]+\.[a-z0-9]+", self.instance_type):
+            raise UsageError(
+                f"--instance-type {self.instance_type}: SageMaker's begin with ml., "
+                "such as ml.g5.xlarge"
+            )
+        if not 0 <= self.keep_alive_seconds <= _LONGEST_WARM_SECONDS:
+            raise UsageError(f"--keep-alive takes 0 to {_LONGEST_WARM_SECONDS} seconds")
+        if not 0 < self.max_seconds <= _LONGEST_RUN_SECONDS:
+            raise UsageError(f"--max-hours takes more than 0, to {_LONGEST_RUN_SECONDS // 3600}")
+        if self.spot and self.keep_alive_seconds:
+            raise UsageError(
+                "--spot and --keep-alive exclude each other: SageMaker keeps no spot machine warm"
+            )
+
+    @property
+    def gpu(self) -> bool:
+        """Whether they have GPUs."""
+        return has_gpu(self.instance_type)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does.
+
+    Attributes:
+        entry: Module of `trainer` that it runs: "train" or "tune".
+        dataset: Name of an uploaded data set.
+        hyperparameters: Flags of the module, by name.
+        processes: Processes a machine; None: one a GPU.
+    """
+
+    entry: str
+    dataset: str
+    hyperparameters: Mapping[str, Any]
+    processes: int | None = None
+
+    @property
+    def checkpoints(self) -> str:
+        """The same for the same work: given again, it goes on where it was stopped."""
+        stated = json.dumps([self.entry, *sorted(self.hyperparameters.items())])
+        digest = hashlib.sha256(stated.encode()).hexdigest()[:12]
+        return f"checkpoints/{slug(self.dataset)}-{digest}"
+
+
+def submit(target: Target, work: Work, machines: Machines) -> str:
+    """Start a training job.
+
+    Returns:
+        Its name.
+
+    Raises:
+        KennelError: The foundation is missing.
+        UsageError: The data set has not been uploaded.
+    """
+    trainer = model_trainer(target, work, machines, work.checkpoints)
+    trainer.train(input_data_config=channels(target, work), wait=False, logs=False)
+    return str(trainer._latest_training_job.training_job_name)
+
+
+def channels(target: Target, work: Work) -> list[Any]:
+    """The data set as the SDK's input configuration."""
+    from sagemaker.core.training.configs import InputData
+
+    bucket = target.required_parameter("bucket")
+    uri = f"s3://{bucket}/data/{work.dataset}/"
+    return [InputData(channel_name="training", data_source=uri)]
+
+
+def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: str) -> Any:
+    """The SDK's description of a training job.
+
+    Args:
+        target: Where it runs.
+        work: What it does.
+        machines: What it runs on.
+        checkpoints: Prefix in the bucket that its states are kept under.
+    """
+    bucket = target.required_parameter("bucket")
+    role = target.required_parameter("training_role_arn")
+    fingerprint = dataset_fingerprint(target, bucket, work.dataset)
+    code = source.publish(target, bucket)
+    os.environ.update(_SDK_ENVIRONMENT)
+    # Imported here, for it takes seconds.
+    from sagemaker.core.helper.session_helper import Session
+    from sagemaker.core.training.configs import (
+        CheckpointConfig,
+        Compute,
+        MetricDefinition,
+        OutputDataConfig,
+        SourceCode,
+        StoppingCondition,
+        Tag,
+    )
+    from sagemaker.train import ModelTrainer
+    from sagemaker.train.distributed import Torchrun
+
+    _quieten_sdk()
+    stopping = {"max_runtime_in_seconds": machines.max_seconds}
+    if machines.spot:
+        stopping["max_wait_time_in_seconds"] = 2 * machines.max_seconds
+    compute: dict[str, Any] = {}
+    if machines.keep_alive_seconds:
+        compute["keep_alive_period_in_seconds"] = machines.keep_alive_seconds
+    tags = {
+        "project": target.project,
+        "environment": target.name,
+        "dataset": work.dataset,
+        "git-commit": source.git_commit(),
+    }
+    trainer = ModelTrainer(
+        sagemaker_session=Session(
+            boto_session=boto3.Session(region_name=target.region),
+            default_bucket=bucket,
+            default_bucket_prefix="jobs",
+            sagemaker_config=_SDK_CONFIG,
+        ),
+        role=role,
+        base_job_name=base_name(target, work.dataset),
+        training_image=training_image(target.region, machines.gpu),
+        # Both: the script is what torchrun starts, and the command is what starts torchrun.
+        source_code=SourceCode(
+            source_dir=f"s3://{bucket}/{code}",
+            requirements=source.REQUIREMENTS,
+            entry_script=source.script(work.entry),
+            command="exec $SM_PYTHON_CMD -m trainer.entry",
+        ),
+        distributed=Torchrun(process_count_per_node=work.processes),
+        compute=Compute(
+            instance_type=machines.instance_type,
+            instance_count=machines.count,
+            enable_managed_spot_training=machines.spot,
+            **compute,
+        ),
+        stopping_condition=StoppingCondition(**stopping),
+        output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/jobs/"),
+        checkpoint_config=CheckpointConfig(s3_uri=f"s3://{bucket}/{checkpoints}/"),
+        environment={
+            "KENNEL_GIT_COMMIT": source.git_commit(),
+            FINGERPRINT: fingerprint,
+            # torchrun kills after half a minute what SageMaker gives two to save its state.
+            "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "100",
+            "PIP_QUIET": "1",
+            # Else the SDK's scripts begin each log with a hundred lines of environment.
+            "SM_LOG_LEVEL": str(logging.WARNING),
+        },
+        hyperparameters=dict(work.hyperparameters),
+        tags=[Tag(key=key, value=value) for key, value in tags.items()],
+    )
+    metrics = [MetricDefinition(name=name, regex=metric_regex(name)) for name in METRICS]
+    return trainer.with_metric_definitions(metrics)
+
+
+def base_name(target: Target, dataset: str) -> str:
+    """What a job's name begins with; the SDK appends the time."""
+    longest = _NAME_CHARACTERS - _TIMESTAMP_CHARACTERS
+    return f"{target.prefix}-{slug(dataset)}"[:longest].rstrip("-")
+
+
+def _quieten_sdk() -> None:
+    """What the SDK logs is said by this package's own messages, once and with a remedy."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "sagemaker":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+class TrainingJob(Job):
+    """A training job on SageMaker."""
+
+    def __init__(self, target: Target, name: str) -> None:
+        """Take up a job that is there."""
+        self.name = name
+        self._client = target.client("sagemaker")
+        self._tail = Tail(target, LOG_GROUP, f"{name}/")
+        resources = self.describe()["ResourceConfig"]
+        self._count: int = resources["InstanceCount"]
+        price = hourly_usd(resources["InstanceType"], "training")
+        self.usd_per_hour = None if price is None else price * self._count
+
+    def describe(self) -> dict[str, Any]:
+        """SageMaker's description."""
+        answer: dict[str, Any] = self._client.describe_training_job(TrainingJobName=self.name)
+        return answer
+
+    @property
+    def is_search(self) -> bool:
+        """Whether it runs `trainer.tune`, and leaves no model."""
+        return "trials" in self.describe().get("HyperParameters", {})
+
+    def state(self) -> State:
+        """Ask for its status."""
+        answer = self.describe()
+        steps = answer.get("SecondaryStatusTransitions") or [{}]
+        message = steps[-1].get("StatusMessage", "")
+        text = f"{answer['SecondaryStatus']}: {message}" if message else answer["SecondaryStatus"]
+        return State(text, answer["TrainingJobStatus"] in _ENDED)
+
+    def lines(self) -> Iterable[str]:
+        """What its hosts have logged."""
+        return self._tail.lines()
+
+    def stop(self) -> None:
+        """Stop it; SageMaker gives it two minutes to save its state."""
+        self._client.stop_training_job(TrainingJobName=self.name)
+
+    def outcome(self) -> Outcome:
+        """Where its archive is, and what it cost."""
+        answer = self.describe()
+        if answer["TrainingJobStatus"] != "Completed":
+            raise KennelError(_why(answer))
+        trained = answer.get("TrainingTimeInSeconds", 0)
+        billable = answer.get("BillableTimeInSeconds", trained)
+        price = self.usd_per_hour
+        return Outcome(
+            job=self.name,
+            kind="training",
+            result=answer["ModelArtifacts"]["S3ModelArtifacts"],
+            seconds=(answer["TrainingEndTime"] - answer["CreationTime"]).total_seconds(),
+            billable_seconds=billable,
+            usd=None if price is None else price * billable / 3600,
+            saved=1 - billable / trained if trained else 0.0,
+        )
+
+
+def _why(answer: Mapping[str, Any]) -> str:
+    """Why a job ended without a model, where its log is, and what to do."""
+    name, status = answer["TrainingJobName"], answer["TrainingJobStatus"]
+    if answer["SecondaryStatus"] == "MaxRuntimeExceeded":
+        reason = "ran out of time: give the command again to go on, or with a longer --max-hours"
+    elif answer["SecondaryStatus"] == "MaxWaitTimeExceeded":
+        reason = "no spot machine in time: give the command again, or without --spot"
+    elif status == "Stopped":
+        reason = "the same command goes on where it was stopped"
+    else:
+        reason = " ".join(str(answer.get("FailureReason", "no reason is given")).split())
+        reason += remedy(reason)
+    return f"training job {name} {status.lower()}: {reason}; its log: {LOG_GROUP}, streams {name}/"
+
+
+def remedy(reason: str) -> str:
+    """What to do about what SageMaker says, as the end of a message; empty if nobody knows."""
+    for sign, advice in (
+        (
+            r"ResourceLimitExceeded",
+            "ask for more of that quota in the Service Quotas console, "
+            "or choose another --instance-type or fewer --instances",
+        ),
+        (
+            r"CapacityError|InsufficientCapacity|Insufficient capacity|Unable to provision",
+            "AWS has too few such machines now: try again later, or choose another --instance-type",
+        ),
+        (
+            r"[Cc]ould not assume role|not authorized to perform: sts:AssumeRole",
+            "apply the foundation again, which makes the role and its trust policy",
+        ),
+        (r"ResourceInUse", "a job of that name was started this very second: try again"),
+    ):
+        if re.search(sign, reason):
+            return f" ({advice})"
+    return ""

@@ -1,0 +1,300 @@
+"""Searches: SageMaker's tuner with a job a trial, and what a search of either kind leaves."""
+
+import argparse
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from trainer import config as configuration
+from trainer.config import TrainConfig
+from trainer.errors import KennelError, UsageError
+from trainer.files import json_text, write_bytes_atomic
+from trainer.jobs import METRICS, Job, Outcome, State, metric_regex, timestamp
+from trainer.jobs_sagemaker import (
+    FINGERPRINT,
+    LOG_GROUP,
+    Machines,
+    Work,
+    channels,
+    model_trainer,
+    remedy,
+)
+from trainer.prices import hourly_usd
+from trainer.search_space import Choice, Range, search_space
+from trainer.target import Target
+
+BEST = "best.json"
+OBJECTIVE = "valid_loss"
+
+_NAME_CHARACTERS = 32
+_ENDED = frozenset({"Completed", "Failed", "Stopped", "DeleteFailed"})
+_REPORTS = frozenset({BEST, "search.html", "search.json", "trials.csv"})
+
+
+def start_search(
+    target: Target,
+    work: Work,
+    machines: Machines,
+    trials: int,
+    parallel: int,
+    warm_start: str | None,
+) -> str:
+    """Start a hyperparameter tuning job: Bayesian, with early stopping.
+
+    Args:
+        target: Where it runs.
+        work: What a trial does; the values that are searched for are replaced.
+        machines: What a trial runs on.
+        trials: How many.
+        parallel: How many at a time.
+        warm_start: A former tuning job to learn from.
+
+    Returns:
+        Its name.
+
+    Raises:
+        KennelError: The foundation is missing.
+        UsageError: The data set has not been uploaded, or there is no such former job.
+    """
+    name = f"{target.prefix}-t{timestamp()}"
+    if len(name) > _NAME_CHARACTERS:
+        raise UsageError(
+            f"the name of a tuning job has {_NAME_CHARACTERS} characters at most: {target.prefix} "
+            "leaves no room for the time"
+        )
+    if machines.keep_alive_seconds:
+        raise UsageError("--keep-alive: SageMaker's tuner keeps no machines; use --engine job")
+    trainer = model_trainer(target, work, machines, f"checkpoints/{name}")
+    if machines.count > 1 or machines.gpu:
+        # The tuner starts trials through the training toolkit, which heeds this and not `Torchrun`.
+        trainer.hyperparameters["sagemaker_torch_distributed_enabled"] = "true"
+    from sagemaker.train.tuner import HyperparameterTuner
+
+    parent = _warm_start(target, warm_start, trainer) if warm_start else None
+    tuner = HyperparameterTuner(
+        model_trainer=trainer,
+        objective_metric_name=OBJECTIVE,
+        objective_type="Minimize",
+        hyperparameter_ranges=ranges(str(work.hyperparameters["unfreeze"])),
+        metric_definitions=[{"Name": metric, "Regex": metric_regex(metric)} for metric in METRICS],
+        strategy="Bayesian",
+        max_jobs=trials,
+        max_parallel_jobs=min(parallel, trials),
+        early_stopping_type="Auto",
+        warm_start_config=parent,
+    )
+    tuner.tune(inputs=channels(target, work), job_name=name, wait=False)
+    return name
+
+
+def ranges(unfreeze: str) -> dict[str, Any]:
+    """The search space as the SDK's parameter ranges."""
+    from sagemaker.core.parameter import (
+        CategoricalParameter,
+        ContinuousParameter,
+        IntegerParameter,
+    )
+
+    def convert(space: Range | Choice) -> Any:
+        if isinstance(space, Choice):
+            return CategoricalParameter(list(space.values))
+        scale = "Logarithmic" if space.log else "Linear"
+        if space.integer:
+            return IntegerParameter(int(space.low), int(space.high), scaling_type=scale)
+        return ContinuousParameter(space.low, space.high, scaling_type=scale)
+
+    return {name: convert(space) for name, space in search_space(unfreeze).items()}
+
+
+def _warm_start(target: Target, parent: str, trainer: Any) -> Any:
+    from sagemaker.core.shapes import (
+        HyperParameterTuningJobWarmStartConfig,
+        ParentHyperParameterTuningJob,
+    )
+
+    client = target.client("sagemaker")
+    try:
+        former = client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)
+    except client.exceptions.ResourceNotFound:
+        raise UsageError(f"--warm-start {parent}: there is no such tuning job") from None
+    definition = former["TrainingJobDefinition"]
+    same = (
+        definition["AlgorithmSpecification"].get("TrainingImage") == trainer.training_image
+        and definition.get("Environment", {}).get(FINGERPRINT) == trainer.environment[FINGERPRINT]
+    )
+    return HyperParameterTuningJobWarmStartConfig(
+        parent_hyper_parameter_tuning_jobs=[
+            ParentHyperParameterTuningJob(hyper_parameter_tuning_job_name=parent)
+        ],
+        warm_start_type="IdenticalDataAndAlgorithm" if same else "TransferLearning",
+    )
+
+
+class TuningJob(Job):
+    """A hyperparameter tuning job on SageMaker."""
+
+    def __init__(self, target: Target, name: str) -> None:
+        """Take up a job that is there."""
+        self.name = name
+        self._client = target.client("sagemaker")
+        self._told: dict[str, str] = {}
+        resources = self.describe()["TrainingJobDefinition"]["ResourceConfig"]
+        price = hourly_usd(resources["InstanceType"], "training")
+        self._usd = None if price is None else price * resources["InstanceCount"]
+
+    def describe(self) -> dict[str, Any]:
+        """SageMaker's description."""
+        answer: dict[str, Any] = self._client.describe_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName=self.name
+        )
+        return answer
+
+    def trials(self) -> list[dict[str, Any]]:
+        """SageMaker's summaries of the trials, in the order of their start."""
+        pages = self._client.get_paginator(
+            "list_training_jobs_for_hyper_parameter_tuning_job"
+        ).paginate(
+            HyperParameterTuningJobName=self.name, SortBy="CreationTime", SortOrder="Ascending"
+        )
+        return [trial for page in pages for trial in page["TrainingJobSummaries"]]
+
+    def state(self) -> State:
+        """Ask how many trials there are, and whether more come."""
+        answer = self.describe()
+        counts = answer["TrainingJobStatusCounters"]
+        limit = answer["HyperParameterTuningJobConfig"]["ResourceLimits"]
+        failed = counts.get("NonRetryableError", 0) + counts.get("RetryableError", 0)
+        ended = counts.get("Completed", 0) + counts.get("Stopped", 0) + failed
+        text = (
+            f"{answer['HyperParameterTuningJobStatus']}: {ended} of "
+            f"{limit['MaxNumberOfTrainingJobs']} trials ended, {counts.get('InProgress', 0)} run"
+        )
+        return State(text, answer["HyperParameterTuningJobStatus"] in _ENDED)
+
+    def lines(self) -> Iterator[str]:
+        """A line for each trial whose status has changed."""
+        for number, trial in enumerate(self.trials(), 1):
+            name, status = trial["TrainingJobName"], trial["TrainingJobStatus"]
+            if self._told.get(name) == status:
+                continue
+            self._told[name] = status
+            yield f"trial {number} {status.lower()}{_loss(trial)} {json.dumps(_tuned(trial))}"
+
+    def stop(self) -> None:
+        """Stop it and its trials."""
+        self._client.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=self.name)
+
+    def outcome(self) -> Outcome:
+        """What it cost; a search that was stopped counts if a trial had ended."""
+        answer = self.describe()
+        if not answer.get("BestTrainingJob", {}).get("FinalHyperParameterTuningJobObjectiveMetric"):
+            status = answer["HyperParameterTuningJobStatus"]
+            reason = answer.get("FailureReason") or self._failure() or "no trial succeeded"
+            raise KennelError(
+                f"tuning job {self.name} {status.lower()}: {reason}{remedy(reason)}; "
+                f"its trials' logs: {LOG_GROUP}, streams {self.name}-"
+            )
+        seconds = (answer["LastModifiedTime"] - answer["CreationTime"]).total_seconds()
+        # The trials' own bills would take a call each; a trial bills from its start to its end.
+        billable = sum(
+            (trial["TrainingEndTime"] - trial["TrainingStartTime"]).total_seconds()
+            for trial in self.trials()
+            if "TrainingStartTime" in trial and "TrainingEndTime" in trial
+        )
+        usd = None if self._usd is None else self._usd * billable / 3600
+        return Outcome(self.name, "tuning", "", seconds, billable, usd)
+
+    def best(self) -> TrainConfig:
+        """The hyperparameters of the trial with the lowest validation loss."""
+        answer = self.describe()
+        static = answer["TrainingJobDefinition"].get("StaticHyperParameters", {})
+        return read_config(static | answer["BestTrainingJob"]["TunedHyperParameters"])
+
+    def summary(self) -> dict[str, Any]:
+        """The content of search.json, as `trainer.tune` writes it, and each trial's row."""
+        trials = self.trials()
+        best = self.describe()["BestTrainingJob"]
+        return {
+            "job": self.name,
+            "trials": len(trials),
+            "pruned": sum(trial["TrainingJobStatus"] == "Stopped" for trial in trials),
+            "best": _tuned(best),
+            "best_job": best["TrainingJobName"],
+            OBJECTIVE: best["FinalHyperParameterTuningJobObjectiveMetric"]["Value"],
+            "rows": [
+                {
+                    "job": trial["TrainingJobName"],
+                    "status": trial["TrainingJobStatus"],
+                    OBJECTIVE: trial.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get(
+                        "Value"
+                    ),
+                    **_tuned(trial),
+                }
+                for trial in trials
+            ],
+        }
+
+    def _failure(self) -> str:
+        reasons = [trial["FailureReason"] for trial in self.trials() if trial.get("FailureReason")]
+        return " ".join(reasons[-1].split()) if reasons else ""
+
+
+def finish_search(target: Target, bucket: str, job: Job, outcome: Outcome, folder: Path) -> Outcome:
+    """Write a search's `best.json` and `search.json` to a folder and to the bucket.
+
+    Returns:
+        The outcome, with the path of `best.json`.
+
+    Raises:
+        KennelError: The job has left none.
+    """
+    if isinstance(job, TuningJob):
+        reports = {
+            BEST: json_text(job.best().to_json()).encode(),
+            "search.json": json_text(job.summary()).encode(),
+        }
+    else:
+        reports = _from_output(target, bucket, job.name)
+    client = target.client("s3")
+    for name, content in reports.items():
+        write_bytes_atomic(folder / name, content)
+        client.put_object(Bucket=bucket, Key=f"jobs/{job.name}/{name}", Body=content)
+    return replace(outcome, kind="tuning", result=str(folder / BEST))
+
+
+def _from_output(target: Target, bucket: str, job: str) -> dict[str, bytes]:
+    key = f"jobs/{job}/output/output.tar.gz"
+    content = target.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    reports = {}
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        for member in tar:
+            name = PurePosixPath(member.name).name
+            if name in _REPORTS and (file := tar.extractfile(member)):
+                reports[name] = file.read()
+    if BEST not in reports:
+        raise KennelError(f"s3://{bucket}/{key} holds no {BEST}: the job's log says why")
+    return reports
+
+
+def read_config(hyperparameters: Mapping[str, str]) -> TrainConfig:
+    """Read a job's hyperparameters; those of SageMaker itself are left out."""
+    parser = argparse.ArgumentParser()
+    configuration.add_arguments(parser)
+    flags: list[str] = []
+    for name, value in hyperparameters.items():
+        flags += [f"--{name}", value.strip('"')]
+    known, _ = parser.parse_known_args(flags)
+    return configuration.from_arguments(known)
+
+
+def _tuned(trial: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value.strip('"') for name, value in trial["TunedHyperParameters"].items()}
+
+
+def _loss(trial: Mapping[str, Any]) -> str:
+    final = trial.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return f" {OBJECTIVE}={final['Value']:.6g}" if final else ""
