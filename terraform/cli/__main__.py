@@ -5,13 +5,27 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from terraform.cli import bootstrap, check, docs, image, stack
+from terraform.cli import (
+    bootstrap,
+    check,
+    deploy,
+    docs,
+    image,
+    invoke,
+    logs,
+    stack,
+    status,
+    teardown,
+    verify,
+)
 from terraform.cli.paths import ROOT
 from terraform.cli.stack import STACKS, Stack
 from trainer.errors import KennelError, run_command
-from trainer.target import explained, load
+from trainer.target import add_arguments, explained, load
 
 Command = Callable[[argparse.Namespace, list[str]], int]
+
+OUT = ROOT / "build"
 
 
 def main() -> None:
@@ -19,7 +33,7 @@ def main() -> None:
     own, extra = _split(sys.argv[1:])
     options = _parser().parse_args(own)
     run: Command = options.run
-    with explained():
+    with explained(options.debug):
         code = run(options, extra)
     raise SystemExit(code)
 
@@ -49,25 +63,56 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=run)
         command.add_argument("--env", required=True, help="a name in terraform/environments")
+        command.add_argument("--debug", action="store_true", help="show where an error came from")
         if stacks:
             command.add_argument("stack", choices=stacks, metavar="STACK", help=", ".join(stacks))
-            command.add_argument(
-                "--out", type=Path, default=ROOT / "build", help="where everything goes"
-            )
+            _add_out(command)
         if run in (_plan, _apply):
             command.add_argument("--model", help="model.tar.gz to serve, or its s3:// address")
         if run in (_apply, _destroy, _bootstrap):
             command.add_argument("--auto-approve", action="store_true", help="do not ask")
+        if run is _destroy:
+            command.add_argument(
+                "--delete-data",
+                action="store_true",
+                help="remove what jobs and deployments have written, too",
+            )
         if run is _bootstrap:
             command.add_argument("--delete", action="store_true", help="remove the bucket instead")
         if run is _image:
             command.add_argument("--python-image", help="base image by digest")
+    for name, run, add, summary in (
+        ("deploy", deploy.run, deploy.add_arguments, "put a model in service and check it"),
+        (
+            "rollback",
+            deploy.run_rollback,
+            deploy.add_rollback_arguments,
+            "go back to the model before, or to the one that serves after a failed release",
+        ),
+        ("verify", verify.run, None, "check that what was deployed serves, and answers"),
+        ("invoke", invoke.run, invoke.add_arguments, "classify photos with what is deployed"),
+        ("logs", logs.run, logs.add_arguments, "print what endpoint, function and jobs wrote"),
+        ("status", status.run, None, "one page on what runs and what it costs"),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(run=run)
+        add_arguments(command)
+        if add:
+            add(command)
+        if run in (deploy.run, deploy.run_rollback, verify.run):
+            _add_out(command)
     checked = commands.add_parser("check", help="check the sources' format and validity")
     checked.set_defaults(run=_check)
     documented = commands.add_parser("docs", help="write the tables of the modules' READMEs")
     documented.set_defaults(run=_docs)
     documented.add_argument("--check", action="store_true", help="only say which are out of date")
+    for command in (checked, documented):
+        command.set_defaults(debug=False)
     return parser
+
+
+def _add_out(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, default=OUT, help="where everything goes")
 
 
 def _stacks(options: argparse.Namespace) -> list[Stack]:
@@ -100,8 +145,8 @@ def _apply(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _destroy(options: argparse.Namespace, extra: list[str]) -> int:
-    return _in_turn(
-        _stacks(options)[::-1], lambda each: stack.destroy(each, extra, options.auto_approve)
+    return teardown.destroy(
+        _stacks(options)[::-1], extra, options.auto_approve, options.delete_data
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from terraform.cli import objects
 from trainer.errors import KennelError, UsageError
 from trainer.target import Target
 
@@ -96,11 +97,7 @@ def delete(target: Target, approved: bool) -> None:
         question = f"Delete {bucket} with all former states? Only its name goes ahead: "
         if input(question).strip() != bucket:
             raise KennelError("not confirmed, nothing was changed")
-    for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket):
-        versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        if versions:
-            doomed = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in versions]
-            client.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
+    objects.delete(client, bucket)
     client.delete_bucket(Bucket=bucket, ExpectedBucketOwner=target.account)
     sys.stdout.write(f"{bucket} deleted\n")
 

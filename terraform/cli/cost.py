@@ -1,24 +1,20 @@
-"""What the stacks cost a month at the modules' defaults, from the dated prices in `prices.toml`.
+"""What the stacks cost a month at the modules' defaults, from `trainer/prices.toml`.
 
 `python -m terraform.cli.cost STACK` prints a table; `--markdown` prints the one in the README.
 """
 
 import argparse
 import json
-import re
 import sys
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from trainer.errors import KennelError, run_command
+from trainer.errors import run_command
+from trainer.prices import Price, prices
 
-PRICES = Path(__file__).with_name("prices.toml")
 REQUESTS = 100_000
 """Images classified a month, unless the caller says otherwise."""
 
@@ -49,25 +45,6 @@ _LOG_LINES_GB = 2.5e3 / 1e9
 
 
 @dataclass(frozen=True)
-class Price:
-    """What AWS asks for one unit.
-
-    Args:
-        name: What is bought.
-        unit: What `usd` is for, such as "hour".
-        usd: US dollars for one unit.
-        source: Address of AWS's page.
-        checked: Month of the comparison, "YYYY-MM".
-    """
-
-    name: str
-    unit: str
-    usd: float
-    source: str
-    checked: str
-
-
-@dataclass(frozen=True)
 class Line:
     """One row of the table: so many units, and why so many."""
 
@@ -79,36 +56,6 @@ class Line:
     def usd(self) -> float:
         """US dollars a month."""
         return self.quantity * self.price.usd
-
-
-def prices(path: Path = PRICES) -> dict[str, Price]:
-    """Read the prices by key.
-
-    Raises:
-        KennelError: The file is not TOML, or an entry lacks something or is out of range; the
-            message names the entry.
-    """
-    try:
-        entries = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise KennelError(f"{path.name} is not TOML: {error}; mend that line") from error
-    return {key: _price(path, key, entry) for key, entry in entries.items()}
-
-
-def _price(path: Path, key: str, entry: dict[str, str | float]) -> Price:
-    try:
-        price = Price(**entry)  # type: ignore[arg-type]  # checked below
-    except TypeError as error:
-        raise KennelError(
-            f"[{key}] of {path.name} needs name, unit, usd, source and checked, no more: {error}"
-        ) from error
-    if not (isinstance(price.usd, float) and price.usd > 0):
-        raise KennelError(f"usd of [{key}] in {path.name} is a number above 0; correct it")
-    if not re.fullmatch(r"20\d\d-(0[1-9]|1[0-2])", str(price.checked)):
-        raise KennelError(f"checked of [{key}] in {path.name} is a month, YYYY-MM; correct it")
-    if urlsplit(str(price.source)).netloc != "aws.amazon.com":
-        raise KennelError(f"source of [{key}] in {path.name} is a page of AWS; correct it")
-    return price
 
 
 def foundation(price: dict[str, Price]) -> list[Line]:
@@ -203,7 +150,7 @@ def _remarks(stack: str, lines: list[Line]) -> str:
     oldest = min(line.price.checked for line in lines)
     remarks = [
         "AWS's list prices in us-east-1 without free tiers and taxes, last checked in "
-        f"{oldest}; sources in terraform/cli/prices.toml.",
+        f"{oldest}; sources in trainer/prices.toml.",
         f"Free: {_FREE[stack]}.",
     ]
     if stack == "serving":

@@ -1,19 +1,24 @@
 """Which model a deployment serves and which it keeps: `model` and `previous_model`."""
 
+import atexit
 import base64
 import hashlib
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from trainer.errors import KennelError, UsageError
 from trainer.target import Target
+
+if TYPE_CHECKING:
+    from inference.archive import Model
 
 DIGEST_METADATA = "kennel-digest"
 """Metadata key of an uploaded archive: the model's digest, so that nobody need fetch it."""
@@ -79,6 +84,34 @@ def _variables(archive_uri: str, digest: str, previous: Any) -> dict[str, Any]:
     }
 
 
+def former(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The stack's variables for a rollback: the model before and the present one change places.
+
+    The former model comes back on the image that it ran on, so that its very configuration does.
+
+    Raises:
+        UsageError: There is no former model.
+    """
+    if outputs.get("previous_model") is None:
+        raise UsageError(
+            "there is no former model to go back to: deploy another one with "
+            "`make deploy MODEL=...`"
+        )
+    return {"model": outputs["previous_model"], "previous_model": outputs["model"]}
+
+
+def restored(outputs: Mapping[str, Any], served: Mapping[str, str]) -> dict[str, Any]:
+    """The stack's variables for what SageMaker serves, whatever Terraform wanted it to serve.
+
+    Args:
+        outputs: The stack's outputs after a release that failed.
+        served: Archive, digest and image of the model that serves.
+    """
+    previous = outputs.get("previous_model")
+    is_another = previous is not None and previous["digest"] != served["digest"]
+    return {"model": dict(served), "previous_model": previous if is_another else None}
+
+
 def locate(model: str, target: Target) -> Archive:
     """Find a model by a path or an address in S3, and verify it unless this made the object.
 
@@ -91,7 +124,7 @@ def locate(model: str, target: Target) -> Archive:
         path = Path(model)
         if not path.is_file():
             raise UsageError(f"MODEL={model}: no such file; `make package` writes a model.tar.gz")
-        return Archive(bucket, _digest(path, model), path)
+        return Archive(bucket, opened(path, model).digest, path)
     match = _S3_URI.fullmatch(model)
     if not match:
         raise UsageError(f"MODEL={model}: must be like s3://bucket/path/model.tar.gz")
@@ -104,9 +137,32 @@ def locate(model: str, target: Target) -> Archive:
     stored = Archive(bucket, head["Metadata"].get(DIGEST_METADATA, ""))
     if stored.digest and stored.uri == model:
         return stored
-    path = Path(tempfile.mkdtemp(prefix="kennel-archive-")) / "model.tar.gz"
-    client.download_file(match[1], match[2], str(path))
-    return Archive(bucket, _digest(path, model), path)
+    path = _download(client, match[1], match[2])
+    return Archive(bucket, opened(path, model).digest, path)
+
+
+def fetch(archive: Archive, target: Target) -> Path:
+    """The archive on this machine; one that is only in the bucket is downloaded."""
+    return archive.file or _download(target.client("s3"), archive.bucket, archive.key)
+
+
+def opened(path: Path, name: str) -> "Model":
+    """Verify an archive and unpack it, for as long as this process lives.
+
+    Args:
+        path: The archive.
+        name: What the user calls it.
+
+    Raises:
+        KennelError: It is not sound.
+    """
+    # The serving half need not be installed where no archive is looked at.
+    from inference.archive import ArchiveError, open_model
+
+    try:
+        return open_model(path)
+    except ArchiveError as error:
+        raise KennelError(f"MODEL={name}: {error}") from error
 
 
 def publish(archive: Archive, target: Target) -> None:
@@ -145,11 +201,10 @@ def publish(archive: Archive, target: Target) -> None:
         )
 
 
-def _digest(path: Path, name: str) -> str:
-    # The serving half need not be installed where no archive is looked at.
-    from inference.archive import ArchiveError, open_model
-
-    try:
-        return open_model(path).digest
-    except ArchiveError as error:
-        raise KennelError(f"MODEL={name}: {error}") from error
+def _download(client: Any, bucket: str, key: str) -> Path:
+    """Download an archive into a folder that is removed when the process ends."""
+    folder = tempfile.mkdtemp(prefix="kennel-archive-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder) / "model.tar.gz"
+    client.download_file(bucket, key, str(path))
+    return path

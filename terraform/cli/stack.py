@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -35,6 +35,9 @@ Source: hashicorp/terraform-provider-aws, issue 40048.
 CHANGES = 2
 """Exit code of `plan -detailed-exitcode` when there is something to do."""
 
+Choice = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""From the outputs of `serving` to its variables `model` and `previous_model`."""
+
 _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
 
 
@@ -46,11 +49,13 @@ class Stack:
         name: One of `STACKS`.
         target: The environment.
         out: Folder of all that is built.
+        told: Where Terraform's words go; None for standard output.
     """
 
     name: str
     target: Target
     out: Path
+    told: IO[str] | None = None
 
     @property
     def folder(self) -> Path:
@@ -95,7 +100,8 @@ class Stack:
         Signals reach it through this process, each once: a second Ctrl-C makes Terraform drop what
         it is doing, and a terminal sends one to every process of the group.
         """
-        color = () if sys.stdout.isatty() else ("-no-color",)
+        stdout = stdout or self.told
+        color = () if (stdout or sys.stdout).isatty() else ("-no-color",)
         with subprocess.Popen(
             self.command(*arguments[:1], *color, *arguments[1:]),
             cwd=self.folder,
@@ -143,7 +149,7 @@ def prepare(stack: Stack) -> None:
 
 def plan(stack: Stack, requested: str | None, extra: Sequence[str]) -> int:
     """Show and save a plan; give Terraform's exit code."""
-    return _plan(stack, _archive(stack, requested), extra)
+    return _plan(stack, _choice(_archive(stack, requested)), extra)
 
 
 def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: bool) -> int:
@@ -156,26 +162,24 @@ def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: b
         approved: Do not ask.
     """
     archive = _archive(stack, requested)
-    code = _plan(stack, archive, ["-detailed-exitcode", *extra])
-    if code != CHANGES:
-        return code
-    if not approved:
-        _ask(f"Apply this to {stack.target.name}, account {stack.target.account}?", "yes")
-    if archive:
-        model.publish(archive, stack.target)
-    return _apply_plan(stack, "apply")
+    return _apply(stack, _choice(archive), archive, extra, approved)
+
+
+def roll_back(stack: Stack, choice: Choice, extra: Sequence[str], approved: bool) -> int:
+    """Like `apply`, to a model that has been served: `model.former` or `model.restored`."""
+    return _apply(stack, choice, None, extra, approved)
 
 
 def destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
     """Show what would be destroyed, ask, and destroy it; give Terraform's exit code."""
-    if not _holds_resources(stack):
+    if not resources(stack):
         sys.stderr.write(f"{stack.name} ({stack.target.name}) holds nothing\n")
         return 0
-    code = _plan(stack, None, ["-detailed-exitcode", "-destroy", *extra])
+    code = _plan(stack, _choice(None), ["-detailed-exitcode", "-destroy", *extra])
     if code != CHANGES:
         return code
     if not approved:
-        _ask(f"Destroy this in account {stack.target.account}?", stack.target.name)
+        ask(f"Destroy this in account {stack.target.account}?", stack.target.name)
     code = _apply_plan(stack, "destroy")
     if code == 0 and stack.name == "foundation":
         # The image that it names went with the registry.
@@ -193,9 +197,15 @@ def outputs(stack: Stack) -> dict[str, Any]:
     return {name: entry["value"] for name, entry in json.loads(said).items()}
 
 
-def _holds_resources(stack: Stack) -> bool:
+def resources(stack: Stack) -> list[dict[str, Any]]:
+    """What the stack's state holds, as Terraform writes it.
+
+    Raises:
+        KennelError: Terraform cannot read the state.
+    """
     state = _said(stack, "state", "pull")
-    return bool(state) and bool(json.loads(state)["resources"])
+    found: list[dict[str, Any]] = json.loads(state)["resources"] if state else []
+    return found
 
 
 def _said(stack: Stack, *arguments: str) -> str:
@@ -240,10 +250,31 @@ def _archive(stack: Stack, requested: str | None) -> model.Archive | None:
     return model.locate(requested, stack.target)
 
 
-def _plan(stack: Stack, archive: model.Archive | None, arguments: Sequence[str]) -> int:
+def _choice(archive: model.Archive | None) -> Choice:
+    return partial(model.choose, requested=archive)
+
+
+def _apply(
+    stack: Stack,
+    choice: Choice,
+    archive: model.Archive | None,
+    extra: Sequence[str],
+    approved: bool,
+) -> int:
+    code = _plan(stack, choice, ["-detailed-exitcode", *extra])
+    if code != CHANGES:
+        return code
+    if not approved:
+        ask(f"Apply this to {stack.target.name}, account {stack.target.account}?", "yes")
+    if archive:
+        model.publish(archive, stack.target)
+    return _apply_plan(stack, "apply")
+
+
+def _plan(stack: Stack, choice: Choice, arguments: Sequence[str]) -> int:
     files = stack.target.variable_files(stack.name)
     if stack.name == "serving":
-        files.append(_serving_variables(stack, archive, destroying="-destroy" in arguments))
+        files.append(_serving_variables(stack, choice, destroying="-destroy" in arguments))
     stack.plan_file.unlink(missing_ok=True)
     code = stack.run(
         "plan",
@@ -257,7 +288,7 @@ def _plan(stack: Stack, archive: model.Archive | None, arguments: Sequence[str])
     return code
 
 
-def _serving_variables(stack: Stack, archive: model.Archive | None, destroying: bool) -> Path:
+def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     """Write what the environment's variables cannot say: the models and the function's zip."""
     zip_path = (stack.out / "lambda" / "kennel-lambda-arm64.zip").absolute()
     if not zip_path.exists():
@@ -267,7 +298,7 @@ def _serving_variables(stack: Stack, archive: model.Archive | None, destroying: 
         # A first deployment that failed early: there is no model to name, and none is needed.
         present = {"model": _UNKNOWN}
     path = stack.data / "models.tfvars.json"
-    write_json_atomic(path, {**model.choose(present, archive), "lambda_zip_path": str(zip_path)})
+    write_json_atomic(path, {**choice(present), "lambda_zip_path": str(zip_path)})
     return path
 
 
@@ -300,7 +331,13 @@ def _lock_left(stack: Stack) -> str:
     return ""
 
 
-def _ask(question: str, word: str) -> None:
+def ask(question: str, word: str) -> None:
+    """Go on only if the user types a word.
+
+    Raises:
+        UsageError: There is no terminal to ask on.
+        KennelError: Another word was typed.
+    """
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask on: pass --auto-approve (`make`: YES=1)")
     if input(f"\n{question} Only '{word}' goes ahead: ").strip() != word:

@@ -287,11 +287,12 @@ def test_a_second_model_is_a_new_model_a_new_configuration_and_an_update_in_plac
     cycle: Cycle,
 ) -> None:
     changes = cycle.plans["second model"].changes
-    kinds = sorted((address.split(".")[2], action) for address, action in changes.items())
+    kinds = sorted((address.split(".")[-2], action) for address, action in changes.items())
     assert kinds == [
         ("aws_sagemaker_endpoint", "update"),
         ("aws_sagemaker_endpoint_configuration", "create"),
         ("aws_sagemaker_model", "create"),
+        ("terraform_data", "update"),
     ]
 
 

@@ -62,6 +62,17 @@ module "endpoint" {
   vpc = var.vpc
 }
 
+# A model that SageMaker has rolled back must not be taken for the one that is served. An output by itself would take the planned value though
+# the apply fails.
+resource "terraform_data" "served" {
+  input = {
+    model          = { for key in ["archive_uri", "digest", "image_uri"] : key => local.model[key] }
+    previous_model = local.previous_model == null ? null : { for key in ["archive_uri", "digest", "image_uri"] : key => local.previous_model[key] }
+  }
+
+  depends_on = [module.endpoint]
+}
+
 module "autoscaling" {
   source = "../../modules/autoscaling"
 

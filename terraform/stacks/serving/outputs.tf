@@ -30,9 +30,7 @@ output "function_url" {
 
 output "model" {
   description = "The model that is served. With `previous_model`, what the next deployment or a rollback starts from."
-  value       = { for key in ["archive_uri", "digest", "image_uri"] : key => local.model[key] }
-  # A model that SageMaker has rolled back must not be taken for the one that is served.
-  depends_on = [module.endpoint]
+  value       = terraform_data.served.output.model
 }
 
 output "next_command" {
@@ -42,8 +40,7 @@ output "next_command" {
 
 output "previous_model" {
   description = "The model that was served before, kept with its configuration so that a rollback finds it; null after the first deployment."
-  value       = local.previous_model == null ? null : { for key in ["archive_uri", "digest", "image_uri"] : key => local.previous_model[key] }
-  depends_on  = [module.endpoint]
+  value       = terraform_data.served.output.previous_model
 }
 
 output "unhealthy_alarm_arn" {

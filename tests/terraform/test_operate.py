@@ -1,0 +1,446 @@
+"""`invoke`, `logs`, `status`, and what `verify` and `destroy` look at, against a real localaws."""
+
+import base64
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from inference.archive import open_model
+from terraform.cli import function, smoke, teardown, verify
+from terraform.cli.__main__ import main
+from terraform.cli.function import Answer
+from terraform.cli.logs import age
+from terraform.cli.model import Archive, publish
+from tests.archives import make_archive
+from tests.localaws.conftest import LocalAws
+from tests.terraform.checkout import Checkout
+from tests.terraform.service import BUCKET, FUNCTION, make_service
+from trainer.errors import KennelError, run_command
+from trainer.target import Target, load
+
+Command = Callable[..., tuple[int, str, str]]
+
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    running = LocalAws(tmp_path_factory.mktemp("localaws"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_archive(tmp_path_factory.mktemp("model") / "one")
+
+
+@pytest.fixture(scope="module")
+def digest(archive: Path) -> str:
+    return open_model(archive).digest
+
+
+@pytest.fixture(scope="module")
+def checkout(
+    aws: LocalAws, archive: Path, digest: str, tmp_path_factory: pytest.TempPathFactory
+) -> Checkout:
+    """A service with one model, which the tests leave as it is."""
+    made = make_service(tmp_path_factory.mktemp("operate") / "checkout", aws)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.environ.items():
+            patch.setenv(name, value)
+        place = Archive(BUCKET, digest, archive)
+        publish(place, load("dev"))
+    released = made.python("release.py", configuration(digest), place.uri)
+    assert released.returncode == 0, released.stderr
+    return made
+
+
+@pytest.fixture
+def target(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """The environment, with this process's own environment leading to localaws."""
+    for name, value in checkout.environ.items():
+        if name.startswith("AWS_") or name == "COLUMNS":
+            monkeypatch.setenv(name, value)
+    return load("dev")
+
+
+@pytest.fixture
+def command(
+    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """`python -m terraform.cli COMMAND --env dev ...` in this process."""
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["terraform.cli", name, "--env", "dev", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_command(main)
+        code = ended.value.code
+        assert isinstance(code, int)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "red.png"
+    Image.new("RGB", (40, 40), "red").save(path)
+    return path
+
+
+def configuration(digest: str) -> str:
+    return f"kennel-dev-{digest[:12]}"
+
+
+def outputs(digest: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "endpoint_configuration_name": configuration(digest),
+        "function_name": FUNCTION,
+        "model": {"digest": digest},
+        **changes,
+    }
+
+
+def failed(report: verify.Report) -> dict[str, str]:
+    return {row.name: row.found for row in report.checks if not row.passed}
+
+
+def test_invoke_shows_labels_model_and_times(command: Command, photo: Path, digest: str) -> None:
+    code, out, _ = command("invoke", "--file", str(photo))
+    assert code == 0
+    (row,) = (line for line in out.splitlines() if "Red" in line)
+    assert "100.0%" in row
+    assert row.count("█") == 24
+    assert f"kennel-tiny-net-{digest[:12]}" in out
+    # The table is as wide as what is in it.
+    caption = " ".join(out.split())
+    assert "ms round trip" in caption
+    assert "ms in the function" in caption
+
+
+def test_invoke_takes_several_files_and_speaks_json(command: Command, photo: Path) -> None:
+    code, out, _ = command("invoke", "--json", "--file", str(photo), str(photo.parent / "red.png"))
+    assert code == 0
+    for row in json.loads(out):
+        assert row["predictions"][0]["label"] == "Red"
+        assert row["duration_ms"] <= row["round_trip_ms"]
+
+
+def test_a_refusal_of_the_function_is_one_line(command: Command) -> None:
+    code, out, err = command("invoke", "--url", "https://10.0.0.1/dog.jpg")
+    assert code == 1
+    assert out == ""
+    assert err == (
+        "error: https://10.0.0.1/dog.jpg: the function answered 403: forbidden_address: that host "
+        "may not be fetched (`make logs WHAT=function ENV=dev` shows more)\n"
+    )
+
+
+def test_photos_that_cannot_be_sent_are_refused_before_any_is(
+    command: Command, photo: Path, tmp_path: Path
+) -> None:
+    code, out, err = command("invoke", "--file", str(photo), str(tmp_path / "nowhere.jpg"))
+    assert (code, out) == (2, "")
+    assert "nowhere.jpg: cannot be read: No such file" in err
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(5 * 2**20))
+    code, _, err = command("invoke", "--file", str(large))
+    assert code == 2
+    assert "5.0 MiB are more than a call may carry" in err
+
+
+@pytest.mark.parametrize(
+    ("log", "times"),
+    [
+        ("START\nREPORT RequestId: 1\tDuration: 12.50 ms\tBilled Duration: 13 ms\t", (12.5, None)),
+        (
+            "REPORT RequestId: 1\tDuration: 1 ms\tMemory Size: 128 MB\tInit Duration: 90.1 ms\t",
+            (1, 90.1),
+        ),
+        (
+            'not json\n{"type": "platform.report", "record": {"metrics": {"durationMs": 7.5, '
+            '"initDurationMs": 80}}}',
+            (7.5, 80),
+        ),
+        ('{"type": "platform.report"', (None, None)),
+        ("", (None, None)),
+    ],
+)
+def test_lambda_s_report_is_read_in_both_formats(log: str, times: tuple[Any, Any]) -> None:
+    assert function.report(log) == times
+
+
+def test_a_function_that_does_not_survive_says_why(target: Target) -> None:
+    assert function.call(target, {"image": "crash"}).failure == "RuntimeError: crashed"
+    answer = function.call(target, {"image": "another"})
+    assert answer.failure == "no answer of this service: null"
+
+
+def test_logs_of_all_writers_come_in_the_order_of_time(command: Command, aws: LocalAws) -> None:
+    client, now = aws.client("logs"), int(time.time() * 1000)
+    for group, stream, at, message in (
+        ("/kennel-dev/ec2-trainer", "run", now - 3000, "epoch=1"),
+        ("/aws/codebuild/kennel-dev-image", "build", now - 2000, "built"),
+        ("/aws/sagemaker/TrainingJobs", "kennel-dev-1/algo-1", now - 1000, "epoch=2"),
+        ("/aws/sagemaker/TrainingJobs", "others-1/algo-1", now - 1000, "not ours"),
+        ("/kennel-dev/ec2-trainer", "run-before", now - 7_200_000, "old"),
+    ):
+        if group not in {
+            found["logGroupName"] for found in client.describe_log_groups()["logGroups"]
+        }:
+            client.create_log_group(logGroupName=group)
+        client.create_log_stream(logGroupName=group, logStreamName=stream)
+        client.put_log_events(
+            logGroupName=group,
+            logStreamName=stream,
+            logEvents=[{"timestamp": at, "message": message}],
+        )
+    chosen = ("--what", "ec2", "--what", "training", "--what", "build")
+    code, out, err = command("logs", *chosen, "--json")
+    assert (code, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [(line["what"], line["message"]) for line in lines] == [
+        ("ec2", "epoch=1"),
+        ("build", "built"),
+        ("training", "epoch=2"),
+    ]
+    _, out, _ = command("logs", "--what", "ec2", "--since", "3h")
+    assert [line.split()[1:] for line in out.splitlines()] == [
+        ["ec2", "run-before", "old"],
+        ["ec2", "run", "epoch=1"],
+    ]
+    _, out, err = command("logs", "--what", "build", "--since", "1s")
+    assert out == ""
+    assert err.startswith("no events since ")
+
+
+def test_logs_are_followed_until_the_user_ends_it(checkout: Checkout, aws: LocalAws) -> None:
+    client, group = aws.client("logs"), "/kennel-dev/followed"
+    client.create_log_group(logGroupName=group)
+    client.create_log_stream(logGroupName=group, logStreamName="s")
+    follow = (
+        "import sys, time; from terraform.cli import logs; from trainer.target import load;"
+        f"groups = {{'ec2': logs.Group('{group}')}};"
+        "[print(e.message, flush=True)"
+        " for e in logs.follow(load('dev'), groups, int((time.time() - 60) * 1000))]"
+    )
+    with checkout.start("-c", follow) as process:
+        for message in ("one", "two"):
+            client.put_log_events(
+                logGroupName=group,
+                logStreamName="s",
+                logEvents=[{"timestamp": int(time.time() * 1000), "message": message}],
+            )
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"{message}\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86400)]
+)
+def test_ages(text: str, seconds: int) -> None:
+    assert age(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "10", "m", "0m", "-1m", "10 m", "1.5h", "10w", "9999999s"])
+def test_what_is_no_age_is_refused(command: Command, text: str) -> None:
+    code, _, err = command("logs", f"--since={text}")
+    assert code == 2
+    assert f"{text!r} is no age such as 30s, 10m, 2h or 1d" in err
+
+
+def test_status_is_one_page(command: Command, digest: str) -> None:
+    code, out, _ = command("status", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["environment"] == "dev"
+    (variant,) = found["endpoint"]["variants"]
+    assert found["endpoint"]["status"] == "InService"
+    assert found["endpoint"]["configuration"] == configuration(digest)
+    assert variant["instances"] == variant["desired"] == 1
+    assert variant["archive_uri"] == Archive(BUCKET, digest).uri
+    assert found["function"]["version"] == "1"
+    assert found["function"]["warm"] == 1
+    assert found["jobs"] == []
+    usd = {line["what"]: line["usd"] for line in found["cost"]["lines"]}
+    assert usd["1 x ml.m5.large"] == pytest.approx(83.95)
+    assert found["cost"]["usd_a_month"] == pytest.approx(sum(usd.values()))
+
+    code, out, _ = command("status")
+    assert code == 0
+    for heading in ("endpoint", "function", "alarms", "jobs", "cost"):
+        assert heading in out
+    assert digest[:12] in out
+
+
+def test_a_sound_deployment_passes(target: Target, digest: str) -> None:
+    report = verify.check(target, outputs(digest))
+    assert report.passed, report.fault
+    assert report.fault == ""
+
+
+def test_another_configuration_than_the_applied_one_fails(target: Target, digest: str) -> None:
+    report = verify.check(target, outputs(digest, endpoint_configuration_name="kennel-dev-new"))
+    assert failed(report) == {
+        "configuration": f"runs {configuration(digest)}, applied was kennel-dev-new: SageMaker "
+        "rolled the release back"
+    }
+
+
+def test_another_model_than_the_deployed_one_fails(target: Target, digest: str) -> None:
+    other = "f" * 64
+    report = verify.check(target, outputs(digest, model={"digest": other}))
+    # What serves, serves well.
+    found = f"{digest[:12]} answers, deployed was {other[:12]}"
+    assert failed(report) == {"model": found}
+
+
+def test_another_answer_than_the_archive_s_own_fails(target: Target, digest: str) -> None:
+    place = Archive(BUCKET, digest)
+    right = smoke.of(place, target)
+    smoke.store(replace(right, label="Nobody"), place, target)
+    try:
+        report = verify.check(target, outputs(digest))
+    finally:
+        smoke.store(right, place, target)
+    assert set(failed(report)) == {"smoke image"}
+    assert f"the archive itself Nobody ({right.probability:.3f})" in report.fault
+
+
+def test_an_alarm_fails_it_and_missing_data_do_not(
+    target: Target, digest: str, aws: LocalAws
+) -> None:
+    client = aws.client("cloudwatch")
+    for name in ("kennel-dev-loud", "kennel-dev-silent", "other-loud"):
+        client.put_metric_alarm(
+            AlarmName=name,
+            Namespace="none",
+            MetricName="none",
+            Statistic="Sum",
+            Period=86400,
+            EvaluationPeriods=1,
+            Threshold=1,
+            ComparisonOperator="GreaterThanThreshold",
+        )
+    for name in ("kennel-dev-loud", "other-loud"):
+        client.set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="a test")
+    try:
+        report = verify.check(target, outputs(digest))
+    finally:
+        client.delete_alarms(AlarmNames=["kennel-dev-loud", "kennel-dev-silent", "other-loud"])
+    assert failed(report) == {"alarms": "kennel-dev-loud"}
+
+
+def test_a_function_that_is_not_there_fails_what_depends_on_it(
+    target: Target, digest: str, aws: LocalAws
+) -> None:
+    name = "/kennel/dev/function_name"
+    aws.client("ssm").put_parameter(Name=name, Value="nobody", Overwrite=True)
+    try:
+        report = verify.check(target, outputs(digest))
+    finally:
+        aws.client("ssm").put_parameter(Name=name, Value=FUNCTION, Overwrite=True)
+    assert {"function", "model", "smoke image"} == set(failed(report))
+    assert "ResourceNotFoundException" in failed(report)["function"]
+    assert "\n" not in report.fault
+
+
+def test_the_smoke_image_is_one_that_the_model_is_sure_of(archive: Path) -> None:
+    opened = open_model(archive)
+    made = smoke.make(opened)
+    assert made == smoke.make(opened)
+    assert made.probability > 0.9
+    assert made.label in opened.labels
+    assert base64.b64decode(made.image).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("label", "probability", "is_right"),
+    [("Red", 0.9, True), ("Red", 0.82, True), ("Red", 0.75, False), ("Blue", 0.9, False)],
+)
+def test_the_smoke_image_s_answer_may_differ_by_rounding_only(
+    label: str, probability: float, is_right: bool
+) -> None:
+    body = {"predictions": [{"label": label, "index": 0, "probability": probability}]}
+    fault = smoke.Smoke("", "Red", 0.9).fault(Answer(200, body, 1.0))
+    assert (fault is None) is is_right
+
+
+def test_network_interfaces_are_waited_for(
+    target: Target,
+    aws: LocalAws,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(teardown, "_POLL_SECONDS", 0.05)
+    client = aws.client("ec2")
+    subnet = client.describe_subnets()["Subnets"][0]
+    group = client.create_security_group(
+        GroupName="endpoint", Description="d", VpcId=subnet["VpcId"]
+    )["GroupId"]
+    made = client.create_network_interface(SubnetId=subnet["SubnetId"], Groups=[group])
+    name = made["NetworkInterface"]["NetworkInterfaceId"]
+    teardown.wait_for_interfaces(target, {group}, seconds=0)
+    assert capsys.readouterr().err == f"note: {name} still use {group}\n"
+    waiting = threading.Thread(target=teardown.wait_for_interfaces, args=(target, {group}))
+    waiting.start()
+    said, deadline = "", time.monotonic() + DEADLINE_SECONDS
+    while not said and time.monotonic() < deadline:
+        said = capsys.readouterr().err
+    assert said == f"waiting for SageMaker to remove {name}\n"
+    client.delete_network_interface(NetworkInterfaceId=name)
+    waiting.join(DEADLINE_SECONDS)
+    assert not waiting.is_alive()
+
+
+def test_security_groups_are_found_in_a_state() -> None:
+    held = [
+        {"type": "aws_s3_bucket", "instances": [{"attributes": {}}]},
+        {
+            "type": "aws_sagemaker_model",
+            "instances": [
+                {"attributes": {"vpc_config": []}},
+                {"attributes": {"vpc_config": [{"security_group_ids": ["sg-1", "sg-2"]}]}},
+            ],
+        },
+        {
+            "type": "aws_sagemaker_notebook_instance",
+            "instances": [{"attributes": {"security_groups": ["sg-3"]}}],
+        },
+    ]
+    assert teardown.security_groups(held) == {"sg-1", "sg-2", "sg-3"}
+
+
+def test_a_bucket_that_keeps_its_data_is_no_surprise_half_way(
+    target: Target, aws: LocalAws
+) -> None:
+    s3, bucket = aws.client("s3"), "kennel-kept"
+    s3.create_bucket(Bucket=bucket)
+
+    def check(force_destroy: bool) -> None:
+        attributes = {"bucket": bucket, "force_destroy": force_destroy}
+        held = {
+            "mode": "managed",
+            "type": "aws_s3_bucket",
+            "instances": [{"attributes": attributes}],
+        }
+        data = {"mode": "data", "type": "aws_s3_bucket", "instances": [{"attributes": {}}]}
+        teardown.require_deletable(target, [data, held])
+
+    check(force_destroy=False)
+    s3.put_object(Bucket=bucket, Key="data/photo", Body=b"photo")
+    check(force_destroy=True)
+    with pytest.raises(KennelError, match=r"kennel-kept holds 1 objects .* DELETE_DATA=1"):
+        check(force_destroy=False)
