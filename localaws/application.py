@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
+from urllib.parse import parse_qs, parse_qsl
 
 from flask import Flask
 from moto.core.config import default_user_config
@@ -27,8 +28,10 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, inventory, state
+from localaws import additions, authorization, deletions, inventory, state
 from localaws.calls import Call, form_of, identify, parameters, refusal
+from localaws.execution import running
+from localaws.jobs import TrainingJobs
 
 OWN = "/_localaws/"
 """Where localaws' own pages are."""
@@ -36,8 +39,10 @@ OWN = "/_localaws/"
 _POLL_SECONDS = 0.05
 _SETTLE_SECONDS = 5.0
 _READ_BODY_BYTES = 1 << 20
+# What a role is passed to is in the body: that of CreateFunction holds a zip of up to 50 MB.
+_MOST_BODY_BYTES = 96 << 20
 _KEPT_ANSWERS = 256
-_STRUCTURED = re.compile(r"application/(json|x-amz-json|x-www-form-urlencoded)")
+_STRUCTURED = re.compile(r"application/(cbor|json|x-amz-json|x-www-form-urlencoded)")
 
 
 class _UnknownError(Exception):
@@ -49,12 +54,16 @@ class _Dispatcher(DomainDispatcherApplication):
 
     def __init__(self) -> None:
         super().__init__(_service_app)
+        self._backends: dict[str | None, Any] = {}
 
     def get_backend_for_host(self, host: str | None) -> Any:
-        backend = super().get_backend_for_host(host)
-        if host and not backend:
-            raise _UnknownError
-        return backend
+        # moto lists its own folders for each request.
+        if host not in self._backends:
+            backend = super().get_backend_for_host(host)
+            if host and not backend:
+                raise _UnknownError
+            self._backends[host] = backend
+        return self._backends[host]
 
 
 def _service_app(service: Any) -> Flask:
@@ -96,6 +105,23 @@ class _Turnstile:
                 self._changed.notify_all()
 
     @contextmanager
+    def outside(self) -> Iterator[None]:
+        if not getattr(self._of_thread, "inside", False):
+            yield
+            return
+        self._of_thread.inside = False
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._closed)
+                self._inside += 1
+            self._of_thread.inside = True
+
+    @contextmanager
     def closed(self) -> Iterator[None]:
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
@@ -113,14 +139,18 @@ class _Turnstile:
 class Application:
     """The WSGI application: AWS's services and, under /_localaws/, localaws' own pages."""
 
-    def __init__(self, state_file: Path, calls: Path | None = None) -> None:
+    def __init__(
+        self, state_file: Path, calls: Path | None = None, *, enforce_iam: bool = False
+    ) -> None:
         """Make the application; moto's backends may already hold a restored state.
 
         Args:
             state_file: Where the state is saved.
             calls: File to which each call is appended as a line of JSON.
+            enforce_iam: Whether what the caller's policies do not allow is denied.
         """
         self._state_file = state_file
+        self._enforces_iam = enforce_iam
         self._calls = calls.open("ab", buffering=0) if calls else None
         self._moto = _Dispatcher()
         self._turnstile = _Turnstile()
@@ -130,6 +160,10 @@ class Application:
     def changing(self) -> AbstractContextManager[None]:
         """Around changes of moto's objects that no request makes: none while they are saved."""
         return self._turnstile.inside()
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """Around what a request waits for without changing anything: the state may be saved."""
+        return self._turnstile.outside()
 
     def save(self) -> None:
         """Save the state, unless nothing was asked since it was saved.
@@ -161,10 +195,16 @@ class Application:
             except state.StateError as error:
                 return _json({"error": str(error)}, 500)
             return _json({"saved": str(self._state_file)})
-        return _json({"error": "localaws has GET health, GET inventory and POST save"}, 404)
+        if page == ("POST", "interrupt"):
+            return _interrupt(dict(parse_qsl(environ["QUERY_STRING"])).get("job", ""))
+        return _json(
+            {"error": "localaws has GET health, GET inventory, POST save, POST interrupt?job="}, 404
+        )
 
     def _aws(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        body = _read_small_body(environ)
+        # An object of S3 may well be JSON.
+        reads_all = self._enforces_iam and "/s3/" not in environ.get("HTTP_AUTHORIZATION", "")
+        body = _read_body(environ, _MOST_BODY_BYTES if reads_all else _READ_BODY_BYTES)
         # SDKs repeat a call whose answer was lost under the same id. What it did is done: a second
         # time it would be refused.
         invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body else ""
@@ -173,9 +213,10 @@ class Application:
             return [kept[0]]
         # Each reader of the request has a stream of its own.
         call = identify(_request(environ, body), form_of(environ.get("CONTENT_TYPE", ""), body))
-        chunks, status, headers = self._answer(call, environ)
+        needs_parameters = self._enforces_iam or self._calls
+        told = parameters(call, _request(environ, body)) if needs_parameters else {}
+        chunks, status, headers = self._answer(call, environ, told)
         if self._calls:
-            told = parameters(call, _request(environ, body))
             _log(self._calls, call, int(status[:3]), told)
         start_response(status, list(headers))
         if invocation and int(status[:3]) < 300:
@@ -189,15 +230,13 @@ class Application:
         for oldest in list(self._answers)[:-_KEPT_ANSWERS]:
             self._answers.pop(oldest, None)
 
-    def _answer(self, call: Call, environ: dict[str, Any]) -> tuple[Iterable[bytes], str, Any]:
+    def _answer(
+        self, call: Call, environ: dict[str, Any], told: Mapping[str, Any]
+    ) -> tuple[Iterable[bytes], str, Any]:
         try:
-            chunks, status, headers = run_wsgi_app(self._moto, environ)
-            # moto's way to say that no operation fits the path; S3 answers HEAD so by rights.
-            if status.startswith("404") and environ["REQUEST_METHOD"] != "HEAD":
-                chunks = [b"".join(chunks)]
-                if not chunks[0]:
-                    raise _UnknownError
-            return chunks, status, headers
+            if self._enforces_iam:
+                return self._authorized_answer(call, environ, told)
+            return self._motos_answer(environ)
         except (_UnknownError, NotImplementedError):
             answer = refusal(
                 call,
@@ -213,6 +252,41 @@ class Application:
             )
         return run_wsgi_app(answer, environ)
 
+    def _authorized_answer(
+        self, call: Call, environ: dict[str, Any], told: Mapping[str, Any]
+    ) -> tuple[Iterable[bytes], str, Any]:
+        if denial := authorization.refuse(call, told, _session_token(environ)):
+            return run_wsgi_app(denial, environ)
+        if str(call) == "s3:DeleteObjects" and (denied := authorization.denied_objects(call, told)):
+            return self._deletion(environ, told["Delete"], denied)
+        chunks, status, headers = self._motos_answer(environ)
+        if call.service == "s3" and status.startswith("404") and authorization.hides_absence(call):
+            return run_wsgi_app(authorization.denied_absence(call), environ)
+        return chunks, status, headers
+
+    def _deletion(
+        self, environ: dict[str, Any], delete: Mapping[str, Any], denied: Mapping[str, str]
+    ) -> tuple[Iterable[bytes], str, Any]:
+        """Delete what is not denied, and tell both."""
+        told = b""
+        if body := deletions.remaining(delete, denied):
+            changed = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+            chunks, status, headers = self._motos_answer({**environ, **changed})
+            told = b"".join(chunks)
+            if not status.startswith("200"):
+                return [told], status, headers
+        answer = Response(deletions.with_errors(told, denied), mimetype="application/xml")
+        return run_wsgi_app(answer, environ)
+
+    def _motos_answer(self, environ: dict[str, Any]) -> tuple[Iterable[bytes], str, Any]:
+        chunks, status, headers = run_wsgi_app(self._moto, environ)
+        # moto's way to say that no operation fits the path; S3 answers HEAD so by rights.
+        if status.startswith("404") and environ["REQUEST_METHOD"] != "HEAD":
+            chunks = [b"".join(chunks)]
+            if not chunks[0]:
+                raise _UnknownError
+        return chunks, status, headers
+
 
 def _log(log: BinaryIO, call: Call, status: int, told: Mapping[str, Any]) -> None:
     line = {
@@ -221,6 +295,7 @@ def _log(log: BinaryIO, call: Call, status: int, told: Mapping[str, Any]) -> Non
         "operation": call.operation,
         "status": status,
         "access_key": call.access_key,
+        "principal": authorization.name_of(call.access_key),
         "region": call.region,
         "parameters": told,
     }
@@ -228,20 +303,45 @@ def _log(log: BinaryIO, call: Call, status: int, told: Mapping[str, Any]) -> Non
     log.write(json.dumps(line, default=lambda value: f"<{type(value).__name__}>").encode() + b"\n")
 
 
+def _interrupt(job: str) -> Response:
+    """Take the spot instances of a training job away."""
+    jobs = running(TrainingJobs)
+    if jobs and jobs.interrupt(job):
+        return _json({"interrupted": job})
+    return _json({"error": f"there is no job {job} that trains on spot instances now"}, 404)
+
+
 def _json(content: object, status: int = 200) -> Response:
     return Response(json.dumps(content) + "\n", status, mimetype="application/json")
 
 
-def _read_small_body(environ: dict[str, Any]) -> bytes:
-    """The body of a request that is no upload; it is there again for who comes next."""
-    if not _STRUCTURED.match(environ.get("CONTENT_TYPE", "")):
+def _read_body(environ: dict[str, Any], most: int) -> bytes:
+    """The body of a request that is no upload; it is there again for who comes next.
+
+    Args:
+        environ: The request.
+        most: The largest body that is read, in bytes.
+    """
+    # Which objects are to be deleted is in XML, which its sender does not call so.
+    names_objects = environ["REQUEST_METHOD"] == "POST" and "delete" in parse_qs(
+        environ.get("QUERY_STRING", ""), keep_blank_values=True
+    )
+    if not names_objects and not _STRUCTURED.match(environ.get("CONTENT_TYPE", "")):
         return b""
     length = int(environ.get("CONTENT_LENGTH") or 0)
-    if not 0 < length <= _READ_BODY_BYTES:
+    if not 0 < length <= (_MOST_BODY_BYTES if names_objects else most):
         return b""
     body: bytes = environ["wsgi.input"].read(length)
     environ["wsgi.input"] = io.BytesIO(body)
     return body
+
+
+def _session_token(environ: dict[str, Any]) -> str:
+    query = parse_qs(environ.get("QUERY_STRING", ""))
+    token: str = environ.get(
+        "HTTP_X_AMZ_SECURITY_TOKEN", query.get("X-Amz-Security-Token", [""])[0]
+    )
+    return token
 
 
 def _request(environ: dict[str, Any], body: bytes) -> Request:

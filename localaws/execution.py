@@ -56,12 +56,13 @@ class RoleError(LocalAwsError):
 
 @dataclass(frozen=True)
 class Metric:
-    """One value of a CloudWatch metric, now."""
+    """A value of a CloudWatch metric, now, which came `count` times."""
 
     name: str
     value: float
     dimensions: Mapping[str, str] = field(default_factory=dict)
     unit: str = "None"
+    count: int = 1
 
 
 class Service(Running):
@@ -97,6 +98,7 @@ class Execution(Running):
         folder: Path,
         time_scale: float,
         changing: Callable[[], AbstractContextManager[None]],
+        waiting: Callable[[], AbstractContextManager[None]],
         save: Callable[[], None],
     ) -> None:
         """Make the services; nothing runs yet.
@@ -106,6 +108,7 @@ class Execution(Running):
             folder: For what runs; emptied.
             time_scale: See the class.
             changing: See `changing`.
+            waiting: See `waiting`.
             save: Writes all records to disk.
         """
         shutil.rmtree(folder, ignore_errors=True)
@@ -116,9 +119,14 @@ class Execution(Running):
         self.changing = changing
         """`with execution.changing():` around each change of moto's objects that is made outside of
         a request. Be quick inside: while the state is saved, nobody gets in."""
+        self.waiting = waiting
+        """`with execution.waiting():` around what a request waits for: an endpoint's or a function's
+        answer, which may itself call localaws. Change none of moto's objects inside."""
         self._save = save
         self._save_wanted = threading.Event()
         self._ended = threading.Event()
+        self._session = boto3.session.Session()
+        self._session_lock = threading.Lock()
         self._services: dict[type[Service], Service] = {}
         for name in _SERVICES:
             module, _, kind = name.partition(":")
@@ -230,15 +238,17 @@ class Execution(Running):
             credentials: What `credentials` gave; the account's administrator if None.
         """
         keys = credentials or {}
-        return boto3.session.Session().client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint,
-            aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", ADMINISTRATOR),
-            aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", ADMINISTRATOR),
-            aws_session_token=keys.get("AWS_SESSION_TOKEN"),
-            config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
-        )
+        # A session reads the services' models once, and makes one client at a time.
+        with self._session_lock:
+            return self._session.client(
+                service,
+                region_name=REGION,
+                endpoint_url=self.endpoint,
+                aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", ADMINISTRATOR),
+                aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", ADMINISTRATOR),
+                aws_session_token=keys.get("AWS_SESSION_TOKEN"),
+                config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
+            )
 
     def publish(self, namespace: str, metrics: Iterable[Metric]) -> None:
         """Record values of CloudWatch metrics, such as those of "AWS/SageMaker"."""
@@ -246,7 +256,8 @@ class Execution(Running):
         data = [
             {
                 "MetricName": metric.name,
-                "Value": metric.value,
+                "Values": [metric.value],
+                "Counts": [metric.count],
                 "Unit": metric.unit,
                 "Timestamp": now,
                 "Dimensions": [

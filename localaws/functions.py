@@ -1,35 +1,377 @@
-"""Runs a Lambda function: its zip under AWS's own runtime interface client."""
+"""Runs Lambda functions: their zips under AWS's own runtime interface client.
 
+The parts are `function_environment` (a process), `function_fleet` (those of a version),
+`function_log`, `function_queue` (asynchronous events), `function_records` (moto's) and
+`function_url`.
+"""
+
+import io
 import json
-import math
 import os
-import queue
 import shutil
-import sys
 import tempfile
 import threading
 import time
-import uuid
+import traceback
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localaws.execution import ACCOUNT, REGION, Service
-from localaws.loopback import LoopbackServer, Requests
-from localaws.processes import ManagedProcess, Running
+from moto.core.exceptions import JsonRESTError
 
-INIT_SECONDS = 10.0
-"""What Lambda gives a function for its start."""
+from localaws.execution import ACCOUNT, REGION, Execution, Metric, RoleError, Service
+from localaws.function_environment import INIT_SECONDS, Environment, Event, Outcome, Program
+from localaws.function_fleet import Fleet
+from localaws.function_log import FunctionLog
+from localaws.function_queue import EventQueue
+from localaws.function_records import (
+    LATEST,
+    InvocationError,
+    Invoked,
+    Key,
+    arn_of,
+    function_of,
+    functions,
+    key_of,
+    version_of,
+    versions_of,
+)
+from localaws.function_url import FunctionUrls
+from localaws.processes import Running
 
-_POLL_SECONDS = 0.02
-_RUNTIME_API = "/2018-06-01/runtime"
+CONCURRENCY = 1000
+"""Concurrent executions of an account."""
+UNRESERVED_CONCURRENCY = 100
+"""What must be left of them to functions without a reservation."""
+
+SERVICE = "lambda.amazonaws.com"
+"""Who acts under a function's role."""
+NOT_ASSUMED = "The role defined for the function cannot be assumed by Lambda."
+
+_METRICS_SECONDS = 10.0
+_TICK_SECONDS = 1.0
+_LOG_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """How far Lambda is with what is to be kept ready: members of its own answer."""
+
+    ready: int
+    status: str
+    reason: str = ""
 
 
 class Functions(Service):
-    """Runs the functions that were created through Lambda."""
+    """Runs the functions that were created through Lambda.
+
+    Events that wait for another try in an asynchronous invocation end with localaws.
+    """
+
+    def __init__(self, execution: Execution) -> None:
+        """Make the service; nothing runs yet."""
+        super().__init__(execution)
+        self._lock = threading.RLock()
+        self._fleets: dict[Key, Fleet] = {}
+        self._leaving: list[Fleet] = []
+        self._running: Counter[str] = Counter()
+        self._figures = _Figures()
+        self._wake = threading.Event()
+        self._log_wanted = threading.Event()
+        self._ended = threading.Event()
+        self._queue = EventQueue(self)
+        self._urls = FunctionUrls(self)
+
+    def resume(self) -> None:
+        """Start what is kept ready, and serve the URLs."""
+        for work in (self._keep_house, self._send_logs):
+            threading.Thread(target=work, daemon=True).start()
+
+    def stop(self) -> None:
+        """End all environments."""
+        self._ended.set()
+        self.changed()
+        self._urls.stop()
+        with self._lock:
+            fleets = [*self._fleets.values(), *self._leaving]
+            self._fleets.clear()
+        for fleet in fleets:
+            fleet.kill()
+            fleet.send_logs()
+
+    def changed(self) -> None:
+        """Look at the records soon: what is to be kept ready, or served, may have changed."""
+        self._wake.set()
+
+    def invoke(
+        self, name: str, qualifier: str | None, payload: bytes, client_context: str = ""
+    ) -> Invoked:
+        """Run a function and wait for its answer.
+
+        Args:
+            name: The function's name.
+            qualifier: Alias or version; None for what is not published.
+            payload: JSON.
+            client_context: JSON of a mobile SDK's context; empty if there is none.
+
+        Raises:
+            InvocationError: It is throttled, or cannot be run.
+            JsonRESTError: There is no such function, alias or version; moto's own answer.
+        """
+        function = function_of(name)
+        version = version_of(name, qualifier)
+        fleet = self._fleet(version)
+        event = Event(payload, arn_of(function, qualifier), client_context)
+        with self._admitted(function, qualifier), self.execution.waiting():
+            try:
+                outcome, was_ready = fleet.invoke(event, qualifier or LATEST)
+            except RoleError as error:
+                raise _not_assumed(error) from error
+        self._count(name, qualifier, fleet, outcome, was_ready)
+        self._log_wanted.set()
+        return Invoked(outcome, str(version.version), event.request_id)
+
+    def submit(self, name: str, qualifier: str | None, payload: bytes) -> str:
+        """Take an event for later; the same as `invoke`, but for the answer.
+
+        Returns:
+            The id of the request.
+        """
+        version_of(name, qualifier)
+        return self._queue.submit(name, qualifier, payload)
+
+    def fleet(self, name: str, qualifier: str | None) -> Fleet:
+        """The environments of the version that a qualifier stands for.
+
+        Raises:
+            InvocationError: It cannot be run.
+            JsonRESTError: There is no such function, alias or version; moto's own answer.
+        """
+        return self._fleet(version_of(name, qualifier))
+
+    def count(self, metric: str, name: str, qualifier: str | None) -> None:
+        """Count one in a metric of a function."""
+        self._figures.add(metric, name, qualifier)
+
+    def serve_url(self, name: str, qualifier: str | None) -> str:
+        """Serve the URL of a function or an alias.
+
+        Returns:
+            The URL.
+        """
+        return self._urls.open(name, qualifier)
+
+    def readiness(self, name: str, qualifier: str, wanted: int) -> Readiness:
+        """How far what is to be kept ready for a qualifier is."""
+        try:
+            reserve = self.fleet(name, qualifier).reserves().get(qualifier)
+        except InvocationError as error:
+            return Readiness(0, "FAILED", str(error))
+        if reserve is None:
+            return Readiness(0, "IN_PROGRESS")
+        if reserve.failed:
+            return Readiness(reserve.ready, "FAILED", "FUNCTION_ERROR_INIT_FAILURE")
+        ready = min(reserve.ready, wanted)
+        return Readiness(ready, "READY" if ready == wanted else "IN_PROGRESS")
+
+    def try_again(self, name: str, qualifier: str) -> None:
+        """Start what is to be kept ready anew, where that failed."""
+        with suppress(InvocationError):
+            self.fleet(name, qualifier).try_again(qualifier)
+        self.changed()
+
+    @contextmanager
+    def _admitted(self, function: Any, qualifier: str | None) -> Iterator[None]:
+        """Count an execution, within the limits of the function and the account."""
+        name, reserved = function.function_name, function.reserved_concurrency
+        reservations = {
+            other.function_name: other.reserved_concurrency
+            for other in functions()
+            if other.reserved_concurrency is not None
+        }
+        with self._lock:
+            if reserved is not None:
+                kind, free = "ReservedFunctionConcurrent", reserved - self._running[name]
+            else:
+                kind, free = "Concurrent", CONCURRENCY - sum(reservations.values())
+                free -= sum(n for other, n in self._running.items() if other not in reservations)
+            if free > 0:
+                self._running[name] += 1
+                self._figures.peak("ConcurrentExecutions", name, None, self._running[name])
+        self._figures.add("Throttles", name, qualifier, 0 if free > 0 else 1)
+        if free <= 0:
+            raise InvocationError(
+                429,
+                "TooManyRequestsException",
+                "Rate Exceeded.",
+                f"{kind}InvocationLimitExceeded",
+            )
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[name] -= 1
+
+    def _fleet(self, version: Any) -> Fleet:
+        if not (version.run_time or "").startswith("python3."):
+            raise InvocationError(
+                502,
+                "InvalidRuntimeException",
+                f"localaws runs functions of Python from a zip, and the runtime of "
+                f"{version.function_arn} is {version.run_time or 'a container image'}",
+            )
+        if version.layers:
+            raise InvocationError(
+                502,
+                "InvalidRuntimeException",
+                f"localaws runs no layers, and {version.function_arn} has some; put what they hold "
+                "into the function's zip",
+            )
+        with self._lock:
+            key = key_of(version)
+            if key not in self._fleets:
+                try:
+                    config = version.get_configuration()
+                    self._fleets[key] = Fleet(self.execution, config, version.code_bytes)
+                except zipfile.BadZipFile as error:
+                    raise InvocationError(
+                        502,
+                        "InvalidZipFileException",
+                        f"Lambda could not unzip the deployment package: {error}",
+                    ) from error
+            return self._fleets[key]
+
+    def _count(
+        self, name: str, qualifier: str | None, fleet: Fleet, outcome: Outcome, was_ready: bool
+    ) -> None:
+        self._figures.add("Invocations", name, qualifier)
+        self._figures.add("Errors", name, qualifier, int(outcome.failed))
+        self._figures.time(name, qualifier, outcome.phase.milliseconds)
+        if was_ready:
+            self._figures.add("ProvisionedConcurrencyInvocations", name, qualifier)
+        elif qualifier and fleet.has_reserve(qualifier):
+            self._figures.add("ProvisionedConcurrencySpilloverInvocations", name, qualifier)
+
+    def _keep_house(self) -> None:
+        published = time.monotonic()
+        while not self._ended.is_set():
+            try:
+                self._follow_records()
+                self._urls.follow_records()
+                if time.monotonic() - published >= self.execution.seconds(_METRICS_SECONDS):
+                    published = time.monotonic()
+                    self._publish()
+            # Requests change the records meanwhile; the next look finds them whole.
+            except Exception:
+                traceback.print_exc()
+            self._wake.wait(min(_TICK_SECONDS, self.execution.seconds(_METRICS_SECONDS)))
+            self._wake.clear()
+
+    def _follow_records(self) -> None:
+        """Run what the records say is to be kept ready, and end what they no longer hold."""
+        wanted: dict[tuple[Key, str], int] = {}
+        for function in functions():
+            for qualifier, found in list(function.qualified.items()):
+                with suppress(InvocationError, JsonRESTError):
+                    if found.provisioned:
+                        version = version_of(function.function_name, qualifier)
+                        self._fleet(version)
+                        wanted[key_of(version), qualifier] = found.provisioned.executions
+        with self._lock:
+            held = {key_of(version) for each in functions() for version in versions_of(each)}
+            gone = [self._fleets.pop(key) for key in set(self._fleets) - held]
+            fleets = dict(self._fleets)
+        for fleet in gone:
+            fleet.stop()
+        self._leaving += gone
+        for fleet in list(self._leaving):
+            fleet.send_logs()
+            if fleet.is_over:
+                fleet.kill()
+                self._leaving.remove(fleet)
+        for key, fleet in fleets.items():
+            for qualifier in fleet.reserves():
+                if (key, qualifier) not in wanted:
+                    fleet.keep_ready(qualifier, 0)
+            fleet.tidy()
+        for (key, qualifier), executions in wanted.items():
+            fleets[key].keep_ready(qualifier, executions)
+
+    def _publish(self) -> None:
+        for key, fleet in list(self._fleets.items()):
+            for qualifier, reserve in fleet.reserves().items():
+                busy, reserve.most_busy = max(reserve.busy, reserve.most_busy), 0
+                for metric, value in (
+                    ("ProvisionedConcurrentExecutions", float(busy)),
+                    ("ProvisionedConcurrencyUtilization", busy / max(reserve.ready, 1)),
+                ):
+                    self._figures.peak(metric, key[0], qualifier, value)
+        if values := self._figures.take():
+            self.execution.publish("AWS/Lambda", values)
+
+    def _send_logs(self) -> None:
+        while not self._ended.is_set():
+            self._log_wanted.wait(_LOG_SECONDS)
+            self._log_wanted.clear()
+            for fleet in list(self._fleets.values()):
+                try:
+                    fleet.send_logs()
+                # One function's log must not keep the others' from being sent.
+                except Exception:
+                    traceback.print_exc()
+
+
+class _Figures:
+    """Values of CloudWatch's metrics of functions, gathered between two times they are sent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._values: dict[tuple[str, str, str | None], float] = {}
+        self._times: list[Metric] = []
+
+    def add(self, metric: str, name: str, qualifier: str | None, value: float = 1) -> None:
+        """Add to a sum."""
+        with self._lock:
+            for each in {None, qualifier}:
+                key = (metric, name, each)
+                self._values[key] = self._values.get(key, 0) + value
+
+    def peak(self, metric: str, name: str, qualifier: str | None, value: float) -> None:
+        """Keep the largest value."""
+        with self._lock:
+            for each in {None, qualifier}:
+                key = (metric, name, each)
+                self._values[key] = max(self._values.get(key, 0), value)
+
+    def time(self, name: str, qualifier: str | None, milliseconds: float) -> None:
+        """Keep how long an invocation took."""
+        with self._lock:
+            for each in {None, qualifier}:
+                dimensions = _dimensions(name, each)
+                self._times.append(Metric("Duration", milliseconds, dimensions, "Milliseconds"))
+
+    def take(self) -> list[Metric]:
+        """All values; there are none afterwards."""
+        with self._lock:
+            values, self._values = self._values, {}
+            times, self._times = self._times, []
+        return times + [
+            Metric(metric, value, _dimensions(name, qualifier), "Count")
+            for (metric, name, qualifier), value in values.items()
+        ]
+
+
+def _dimensions(name: str, qualifier: str | None) -> dict[str, str]:
+    resource = {"Resource": f"{name}:{qualifier}"} if qualifier else {}
+    return {"FunctionName": name, **resource}
+
+
+def _not_assumed(error: RoleError) -> InvocationError:
+    return InvocationError(403, "AccessDeniedException", f"{NOT_ASSUMED} ({error})")
 
 
 @dataclass(frozen=True)
@@ -48,29 +390,8 @@ class InvocationResult:
         return self.init_ms is not None
 
 
-@dataclass(frozen=True)
-class _Event:
-    payload: bytes
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Report:
-    """What the runtime interface client reports: that it is ready, a response or an error."""
-
-    kind: str
-    body: bytes
-
-
-_READY = _Report("ready", b"null")
-
-
-class _EndedError(Exception):
-    """The function's process ended by itself."""
-
-
 class LambdaFunction(Running):
-    """A function's zip in one execution environment, run by AWS's own runtime interface client.
+    """A function's zip in one execution environment, without Lambda's API around it.
 
     As on AWS, an environment starts with the first invocation, answers one at a time, stays warm,
     and is killed and replaced after a time-out or a crash.
@@ -96,207 +417,50 @@ class LambdaFunction(Running):
             log: File for the function's output and Lambda's START, END and REPORT lines.
             environment: The function's environment variables; nothing is inherited but PATH.
             name: The function's name.
-            memory_mb: What the function is told of its memory; it is not enforced.
+            memory_mb: What the function may use.
             timeout_seconds: Limit of one invocation.
             init_seconds: Limit of a start.
         """
-        self._handler = handler
-        self._log = log
-        self._name = name
-        self._memory_mb = memory_mb
-        self._timeout_seconds = timeout_seconds
+        self.arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+        """The function's ARN."""
         self._init_seconds = init_seconds
         self._turn = threading.Lock()
-        self._running: _ExecutionEnvironment | None = None
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self._code = Path(tempfile.mkdtemp(prefix="kennel-lambda-"))
-        with zipfile.ZipFile(package) as archive:
-            archive.extractall(self._code)
-        self._variables = {
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
-            **environment,
-            **_reserved_variables(name, handler, memory_mb, self._code),
-        }
-
-    @property
-    def arn(self) -> str:
-        """The function's ARN."""
-        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self._name}"
+        self._running: Environment | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="kennel-lambda-"))
+        self._log = FunctionLog(log)
+        with zipfile.ZipFile(io.BytesIO(package.read_bytes())) as archive:
+            archive.extractall(self._folder / "code")
+        self._program = Program(
+            name=name,
+            version=LATEST,
+            handler=handler,
+            code=self._folder / "code",
+            variables={
+                "AWS_ACCESS_KEY_ID": "local",
+                "AWS_SECRET_ACCESS_KEY": "local",
+                "PATH": os.environ.get("PATH", os.defpath),
+                **environment,
+            },
+            memory_mb=memory_mb,
+            timeout_seconds=timeout_seconds,
+            log_group=f"/aws/lambda/{name}",
+        )
 
     def invoke(self, event: object) -> InvocationResult:
         """Run the function once; a call from another thread waits for its turn."""
         with self._turn:
-            request_id = str(uuid.uuid4())
-            self._write(f"START RequestId: {request_id} Version: $LATEST")
-            init_ms, duration_ms = None, 0.0
-            if self._running is None:
-                report, init_ms = _timed(lambda: self._start(request_id))
-            running = self._running
-            # A start that failed leaves none running.
-            if running is not None:
-                running.events.put(self._event(request_id, event))
-                report, duration_ms = _timed(
-                    lambda: self._wait(running, request_id, self._timeout_seconds)
-                )
-            self._write_end(request_id, duration_ms, init_ms)
-        content = json.loads(report.body)
-        if report.kind == "error":
-            return InvocationResult(None, content, duration_ms, init_ms)
-        return InvocationResult(content, None, duration_ms, init_ms)
+            if self._running is None or not self._running.usable:
+                temporary = self._folder / "tmp"
+                self._running = Environment(self._program, self._log, "local", temporary)
+            outcome = self._running.invoke(
+                Event(json.dumps(event).encode(), self.arn), self._init_seconds
+            )
+        content = json.loads(outcome.payload)
+        payload, error = (None, content) if outcome.failed else (content, None)
+        return InvocationResult(payload, error, outcome.phase.milliseconds, outcome.init_ms)
 
     def stop(self) -> None:
         """End the function's process and remove its unpacked code."""
-        self._discard()
-        shutil.rmtree(self._code, ignore_errors=True)
-
-    def _start(self, request_id: str) -> _Report:
-        self._running = _ExecutionEnvironment(self._handler, self._log, self._variables, self._code)
-        report = self._wait(self._running, request_id, self._init_seconds)
-        if report != _READY:
-            self._discard()
-        return report
-
-    def _wait(self, running: "_ExecutionEnvironment", request_id: str, seconds: float) -> _Report:
-        """The client's next report; after a time-out or an exit, an error like Lambda's own."""
-        try:
-            report = running.wait(seconds)
-        except TimeoutError:
-            why = f"Task timed out after {seconds:.2f} seconds"
-            report = _failure("Sandbox.Timedout", f"RequestId: {request_id} Error: {why}")
-            self._write(f"{request_id} {why}")
-            self._discard()
-        except _EndedError as error:
-            why = f"Runtime exited with error: exit status {error}"
-            report = _failure("Runtime.ExitError", f"RequestId: {request_id} Error: {why}")
-            self._write(report.body.decode())
-            self._discard()
-        return report
-
-    def _discard(self) -> None:
-        if self._running is not None:
+        if self._running:
             self._running.stop()
-            self._running = None
-
-    def _event(self, request_id: str, event: object) -> _Event:
-        deadline_ms = int((time.time() + self._timeout_seconds) * 1000)
-        trace = f"1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]}"
-        headers = {
-            "Content-Type": "application/json",
-            "Lambda-Runtime-Aws-Request-Id": request_id,
-            "Lambda-Runtime-Deadline-Ms": str(deadline_ms),
-            "Lambda-Runtime-Invoked-Function-Arn": self.arn,
-            "Lambda-Runtime-Trace-Id": f"Root={trace};Parent={uuid.uuid4().hex[:16]};Sampled=0",
-        }
-        return _Event(json.dumps(event).encode(), headers)
-
-    def _write_end(self, request_id: str, duration_ms: float, init_ms: float | None) -> None:
-        init = f"\tInit Duration: {init_ms:.2f} ms" if init_ms is not None else ""
-        self._write(
-            f"END RequestId: {request_id}\n"
-            f"REPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
-            f"Billed Duration: {math.ceil(duration_ms + (init_ms or 0))} ms\t"
-            f"Memory Size: {self._memory_mb} MB{init}"
-        )
-
-    def _write(self, text: str) -> None:
-        with self._log.open("a") as file:
-            file.write(f"{text}\n")
-
-
-class _ExecutionEnvironment(Running):
-    """The function's process, and the runtime API that it takes its events from."""
-
-    def __init__(self, handler: str, log: Path, variables: Mapping[str, str], code: Path) -> None:
-        self.events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
-        self._reports: queue.SimpleQueue[_Report] = queue.SimpleQueue()
-        self._api = LoopbackServer(_runtime_api(self.events, self._reports))
-        self._process = ManagedProcess(
-            [sys.executable, "-m", "awslambdaric", handler],
-            log,
-            {**variables, "AWS_LAMBDA_RUNTIME_API": self._api.address},
-            code,
-        )
-
-    def wait(self, seconds: float) -> _Report:
-        """The next report, waited for as long as the process lives.
-
-        Raises:
-            TimeoutError: None came within `seconds`.
-            _EndedError: None came before the process ended; the error holds its exit status.
-        """
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            exit_code = self._process.exit_code
-            with suppress(queue.Empty):
-                return self._reports.get(timeout=_POLL_SECONDS)
-            if exit_code is not None:
-                raise _EndedError(exit_code)
-        raise TimeoutError
-
-    def stop(self) -> None:
-        self._process.kill()
-        self.events.put(None)
-        self._api.stop()
-
-
-def _runtime_api(
-    events: queue.SimpleQueue[_Event | None], reports: queue.SimpleQueue[_Report]
-) -> type[Requests]:
-    """Lambda's runtime API, version 2018-06-01, for one execution environment."""
-    is_ready = threading.Event()
-
-    class Answering(Requests):
-        def do_GET(self) -> None:
-            if self.path != f"{_RUNTIME_API}/invocation/next":
-                self.answer_json(404, {})
-                return
-            if not is_ready.is_set():
-                is_ready.set()
-                reports.put(_READY)
-            event = events.get()
-            if event is None:
-                self.close_connection = True
-                return
-            self.answer(200, event.payload, event.headers)
-
-        def do_POST(self) -> None:
-            kind = self.path.rpartition("/")[2]
-            reports.put(_Report("response" if kind == "response" else "error", self.body()))
-            self.answer_json(202, {"status": "OK"})
-
-    return Answering
-
-
-def _failure(kind: str, message: str) -> _Report:
-    content = {"errorType": kind, "errorMessage": message}
-    return _Report("error", json.dumps(content).encode())
-
-
-def _timed(call: Callable[[], _Report]) -> tuple[_Report, float]:
-    """The result of `call`, and what it took in milliseconds."""
-    started = time.perf_counter()
-    return call(), (time.perf_counter() - started) * 1000
-
-
-def _reserved_variables(name: str, handler: str, memory_mb: int, code: Path) -> dict[str, str]:
-    """What Lambda sets for every function."""
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return {
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{version}",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
-        "AWS_LAMBDA_FUNCTION_NAME": name,
-        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{name}",
-        "AWS_LAMBDA_LOG_STREAM_NAME": "local",
-        "AWS_REGION": REGION,
-        "LAMBDA_TASK_ROOT": str(code),
-        "LANG": "en_US.UTF-8",
-        "PATH": os.environ.get("PATH", os.defpath),
-        # The code's folder is read-only on AWS, so that every cold start compiles it.
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TZ": ":UTC",
-        "_HANDLER": handler,
-    }
+        shutil.rmtree(self._folder, ignore_errors=True)

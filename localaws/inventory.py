@@ -8,6 +8,7 @@ from typing import Any
 
 from moto.core.base_backend import AccountSpecificBackend, BackendDict, BaseBackend
 from moto.core.common_models import BaseModel
+from moto.sts.models import AssumedRole
 
 # Under it a backend keeps the names of what it had when it was made, through saving and restoring.
 _AT_FIRST = "_localaws_at_first"
@@ -60,8 +61,10 @@ def _models(key: str, value: Any, depth: int) -> Iterator[tuple[str, BaseModel]]
 
 def _is_made_by_aws(name: str, model: Any) -> bool:
     # moto makes them when they are asked for: public parameters, and a service's own key.
+    # Credentials of role sessions end by themselves.
     is_own_key = getattr(model, "description", "") == "Default key"
-    return name.startswith("/aws/service/") or is_own_key
+    is_session = isinstance(model, AssumedRole) or name.startswith("ASIA")
+    return name.startswith("/aws/service/") or is_own_key or is_session
 
 
 def _is_going(model: Any) -> bool:

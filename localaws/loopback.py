@@ -59,11 +59,19 @@ class _Server(ThreadingHTTPServer):
 
 
 class LoopbackServer(Running):
-    """An HTTP server on a free port of the loopback interface."""
+    """An HTTP server on the loopback interface."""
 
-    def __init__(self, requests: type[Requests]) -> None:
-        """Start serving, one thread for each connection."""
-        self._server = _Server((LOOPBACK, 0), requests)
+    def __init__(self, requests: type[Requests], port: int = 0) -> None:
+        """Start serving, one thread for each connection.
+
+        Args:
+            requests: Answers them.
+            port: 0 for a free one.
+
+        Raises:
+            OSError: The port is in use.
+        """
+        self._server = _Server((LOOPBACK, port), requests)
         self.address = f"{LOOPBACK}:{self._server.server_port}"
         threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True

@@ -6,6 +6,7 @@ understand is an error, never an allow.
 """
 
 import ipaddress
+import json
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,8 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, DecimalException
 from enum import Enum, StrEnum
-from functools import cached_property
-from itertools import chain
+from functools import cached_property, lru_cache
 from operator import eq, ge, gt, le, lt
 from typing import Any
 
@@ -82,10 +82,13 @@ class Decision:
     Attributes:
         outcome: Allowed, or denied by a statement or for want of one.
         statements: Sids (positions where there are none) of the statements that decided.
+        kind: The kind of policy that denied, or that would have had to allow, in the words of
+            AWS's messages, such as "identity-based policy". Empty where allowed.
     """
 
     outcome: Outcome
     statements: tuple[str, ...] = ()
+    kind: str = ""
 
     @property
     def allowed(self) -> bool:
@@ -93,12 +96,41 @@ class Decision:
         return self.outcome is Outcome.ALLOWED
 
 
+@dataclass(frozen=True)
+class Policy:
+    """A policy that was read; to be evaluated many times."""
+
+    statements: tuple["_Statement", ...]
+
+
+@lru_cache(maxsize=1024)
+def parse(text: str, *, names_principal: bool = False) -> Policy:
+    """Read a policy.
+
+    Args:
+        text: The policy as JSON.
+        names_principal: Whether it is a resource's policy, whose statements say for whom they are.
+
+    Raises:
+        PolicyError: It is not a policy, or holds an element or operator unknown here.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise PolicyError(f"not a policy: not JSON ({error})") from error
+    if not isinstance(document, Mapping):
+        raise PolicyError("not a policy: it has to be an object")
+    return Policy(tuple(_parse_all([document], names_principal=names_principal)))
+
+
 def evaluate(
-    policies: Iterable[Document],
+    policies: Iterable[Document | Policy],
     request: Request,
     *,
-    resource_policies: Iterable[Document] = (),
-    boundary: Document | None = None,
+    resource_policies: Iterable[Document | Policy] = (),
+    boundary: Document | Policy | None = None,
+    session_policy: Document | Policy | None = None,
+    resource_decides: bool = False,
 ) -> Decision:
     """Decide a request as AWS does: an explicit deny wins, and what nothing allows is denied.
 
@@ -108,32 +140,51 @@ def evaluate(
         resource_policies: Policies of the resource: a bucket's, or a role's trust policy.
         boundary: The principal's permissions boundary. It limits all but what a resource's policy
             grants to the very user or role session by name.
+        session_policy: What was given as the role was assumed; it limits as the boundary does.
+        resource_decides: Whether the resource's policy has to let the principal, or its account,
+            in, as those of roles and keys have to.
 
     Raises:
         PolicyError: A document is not a policy, or holds an element or operator unknown here.
     """
-    identity = [s for s in _parse_all(policies, names_principal=False) if s.applies(request)]
-    limits = [
-        s
-        for s in _parse_all([] if boundary is None else [boundary], names_principal=False)
-        if s.applies(request)
-    ]
+
+    def applying(documents: Iterable[Document | Policy]) -> list[_Statement]:
+        return [s for s in _parse_all(documents, names_principal=False) if s.applies(request)]
+
+    identity = applying(policies)
+    limits = {
+        kind: applying([limit])
+        for kind, limit in ((_BOUNDARY, boundary), (_SESSION, session_policy))
+        if limit is not None
+    }
     resource = [
         (s, reach)
         for s in _parse_all(resource_policies, names_principal=True)
-        if (reach := s.reach(request)) and s.applies(request)
+        if s.applies(request) and (reach := s.reach(request))
     ]
 
-    denies = [s for s in chain(identity, limits, (s for s, _ in resource)) if not s.allows]
-    if denies:
-        return Decision(Outcome.EXPLICIT_DENY, tuple(s.name for s in denies))
+    for kind, applied in {
+        _IDENTITY: identity,
+        **limits,
+        _RESOURCE: [s for s, _ in resource],
+    }.items():
+        if denies := tuple(s.name for s in applied if not s.allows):
+            return Decision(Outcome.EXPLICIT_DENY, denies, kind)
 
-    inside = boundary is None or bool(limits)
-    allows = [s for s in identity if inside]
-    allows += [s for s, r in resource if r is _Reach.NAMED or (r is _Reach.DIRECT and inside)]
-    if allows:
+    if resource_decides and not resource:
+        return Decision(Outcome.IMPLICIT_DENY, kind=_RESOURCE)
+    outside = next((kind for kind, applied in limits.items() if not applied), None)
+    named = [s for s, reach in resource if reach is _Reach.NAMED]
+    others = [*identity, *(s for s, reach in resource if reach is _Reach.DIRECT)]
+    if allows := named + ([] if outside else others):
         return Decision(Outcome.ALLOWED, tuple(s.name for s in allows))
-    return Decision(Outcome.IMPLICIT_DENY)
+    return Decision(Outcome.IMPLICIT_DENY, kind=outside if outside and others else _IDENTITY)
+
+
+_IDENTITY = "identity-based policy"
+_BOUNDARY = "permissions boundary"
+_SESSION = "session policy"
+_RESOURCE = "resource-based policy"
 
 
 class _Reach(Enum):
@@ -150,6 +201,8 @@ class _Statement:
     body: Mapping[str, Any]
     conditions: tuple["_Condition", ...]
     has_variables: bool
+    exact_actions: frozenset[str]
+    wild_actions: tuple[tuple["Token", ...], ...]
 
     @property
     def allows(self) -> bool:
@@ -159,18 +212,22 @@ class _Statement:
         """Whether action, resource and conditions fit the request."""
         variables = request if self.has_variables else None
         return (
-            self._fits("Action", lambda pattern: matches_action(pattern, request.action))
-            and self._fits(
-                "Resource", lambda pattern: _arn_like(pattern, request.resource, variables)
-            )
+            self._fits_action(request.action.lower())
+            and self._fits_resource(request.resource, variables)
             and all(condition.holds(request, variables) for condition in self.conditions)
         )
 
-    def _fits(self, element: str, fits: Callable[[str], bool]) -> bool:
-        if f"Not{element}" in self.body:
-            return not any(map(fits, _listed(self.body[f"Not{element}"])))
+    def _fits_action(self, action: str) -> bool:
+        fits = action in self.exact_actions or any(
+            _fits_tokens(pattern, action) for pattern in self.wild_actions
+        )
+        return fits != ("NotAction" in self.body)
+
+    def _fits_resource(self, arn: str, variables: Request | None) -> bool:
         # A trust policy has no resource: it is that of the role it belongs to.
-        return element not in self.body or any(map(fits, _listed(self.body[element])))
+        patterns = _listed(self.body.get("Resource", self.body.get("NotResource", "*")))
+        fits = any(_arn_like(pattern, arn, variables) for pattern in patterns)
+        return fits != ("NotResource" in self.body)
 
     def reach(self, request: Request) -> _Reach | None:
         """How the statement of a resource's policy names the request's principal, if it does."""
@@ -180,8 +237,13 @@ class _Statement:
         return _reach(_principals(self.body["Principal"]), request)
 
 
-def _parse_all(documents: Iterable[Document], *, names_principal: bool) -> Iterator[_Statement]:
+def _parse_all(
+    documents: Iterable[Document | Policy], *, names_principal: bool
+) -> Iterator[_Statement]:
     for document in documents:
+        if isinstance(document, Policy):
+            yield from document.statements
+            continue
         version = document.get("Version", "2008-10-17")
         if version not in ("2008-10-17", "2012-10-17"):
             raise PolicyError(f"unknown Version {version}: policies have 2012-10-17")
@@ -222,7 +284,15 @@ def _parse(body: Any, place: str, *, names_principal: bool, has_variables: bool)
         )
     except PolicyError as error:
         raise PolicyError(f"{name}: {error}") from error
-    return _Statement(name, body, conditions, has_variables)
+    actions = [str(action).lower() for action in _listed(body.get("Action", body.get("NotAction")))]
+    return _Statement(
+        name,
+        body,
+        conditions,
+        has_variables,
+        frozenset(action for action in actions if not _is_wild(action)),
+        tuple(tuple(_wild(action)) for action in actions if _is_wild(action)),
+    )
 
 
 def _listed(value: Any) -> Sequence[Any]:
@@ -291,11 +361,6 @@ def matches(pattern: str, text: str) -> bool:
     return _fits_tokens(_tokens(pattern, None), text)
 
 
-def matches_action(pattern: str, action: str) -> bool:
-    """Whether an action such as s3:GetObject fits a pattern; neither has a case."""
-    return matches(pattern.lower(), action.lower())
-
-
 def matches_arn(pattern: str, arn: str) -> bool:
     """Whether an ARN fits a pattern, of which no wildcard reaches over a colon but the last."""
     return _arn_like(pattern, arn, None)
@@ -340,6 +405,10 @@ def _tokens(pattern: str, request: Request | None) -> list[Token]:
     return tokens + _wild(pattern[end:])
 
 
+def _is_wild(text: str) -> bool:
+    return "*" in text or "?" in text
+
+
 def _wild(text: str) -> list[Token]:
     wildcards: dict[str, Token] = {"*": _Wild.ANY, "?": _Wild.ONE}
     return [wildcards.get(character, character) for character in text]
@@ -358,6 +427,8 @@ def _value(variable: re.Match[str], request: Request) -> str:
 
 
 def _like(pattern: str, text: str, variables: Request | None) -> bool:
+    if pattern == "*" or not (_is_wild(pattern) or "${" in pattern):
+        return pattern in ("*", text)
     try:
         return _fits_tokens(_tokens(pattern, variables), text)
     except _NoValueError:

@@ -48,18 +48,20 @@ class Options:
         calls: File to which each call is appended as a line of JSON.
         time_scale: How many times faster than on AWS the waits pass that AWS imposes.
         records_only: Keep records and execute nothing: jobs, endpoints, functions, instances.
+        iam: "enforce": deny what the caller's policies do not allow; "off": allow everything.
     """
 
     port: int = PORT
     calls: Path | None = None
     time_scale: float = 1.0
     records_only: bool = False
+    iam: str = "off"
 
     @property
     def arguments(self) -> list[str]:
         """The same as flags of `python -m localaws.server`."""
         return [
-            *("--port", str(self.port), "--time-scale", str(self.time_scale)),
+            *("--port", str(self.port), "--time-scale", str(self.time_scale), "--iam", self.iam),
             *(["--calls", str(self.calls)] if self.calls else []),
             *(["--records-only"] if self.records_only else []),
         ]
@@ -94,7 +96,7 @@ def run(folder: Path, options: Options) -> None:
         state_file = folder / "state.zip"
         if state_file.exists():
             restore(state_file)
-        application = Application(state_file, options.calls)
+        application = Application(state_file, options.calls, enforce_iam=options.iam == "enforce")
         server = serve(listener, application)
 
         def save() -> None:
@@ -108,6 +110,7 @@ def run(folder: Path, options: Options) -> None:
             (folder / "work").absolute(),
             options.time_scale,
             application.changing,
+            application.waiting,
             save,
         )
         try:
@@ -306,6 +309,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--records-only",
         action="store_true",
         help="execute nothing: no job, endpoint, function or instance",
+    )
+    parser.add_argument(
+        "--iam",
+        choices=("off", "enforce"),
+        default=os.environ.get("LOCALAWS_IAM") or "off",
+        help="enforce: deny what the caller's policies do not allow; default LOCALAWS_IAM or off",
     )
     given = vars(parser.parse_args(arguments))
     command, folder = given.pop("command"), given.pop("state")

@@ -1,26 +1,45 @@
-"""Application Auto Scaling: tags, and the rules of scalable targets."""
+"""Application Auto Scaling: tags, the rules of scalable targets, alarms and activities."""
 
 import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from moto.applicationautoscaling import models, responses, urls
 from moto.applicationautoscaling.exceptions import AWSValidationException
 from moto.awslambda.exceptions import LambdaClientError
 from moto.awslambda.utils import get_backend as lambda_backend
+from moto.cloudwatch.models import (
+    Dimension,
+    Metric,
+    MetricDataQuery,
+    MetricStat,
+    cloudwatch_backends,
+)
 from moto.core.exceptions import JsonRESTError
+from moto.moto_api._internal import mock_random
 from moto.sagemaker.models import sagemaker_backends
 from moto.utilities.utils import get_partition
 
 from localaws.additions import Gap
 from localaws.additions._moto import answer_with, plain_client, refuses
-
-VARIANT_INSTANCES = "sagemaker:variant:DesiredInstanceCount"
-PROVISIONED_CONCURRENCY = "lambda:function:ProvisionedConcurrency"
+from localaws.alarms import Alarms
+from localaws.execution import running
+from localaws.scaling import (
+    HIGH,
+    LOW,
+    PROVISIONED_CONCURRENCY,
+    VARIANT_INSTANCES,
+    Scaling,
+    activities,
+)
+from localaws.schedules import ScheduleError, is_due
 
 _SERVICE_LINKED_ROLES = {
     "lambda": "AWSServiceRoleForApplicationAutoScaling_LambdaConcurrency",
     "sagemaker": "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint",
 }
+_LISTED_ACTIVITIES = 50
 _NOT_SUSPENDED = {
     "DynamicScalingInSuspended": False,
     "DynamicScalingOutSuspended": False,
@@ -55,6 +74,152 @@ class ScalableTarget(models.FakeScalableTarget):
         self.suspended_state = cast(Any, {**_NOT_SUSPENDED, **given})
 
 
+# Namespace, metric, statistic and period of what AWS has alarms on. Source: "Predefined metrics for
+# target tracking scaling policies" of the Application Auto Scaling User Guide.
+_PREDEFINED = {
+    "LambdaProvisionedConcurrencyUtilization": (
+        "AWS/Lambda",
+        "ProvisionedConcurrencyUtilization",
+        "Average",
+        60,
+    ),
+    "SageMakerVariantConcurrentRequestsPerModelHighResolution": (
+        "AWS/SageMaker",
+        "ConcurrentRequestsPerModel",
+        "Average",
+        10,
+    ),
+    "SageMakerVariantInvocationsPerInstance": (
+        "AWS/SageMaker",
+        "InvocationsPerInstance",
+        "Sum",
+        60,
+    ),
+}
+_HIGH_PERIODS, _LOW_PERIODS = 3, 15
+# Between this part of the target and the target nothing scales.
+_LOW_THRESHOLD = 0.9
+
+
+class ScalingPolicy(models.FakeApplicationAutoscalingPolicy):
+    """A scaling policy with the alarms that AWS makes for it; one that is changed keeps both."""
+
+    def create_alarms(self) -> None:
+        """Make the alarms of a target tracking policy."""
+        scaling = models.applicationautoscaling_backends[self.account_id][self.region_name]
+        key = self.formulate_key(
+            self.service_namespace, self.resource_id, self.scalable_dimension, self.policy_name
+        )
+        former = scaling.policies.get(key)
+        if former:
+            self.policy_arn, self.creation_time = former.policy_arn, former.creation_time
+        settings = self.target_tracking_scaling_policy_configuration
+        if settings is None or self.service_namespace not in _SERVICE_LINKED_ROLES:
+            super().create_alarms()
+            return
+        watched = _watched(self.resource_id, settings)
+        cloudwatch = cloudwatch_backends[self.account_id][self.region_name]
+        if former:
+            cloudwatch.delete_alarms([alarm.name for alarm in former.alarms])
+        if not watched:
+            return
+        target = float(settings["TargetValue"])
+        kinds = [(HIGH, "GreaterThanThreshold", _HIGH_PERIODS, target)]
+        if not settings.get("DisableScaleIn"):
+            kinds.append((LOW, "LessThanThreshold", _LOW_PERIODS, target * _LOW_THRESHOLD))
+        for kind, comparison, periods, threshold in kinds:
+            alarm = cloudwatch.put_metric_alarm(
+                name=_alarm_name(self.resource_id, kind, former),
+                description="DO NOT EDIT OR DELETE. For TargetTrackingScaling policy"
+                f" {self.policy_arn}.",
+                comparison_operator=comparison,
+                evaluation_periods=periods,
+                threshold=threshold,
+                alarm_actions=[self.policy_arn],
+                **watched,
+            )
+            self.alarms.append(alarm)
+
+
+def _alarm_name(
+    resource: str, kind: str, former: models.FakeApplicationAutoscalingPolicy | None
+) -> str:
+    known = [alarm.name for alarm in former.alarms if kind in alarm.name] if former else []
+    return known[0] if known else f"TargetTracking-{resource}{kind}{mock_random.uuid4()}"
+
+
+def _watched(resource: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the alarms of a policy watch; nothing where localaws does not know the metric."""
+    if predefined := settings.get("PredefinedMetricSpecification"):
+        known = _PREDEFINED.get(predefined["PredefinedMetricType"])
+        if not known:
+            return {}
+        namespace, metric, statistic, period = known
+        return _simple(namespace, metric, statistic, period, _dimensions(resource))
+    customized = settings.get("CustomizedMetricSpecification")
+    if not customized:
+        raise AWSValidationException(
+            "A target tracking policy needs a PredefinedMetricSpecification or a"
+            " CustomizedMetricSpecification."
+        )
+    if queries := customized.get("Metrics"):
+        nothing = dict.fromkeys(("namespace", "metric_name", "statistic", "period"))
+        asked = [_query(query) for query in queries]
+        return {**nothing, "dimensions": [], "metric_data_queries": asked}
+    return {
+        **_simple(
+            customized["Namespace"],
+            customized["MetricName"],
+            customized["Statistic"],
+            60,
+            customized.get("Dimensions", []),
+        ),
+        "unit": customized.get("Unit"),
+    }
+
+
+def _simple(
+    namespace: str, metric: str, statistic: str, period: int, dimensions: list[dict[str, str]]
+) -> dict[str, Any]:
+    return {
+        "namespace": namespace,
+        "metric_name": metric,
+        "statistic": statistic,
+        "period": period,
+        "dimensions": dimensions,
+    }
+
+
+def _query(query: Mapping[str, Any]) -> MetricDataQuery:
+    """A query of a policy, whose periods are minutes, as moto keeps those of alarms."""
+    stat = None
+    if told := query.get("MetricStat"):
+        metric = told["Metric"]
+        dimensions = [Dimension(d["Name"], d["Value"]) for d in metric.get("Dimensions", [])]
+        kept: Any = Metric(metric["MetricName"], metric["Namespace"], dimensions)
+        stat = MetricStat(kept, cast(Any, 60), told["Stat"], told.get("Unit"))
+    returned: Any = query.get("ReturnData", True)
+    return MetricDataQuery(
+        query["Id"],
+        query.get("Label", ""),
+        cast(Any, None),
+        returned,
+        query.get("Expression"),
+        stat,
+    )
+
+
+def _dimensions(resource: str) -> list[dict[str, str]]:
+    """The dimensions of the metrics of a variant or an alias."""
+    if resource.startswith("endpoint/"):
+        _, endpoint, _, variant = resource.split("/")
+        found = {"EndpointName": endpoint, "VariantName": variant}
+    else:
+        _, function, alias = resource.split(":")
+        found = {"FunctionName": function, "Resource": f"{function}:{alias}"}
+    return [{"Name": name, "Value": value} for name, value in found.items()]
+
+
 class Answers(responses.ApplicationAutoScalingResponse):
     """Moto's answers, mended."""
 
@@ -71,7 +236,14 @@ class Answers(responses.ApplicationAutoScalingResponse):
                 " existing scalable target, use the TagResource API."
             )
         answer = super().register_scalable_target()
-        _target(backend, resource, dimension).tags.update(tags)
+        target = _target(backend, resource, dimension)
+        target.tags.update(tags)
+        if scaling := running(Scaling):
+            scaling.bounds_moved(
+                target,
+                f"minimum capacity was set to {target.min_capacity}, maximum capacity to"
+                f" {target.max_capacity}",
+            )
         return answer
 
     def deregister_scalable_target(self) -> str:
@@ -81,25 +253,37 @@ class Answers(responses.ApplicationAutoScalingResponse):
         return answer
 
     def put_scaling_policy(self) -> str:
-        """Put a policy on a registered target; one that exists already keeps its ARN."""
-        backend = self.applicationautoscaling_backend
-        _target(backend, *self._resource_and_dimension())
-        key = models.FakeApplicationAutoscalingPolicy.formulate_key(
-            self._get_param("ServiceNamespace"),
-            *self._resource_and_dimension(),
-            self._get_param("PolicyName"),
-        )
-        former = backend.policies.get(key)
-        answer: dict[str, Any] = json.loads(super().put_scaling_policy())
-        if former:
-            policy = backend.policies[key]
-            policy.policy_arn, policy.creation_time = former.policy_arn, former.creation_time
-            answer["PolicyARN"] = policy.policy_arn
-        return json.dumps(answer)
+        """Put a policy on a registered target."""
+        _target(self.applicationautoscaling_backend, *self._resource_and_dimension())
+        answer = super().put_scaling_policy()
+        if alarms := running(Alarms):
+            alarms.look()
+        return answer
+
+    def describe_scaling_activities(self) -> str:
+        """What was done to capacities and why, the newest first."""
+        self._validate_params()
+        members = ("ServiceNamespace", "ResourceId", "ScalableDimension")
+        wanted = {name: value for name in members if (value := self._get_param(name))}
+        found = [
+            activity
+            for activity in reversed(activities(self.applicationautoscaling_backend))
+            if wanted.items() <= activity.items()
+        ]
+        start = int(self._get_param("NextToken") or 0)
+        end = start + (self._get_int_param("MaxResults") or _LISTED_ACTIVITIES)
+        token = {"NextToken": str(end)} if end < len(found) else {}
+        return json.dumps({"ScalingActivities": found[start:end], **token})
 
     def put_scheduled_action(self) -> str:
         """Put a scheduled action on a registered target."""
         _target(self.applicationautoscaling_backend, *self._resource_and_dimension())
+        now = datetime.now(UTC)
+        if schedule := self._get_param("Schedule"):
+            try:
+                is_due(schedule, self._get_param("Timezone"), now, (now, now))
+            except ScheduleError as error:
+                raise AWSValidationException(str(error)) from error
         return super().put_scheduled_action()
 
     def delete_scheduled_action(self) -> str:
@@ -271,6 +455,26 @@ def _put_policy(client: Any) -> dict[str, Any]:
     return answer
 
 
+def _makes_alarms() -> bool:
+    with plain_client("application-autoscaling") as client:
+        client.register_scalable_target(**_TARGET, MinCapacity=1, MaxCapacity=2)
+        return bool(_put_policy(client)["Alarms"])
+
+
+def _answers_activities() -> bool:
+    return hasattr(responses.ApplicationAutoScalingResponse, "describe_scaling_activities")
+
+
+def _refuses_unknown_schedule() -> bool:
+    with plain_client("application-autoscaling") as client:
+        client.register_scalable_target(**_TARGET, MinCapacity=1, MaxCapacity=2)
+        return refuses(
+            lambda: client.put_scheduled_action(
+                **_TARGET, ScheduledActionName="probe", Schedule="cron(never)"
+            )
+        )
+
+
 def _answers_tags() -> bool:
     return hasattr(responses.ApplicationAutoScalingResponse, "list_tags_for_resource")
 
@@ -316,6 +520,24 @@ GAPS = [
     ),
     Gap(
         _SERVICE,
+        "PutScalingPolicy.Alarms",
+        "a target tracking policy of an endpoint or a function has no alarms",
+        _makes_alarms,
+    ),
+    Gap(
+        _SERVICE,
+        "PutScheduledAction.Schedule",
+        "a schedule that is no schedule is taken, and never due",
+        _refuses_unknown_schedule,
+    ),
+    Gap(
+        _SERVICE,
+        "DescribeScalingActivities",
+        "nothing tells what was scaled, when and why",
+        _answers_activities,
+    ),
+    Gap(
+        _SERVICE,
         "DeleteScheduledAction",
         "an unknown scheduled action is deleted without an error",
         _refuses_unknown_scheduled_action,
@@ -326,4 +548,5 @@ GAPS = [
 def install() -> None:
     """Put the additions in moto's place."""
     models.FakeScalableTarget = ScalableTarget  # type: ignore[assignment,misc]
+    models.FakeApplicationAutoscalingPolicy = ScalingPolicy  # type: ignore[misc]
     answer_with(urls, Answers)

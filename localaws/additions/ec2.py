@@ -1,14 +1,29 @@
-"""EC2: the tags of a launch template itself."""
+"""EC2: launch templates as they are, and instances that run.
 
+LOCALAWS_NO_CAPACITY names availability zones, with commas between, that have no capacity.
+"""
+
+import copy
+import os
+from base64 import b64decode, b64encode
 from typing import Any
 
+from moto.core.responses import ActionResult
+from moto.core.utils import utcnow
+from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend
+from moto.ec2.models.instances import Instance, InstanceState, Reservation
 from moto.ec2.models.launch_templates import LaunchTemplate
+from moto.ec2.responses.general import General
+from moto.ec2.responses.instances import InstanceResponse
 
 from localaws.additions import Gap
 from localaws.additions._moto import plain_client
+from localaws.execution import running
+from localaws.instances import Instances
 
 _OWN_TAGS = "launch-template"
+_MOST_USER_DATA_BYTES = 16 * 1024
 
 
 def _keeps_own_tags_out_of_the_data() -> bool:
@@ -35,6 +50,32 @@ def _sees_changed_tags() -> bool:
     return bool(found["LaunchTemplates"][0].get("Tags") == tags)
 
 
+def _launches_as_the_template_says() -> bool:
+    with plain_client("ec2") as ec2:
+        ec2.create_launch_template(
+            LaunchTemplateName="probe",
+            LaunchTemplateData={"InstanceInitiatedShutdownBehavior": "terminate"},
+        )
+        launched = ec2.run_instances(
+            LaunchTemplate={"LaunchTemplateName": "probe"},
+            ImageId="ami-12c6146b",
+            MinCount=1,
+            MaxCount=1,
+        )["Instances"][0]
+        told = ec2.describe_instance_attribute(
+            InstanceId=launched["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
+        )
+    return bool(told["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate")
+
+
+def _tells_what_an_instance_prints() -> bool:
+    with plain_client("ec2") as ec2:
+        launched = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)
+        (instance,) = launched["Instances"]
+        told = ec2.get_console_output(InstanceId=instance["InstanceId"])
+    return "2.6.16-xenU" not in told.get("Output", "")
+
+
 GAPS = [
     Gap(
         service="ec2",
@@ -48,10 +89,28 @@ GAPS = [
         effect="a template's changed tags are not seen: a difference on each plan",
         closed=_sees_changed_tags,
     ),
+    Gap(
+        service="ec2",
+        operation="RunInstances.LaunchTemplate",
+        effect="an instance lacks its template's profile and market, and stops when it should end",
+        closed=_launches_as_the_template_says,
+    ),
+    Gap(
+        service="ec2",
+        operation="GetConsoleOutput",
+        effect="every instance prints the same, and none runs",
+        closed=_tells_what_an_instance_prints,
+    ),
 ]
 
 
 def install() -> None:
+    """Let launch templates be as they are told, and let instances run."""
+    _mend_templates()
+    _mend_instances()
+
+
+def _mend_templates() -> None:
     """Keep a launch template's own tags out of its data, and tell those it has now."""
     original = EC2Backend.create_launch_template
 
@@ -72,3 +131,114 @@ def install() -> None:
     template: Any = LaunchTemplate
     # moto sets them when the template is made; the store of all tags has them as they are.
     template.tags = property(LaunchTemplate.get_tags, lambda self, tags: None)
+
+
+def _mend_instances() -> None:
+    """Launch as the template says, run what is launched and end it in its own time."""
+    backend, response, instance, general = EC2Backend, InstanceResponse, Instance, General
+    run_instances, terminate, stop = backend.run_instances, instance.terminate, instance.stop
+    answer_run_instances = response.run_instances
+
+    def launch(
+        self: EC2Backend, image_id: str, count: int, user_data: Any, groups: Any, **told: Any
+    ) -> Reservation:
+        template = _template(self, told)
+        _check_user_data(user_data)
+        _check_capacity(self, told, template)
+        reservation = run_instances(
+            self, image_id, count, user_data, groups, **_completed(told, template)
+        )
+        for made in reservation.instances:
+            _give_profile(self, made, told, template)
+        return reservation
+
+    def answer(self: InstanceResponse) -> ActionResult:
+        answered = answer_run_instances(self)
+        if service := running(Instances):
+            reservation: Any = answered.result
+            for made in reservation.instances:
+                service.launch(made)
+        return answered
+
+    def end(self: Instance, *, terminates: bool) -> InstanceState:
+        previous: InstanceState = copy.copy(self._state)
+        service = running(Instances)
+        if service and service.end(self, terminates=terminates):
+            return previous
+        return terminate(self) if terminates else stop(self)
+
+    mended: Any = backend
+    mended.run_instances = launch
+    mended = response
+    mended.run_instances = answer
+    mended = instance
+    mended.terminate = lambda self: end(self, terminates=True)
+    mended.stop = lambda self: end(self, terminates=False)
+    mended = general
+    mended.get_console_output = _console_output
+
+
+def _template(backend: EC2Backend, told: dict[str, Any]) -> dict[str, Any]:
+    """The data of the launch template that is named; empty without one."""
+    named = told.get("launch_template")
+    data: dict[str, Any] = backend._get_template_from_args(named).data if named else {}
+    return data
+
+
+def _completed(told: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
+    """What moto takes from the request alone, from the template where the request is silent."""
+    market = template.get("InstanceMarketOptions", {}).get("MarketType")
+    monitoring = "enabled" if template.get("Monitoring", {}).get("Enabled") else "disabled"
+    shutdown = template.get("InstanceInitiatedShutdownBehavior")
+    return {
+        **told,
+        "instance_initiated_shutdown_behavior": told.get("instance_initiated_shutdown_behavior")
+        or shutdown,
+        "instance_market_options": told.get("instance_market_options") or market,
+        "metadata_options": told.get("metadata_options") or template.get("MetadataOptions", {}),
+        "monitoring_state": "enabled" if told.get("monitoring_state") == "enabled" else monitoring,
+    }
+
+
+def _give_profile(
+    backend: EC2Backend, made: Instance, told: dict[str, Any], template: dict[str, Any]
+) -> None:
+    # moto gives the request's own profile afterwards.
+    if told.get("iam_instance_profile_name") or told.get("iam_instance_profile_arn"):
+        return
+    profile = template.get("IamInstanceProfile", {})
+    if profile:
+        backend.associate_iam_instance_profile(made.id, profile.get("Name"), profile.get("Arn"))
+
+
+def _check_user_data(user_data: Any) -> None:
+    if len(b64decode(str(user_data or ""))) > _MOST_USER_DATA_BYTES:
+        raise EC2ClientError(
+            "InvalidParameterValue", f"User data is limited to {_MOST_USER_DATA_BYTES} bytes"
+        )
+
+
+def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[str, Any]) -> None:
+    subnet = told.get("subnet_id")
+    zone = backend.get_subnet(subnet).availability_zone if subnet else told.get("placement")
+    if zone and zone in os.environ.get("LOCALAWS_NO_CAPACITY", "").split(","):
+        given = told["instance_type"] if not told["is_instance_type_default"] else None
+        kind = given or template.get("InstanceType", told["instance_type"])
+        raise EC2ClientError(
+            "InsufficientInstanceCapacity",
+            f"We currently do not have sufficient {kind} capacity in the Availability Zone you "
+            f"requested ({zone}). Our system will be working on provisioning additional capacity.",
+        )
+
+
+def _console_output(self: General) -> ActionResult:
+    instance: Instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+    service = running(Instances)
+    printed = service.console(instance) if service else b""
+    return ActionResult(
+        {
+            "InstanceId": instance.id,
+            "Timestamp": utcnow(),
+            "Output": b64encode(printed).decode(),
+        }
+    )

@@ -1,16 +1,17 @@
 """IAM: what a principal may do, asked beforehand, and roles that keep what is not changed."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.iam.exceptions import NotFoundException
-from moto.iam.models import IAMBackend, Policy
+from moto.iam.models import IAMBackend
 from moto.iam.responses import IamResponse
 
 from localaws.additions import Gap
 from localaws.additions._moto import plain_client
+from localaws.authorization import default_version, policies_of
 from localaws.policy import Principal, Request, evaluate
 
 _TRUST = '{"Version":"2012-10-17","Statement":[]}'
@@ -68,8 +69,8 @@ def _simulate_principal(self: IamResponse) -> ActionResult:
     arn = self._get_param("PolicySourceArn")
     holder = _holder(self.backend, arn)
     boundary = getattr(holder, "permissions_boundary_arn", None)
-    documents = [*_documents(holder), *self._get_param("PolicyInputList", [])]
-    limits = [_default(self.backend.managed_policies[boundary])] if boundary else []
+    documents = [*policies_of(holder), *self._get_param("PolicyInputList", [])]
+    limits = [default_version(self.backend.managed_policies[boundary])] if boundary else []
     return _simulated(self, documents, limits, arn)
 
 
@@ -87,16 +88,6 @@ def _holder(backend: IAMBackend, arn: str) -> Any:
         if holder.arn == arn:
             return holder
     raise NotFoundException(f"The entity with {arn} cannot be found.")
-
-
-def _documents(holder: Any) -> Iterator[str]:
-    yield from holder.policies.values()
-    for policy in holder.managed_policies.values():
-        yield _default(policy)
-
-
-def _default(policy: Policy) -> str:
-    return next(version.document for version in policy.versions if version.is_default)
 
 
 def _simulated(

@@ -8,6 +8,7 @@ from copy import copy
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, cast
+from unittest.mock import patch
 from urllib.parse import unquote
 from uuid import uuid4
 from zipfile import ZipFile
@@ -24,17 +25,28 @@ from moto.awslambda.exceptions import (
 from moto.awslambda.policy import Policy
 from moto.awslambda.utils import get_backend
 from moto.core.common_types import TYPE_RESPONSE
+from moto.core.config import default_user_config
 from moto.core.responses import ActionResult
 from moto.core.utils import iso_8601_datetime_with_nanoseconds, utcnow
 
 from localaws.additions import Gap
+from localaws.additions._lambda_invocation import InvocationAnswers
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, answer_with, plain_client, refuses
-
-LATEST = "$LATEST"
+from localaws.execution import RoleError, running
+from localaws.function_records import LATEST, functions
+from localaws.functions import (
+    CONCURRENCY,
+    NOT_ASSUMED,
+    SERVICE,
+    UNRESERVED_CONCURRENCY,
+    Functions,
+    Readiness,
+)
 
 _PROVISIONED_CONCURRENCY = (
     r"{0}/(?P<api_version>[^/]+)/functions/(?P<function_name>[\w_:%-]+)/provisioned-concurrency/?$"
 )
+_ACCOUNT_SETTINGS = r"{0}/(?P<api_version>[^/]+)/account-settings/?$"
 # What differs between a function and a version of it though nothing was changed.
 _IDENTITY = (
     "FunctionArn",
@@ -76,25 +88,32 @@ class Provisioned:
     executions: int
     last_modified: str
 
-    def described(self) -> Json:
-        """What Lambda answers; all are ready at once, since nothing is started."""
+    def described(self, name: str, qualifier: str) -> Json:
+        """What Lambda answers; where nothing is run, all are ready at once."""
+        service = running(Functions)
+        state = (
+            service.readiness(name, qualifier, self.executions)
+            if service
+            else Readiness(self.executions, "READY")
+        )
         return {
             "RequestedProvisionedConcurrentExecutions": self.executions,
-            "AllocatedProvisionedConcurrentExecutions": self.executions,
-            "AvailableProvisionedConcurrentExecutions": self.executions,
+            "AllocatedProvisionedConcurrentExecutions": state.ready,
+            "AvailableProvisionedConcurrentExecutions": state.ready,
             "LastModified": self.last_modified,
-            "Status": "READY",
+            "Status": state.status,
+            **({"StatusReason": state.reason} if state.reason else {}),
         }
 
 
 class Url:
     """The URL of a function, or of one of its aliases."""
 
-    def __init__(self, function_arn: str, region: str, config: Json) -> None:
+    def __init__(self, function_arn: str, url: str, config: Json) -> None:
         self.created = self.last_modified = _timestamp()
         self.config = {"InvokeMode": "BUFFERED", **config}
         self.function_arn = function_arn
-        self.url = f"https://{uuid4().hex}.lambda-url.{region}.on.aws/"
+        self.url = url
 
     def update(self, config: Json) -> None:
         """Change what is given."""
@@ -227,8 +246,53 @@ class Function(models.LambdaFunction):
         return json.dumps([compared, self.snap_start], sort_keys=True)
 
 
-class Answers(responses.LambdaResponse):
+class Answers(InvocationAnswers):
     """Moto's answers, mended."""
+
+    def create_function(self) -> TYPE_RESPONSE:
+        """Create a function, with a role that Lambda may assume."""
+        if service := running(Functions):
+            try:
+                service.execution.credentials(self.json_body["Role"], SERVICE, "create")
+            except RoleError as error:
+                raise InvalidParameterValueException(NOT_ASSUMED) from error
+        return super().create_function()
+
+    def put_function_concurrency(self) -> ActionResult:  # type: ignore[override]
+        """Reserve concurrency; enough of it is left to the other functions."""
+        function = self._function()
+        reserved = self.json_body["ReservedConcurrentExecutions"]
+        others = sum(
+            other.reserved_concurrency or 0 for other in functions() if other is not function
+        )
+        if reserved + others > CONCURRENCY - UNRESERVED_CONCURRENCY:
+            raise InvalidParameterValueException(
+                "Specified ReservedConcurrentExecutions for function decreases account's"
+                f" UnreservedConcurrentExecution below its minimum value of"
+                f" [{UNRESERVED_CONCURRENCY}]."
+            )
+        function.reserved_concurrency = reserved
+        return ActionResult({"ReservedConcurrentExecutions": reserved})
+
+    def get_account_settings(self) -> ActionResult:
+        """The account's limits, and what is used of them."""
+        held = functions()
+        reserved = sum(function.reserved_concurrency or 0 for function in held)
+        return ActionResult(
+            {
+                "AccountLimit": {
+                    "TotalCodeSize": 80_530_636_800,
+                    "CodeSizeUnzipped": 262_144_000,
+                    "CodeSizeZipped": 52_428_800,
+                    "ConcurrentExecutions": CONCURRENCY,
+                    "UnreservedConcurrentExecutions": CONCURRENCY - reserved,
+                },
+                "AccountUsage": {
+                    "TotalCodeSize": sum(function.code_size for function in held),
+                    "FunctionCount": len(held),
+                },
+            }
+        )
 
     def delete_function(self) -> TYPE_RESPONSE:
         """Delete a function, or a version and what belongs to it."""
@@ -272,11 +336,14 @@ class Answers(responses.LambdaResponse):
                 " reservedConcurrentExecution for function"
             )
         function.at(qualifier).provisioned = Provisioned(executions, _timestamp())
+        if service := running(Functions):
+            service.try_again(function.function_name, qualifier)
         return self.get_provisioned_concurrency_config()
 
     def get_provisioned_concurrency_config(self) -> ActionResult:
         """How many environments are ready."""
-        return ActionResult(self._provisioned().described())
+        function, qualifier = self._function(), self._qualifier() or LATEST
+        return ActionResult(self._provisioned().described(function.function_name, qualifier))
 
     def delete_provisioned_concurrency_config(self) -> TYPE_RESPONSE:
         """Keep none ready."""
@@ -288,7 +355,10 @@ class Answers(responses.LambdaResponse):
         """All that a function keeps ready."""
         function = self._function()
         configs = [
-            {"FunctionArn": _qualified_arn(function, name), **found.provisioned.described()}
+            {
+                "FunctionArn": _qualified_arn(function, name),
+                **found.provisioned.described(function.function_name, name),
+            }
             for name, found in function.qualified.items()
             if found.provisioned
         ]
@@ -327,7 +397,13 @@ class Answers(responses.LambdaResponse):
                 f"Failed to create function url config for [functionArn = {arn}]. Error message:"
                 "  FunctionUrlConfig exists for this Lambda function"
             )
-        qualified.url = Url(arn, self.region, self.json_body)
+        service = running(Functions)
+        url = (
+            service.serve_url(self._function().function_name, self._qualifier())
+            if service
+            else f"https://{uuid4().hex}.lambda-url.{self.region}.on.aws/"
+        )
+        qualified.url = Url(arn, url, self.json_body)
         return ActionResult(qualified.url.described())
 
     def get_function_url_config(self) -> ActionResult:  # type: ignore[override]
@@ -527,6 +603,21 @@ def _publishes_only_changes() -> bool:
         return bool(client.publish_version(FunctionName="probe")["Version"] == "1")
 
 
+def _invokes() -> bool:
+    without_docker = patch.dict(default_user_config, {"lambda": {"use_docker": False}})
+    with plain_client("lambda") as client, without_docker:
+        return refuses(lambda: client.invoke(FunctionName="probe"))
+
+
+def _leaves_concurrency() -> bool:
+    with _probe() as client:
+        return refuses(
+            lambda: client.put_function_concurrency(
+                FunctionName="probe", ReservedConcurrentExecutions=1000
+            )
+        )
+
+
 def _reserves_nothing() -> bool:
     with _probe() as client:
         client.put_function_concurrency(FunctionName="probe", ReservedConcurrentExecutions=0)
@@ -583,6 +674,17 @@ GAPS = [
     _missing("GetProvisionedConcurrencyConfig", "nothing can be kept ready: apply fails"),
     _missing("DeleteProvisionedConcurrencyConfig", "`terraform destroy` fails"),
     _missing("ListProvisionedConcurrencyConfigs", "nobody can see what is paid for"),
+    _missing("GetAccountSettings", "nobody can see the account's concurrency before an apply"),
+    _flawed(
+        "Invoke",
+        "needs Docker and others' images; without them any function answers with its event",
+        _invokes,
+    ),
+    _flawed(
+        "PutFunctionConcurrency",
+        "takes what AWS refuses: nothing is left to other functions",
+        _leaves_concurrency,
+    ),
     _flawed("CreateFunction.DeadLetterConfig", "dropped: endless diff", _keeps_configuration),
     _flawed("CreateFunction.LoggingConfig", "dropped: endless diff", _keeps_logging),
     _flawed("CreateFunction.SnapStart", "dropped: endless diff", _keeps_snap_start),
@@ -637,4 +739,4 @@ GAPS = [
 def install() -> None:
     """Put the additions in moto's place."""
     models.LambdaFunction = Function  # type: ignore[misc]
-    answer_with(urls, Answers, _PROVISIONED_CONCURRENCY)
+    answer_with(urls, Answers, _PROVISIONED_CONCURRENCY, _ACCOUNT_SETTINGS)

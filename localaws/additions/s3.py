@@ -13,7 +13,7 @@ from moto.core.responses import ActionResult
 from moto.core.routing import get_service_router
 from moto.iam.access_control import PermissionResult
 from moto.s3.exceptions import S3AccessDeniedError
-from moto.s3.models import FakeBucket, S3Backend
+from moto.s3.models import FakeBucket, FakeDeleteMarker, S3Backend
 from moto.s3.responses import S3Response
 from werkzeug.exceptions import HTTPException
 
@@ -148,6 +148,21 @@ def _tells_who_pays() -> bool:
         return "Payer" in s3.get_bucket_request_payment(Bucket="probe")
 
 
+def _removes_delete_markers() -> bool:
+    with plain_client("s3") as s3:
+        s3.create_bucket(Bucket="probe")
+        on, off = ({"Status": status} for status in ("Enabled", "Suspended"))
+        s3.put_bucket_versioning(Bucket="probe", VersioningConfiguration=on)
+        made = s3.put_object(Bucket="probe", Key="key")
+        s3.delete_object(Bucket="probe", Key="key")
+        s3.put_bucket_versioning(Bucket="probe", VersioningConfiguration=off)
+        try:
+            s3.delete_object(Bucket="probe", Key="key", VersionId=made["VersionId"])
+        except AttributeError:
+            return False
+    return True
+
+
 GAPS = [
     Gap(
         service="s3",
@@ -184,6 +199,12 @@ GAPS = [
         operation="GetBucketRequestPayment",
         effect="the bucket's objects are listed instead",
         closed=_tells_who_pays,
+    ),
+    Gap(
+        service="s3",
+        operation="DeleteObject.VersionId",
+        effect="a bucket with a deleted object cannot be emptied once it keeps no versions",
+        closed=_removes_delete_markers,
     ),
 ]
 
@@ -227,6 +248,9 @@ def install() -> None:
         }
         return self.serialized(ActionResult({"LoggingEnabled": told}))
 
+    marker: Any = FakeDeleteMarker
+    # It holds no file, as versions of objects do.
+    marker.dispose = lambda self: None
     mended: Any = S3Response
     mended.setup_class = setup_known
     mended._key_response = key_response_in_turn

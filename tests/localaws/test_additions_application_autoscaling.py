@@ -147,6 +147,62 @@ def test_a_policy_is_changed_and_keeps_its_arn(scaling: Any) -> None:
     assert policy["TargetTrackingScalingPolicyConfiguration"] == {**TRACKING, "TargetValue": 30.0}
 
 
+def test_a_policy_has_alarms_as_long_as_it_is_there(aws: LocalAws, scaling: Any) -> None:
+    put_policy(scaling)
+    put_policy(scaling, TargetValue=30.0)
+    (policy,) = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    cloudwatch = aws.client("cloudwatch")
+    names = [alarm["AlarmName"] for alarm in policy["Alarms"]]
+    high, low = cloudwatch.describe_alarms(AlarmNames=names)["MetricAlarms"]
+    assert (high["Threshold"], low["Threshold"]) == (30.0, 27.0)
+    assert high["AlarmActions"] == low["AlarmActions"] == [policy["PolicyARN"]]
+    assert {d["Name"]: d["Value"] for d in high["Dimensions"]} == {
+        "EndpointName": "kennel",
+        "VariantName": "main",
+    }
+    scaling.delete_scaling_policy(**TARGET, PolicyName="concurrency")
+    assert not cloudwatch.describe_alarms(AlarmNamePrefix="TargetTracking-")["MetricAlarms"]
+
+
+def test_a_policy_may_track_a_metric_of_its_own(aws: LocalAws, scaling: Any) -> None:
+    metric = {"Namespace": "Kennel", "MetricName": "Waiting"}
+    plain = {**metric, "Dimensions": [{"Name": "service", "Value": "a"}], "Statistic": "Maximum"}
+    math = {
+        "Metrics": [
+            {"Id": "w", "MetricStat": {"Metric": metric, "Stat": "Sum"}, "ReturnData": False},
+            {"Id": "half", "Expression": "w / 2"},
+        ]
+    }
+    cloudwatch = aws.client("cloudwatch")
+    for specification in (plain, math):
+        arn = scaling.put_scaling_policy(
+            **TARGET,
+            PolicyName="own",
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration={
+                "TargetValue": 5.0,
+                "CustomizedMetricSpecification": specification,
+                "DisableScaleIn": True,
+            },
+        )["PolicyARN"]
+        alarms = cloudwatch.describe_alarms(AlarmNamePrefix="TargetTracking-")["MetricAlarms"]
+        (alarm,) = alarms
+        assert (alarm["AlarmActions"], alarm["Threshold"]) == ([arn], 5.0)
+    assert [query["Id"] for query in alarm["Metrics"]] == ["w", "half"]
+
+
+def test_nothing_was_done_where_records_are_only_kept(scaling: Any) -> None:
+    assert scaling.describe_scaling_activities(**TARGET)["ScalingActivities"] == []
+
+
+def test_a_schedule_that_is_none_is_refused(scaling: Any) -> None:
+    with pytest.raises(ClientError, match="rate") as error:
+        scaling.put_scheduled_action(
+            **TARGET, ScheduledActionName="night", Schedule="rate(a while)"
+        )
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+
+
 def test_policies_and_actions_end_with_their_target(scaling: Any) -> None:
     put_policy(scaling)
     put_action(scaling)

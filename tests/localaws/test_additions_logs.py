@@ -1,5 +1,6 @@
 """CloudWatch Logs on localaws."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,3 +45,18 @@ def test_an_unknown_group_has_no_key(logs: Any) -> None:
     with pytest.raises(ClientError) as error:
         logs.associate_kms_key(logGroupName="/nobody", kmsKeyId=KEY)
     assert error.value.response["Error"]["Code"] == "ResourceNotFoundException"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "messages"), [({"logStreamNamePrefix": "mine-"}, ["1", "2"]), ({}, ["1", "2", "3"])]
+)
+def test_events_are_found_by_their_streams_prefix(
+    logs: Any, prefix: dict[str, str], messages: list[str]
+) -> None:
+    for stream, message in (("mine-1", "1"), ("mine-2", "2"), ("other", "3")):
+        logs.create_log_stream(logGroupName=GROUP, logStreamName=stream)
+        event = {"timestamp": int(time.time() * 1000), "message": message}
+        logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=[event])
+    found = logs.filter_log_events(logGroupName=GROUP, **prefix)["events"]
+    assert sorted(event["message"] for event in found) == messages
+    assert logs.filter_log_events(logGroupName=GROUP, logStreamNamePrefix="no")["events"] == []

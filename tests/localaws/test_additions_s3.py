@@ -140,3 +140,17 @@ def test_the_owner_pays(s3: Any) -> None:
 def test_what_is_refused_is_named_as_aws_names_it() -> None:
     operations = Session().get_service_model("s3").operation_names
     assert set(operations) >= addition.MISTAKEN
+
+
+def test_a_bucket_in_which_objects_were_deleted_can_be_emptied(aws: LocalAws) -> None:
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="emptied")
+    s3.put_bucket_versioning(Bucket="emptied", VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket="emptied", Key="photo", Body=b"dog")
+    s3.delete_object(Bucket="emptied", Key="photo")
+    listed = s3.list_object_versions(Bucket="emptied")
+    # Terraform does this before it empties a bucket.
+    s3.put_bucket_versioning(Bucket="emptied", VersioningConfiguration={"Status": "Suspended"})
+    for found in (*listed["Versions"], *listed["DeleteMarkers"]):
+        s3.delete_object(Bucket="emptied", Key="photo", VersionId=found["VersionId"])
+    s3.delete_bucket(Bucket="emptied")

@@ -131,7 +131,8 @@ def test_a_failed_start_is_reported_and_tried_again(start: Start, code: str, kin
 
 
 def test_a_start_that_takes_too_long(start: Start) -> None:
-    result = start("import time; time.sleep(1000)", init_seconds=1.0).invoke({})
+    code = "import time; time.sleep(1000)"
+    result = start(code, timeout_seconds=1.0, init_seconds=1.0).invoke({})
     assert error_type(result) == "Sandbox.Timedout"
 
 

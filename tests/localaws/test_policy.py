@@ -13,8 +13,8 @@ from localaws.policy import (
     Request,
     evaluate,
     matches,
-    matches_action,
     matches_arn,
+    parse,
 )
 
 ACCOUNT = "123456789012"
@@ -77,7 +77,7 @@ class TestPatterns:
         ],
     )
     def test_actions(self, pattern, action, fits):
-        assert matches_action(pattern, action) == fits
+        assert (outcome(allow(pattern), action=action) is Outcome.ALLOWED) == fits
 
     @pytest.mark.parametrize(
         ("pattern", "arn", "fits"),
@@ -170,6 +170,53 @@ class TestBoundary:
             [], request, resource_policies=[policy], boundary=document(allow("s3:Put*"))
         )
         assert decision.allowed == allowed
+
+
+class TestKinds:
+    REQUEST = Request("s3:GetObject", OBJECT, principal=Principal(SESSION))
+
+    @pytest.mark.parametrize(
+        ("policies", "kind"),
+        [
+            ({}, "identity-based policy"),
+            ({"boundary": deny()}, "permissions boundary"),
+            ({"identity": allow(), "boundary": allow("sqs:*")}, "permissions boundary"),
+            ({"identity": allow(), "session_policy": allow("sqs:*")}, "session policy"),
+            ({"identity": allow(), "resource_decides": True}, "resource-based policy"),
+            ({"identity": allow(), "resource": deny(Principal="*")}, "resource-based policy"),
+            # Nothing would have been inside the boundary.
+            ({"boundary": allow("sqs:*")}, "identity-based policy"),
+        ],
+    )
+    def test_who_denies_is_told(self, policies, kind):
+        given = {
+            key: document(value) if isinstance(value, dict) else value
+            for key, value in policies.items()
+        }
+        of_resource = given.pop("resource", None)
+        identity = given.pop("identity", None)
+        decision = evaluate(
+            [identity] if identity else [],
+            self.REQUEST,
+            resource_policies=[of_resource] if of_resource else [],
+            **given,
+        )
+        assert (decision.allowed, decision.kind) == (False, kind)
+
+    def test_a_role_lets_an_account_in_that_lets_its_principal(self):
+        trust = document(
+            {"Effect": "Allow", "Action": "s3:*", "Principal": {"AWS": ACCOUNT}},
+        )
+        for identity, allowed in (([], False), ([document(allow())], True)):
+            decision = evaluate(
+                identity, self.REQUEST, resource_policies=[trust], resource_decides=True
+            )
+            assert decision.allowed == allowed
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"Statement": 1}'])
+    def test_text_that_is_no_policy_is_refused(self, text):
+        with pytest.raises(PolicyError):
+            parse(text)
 
 
 class TestResourcePolicies:

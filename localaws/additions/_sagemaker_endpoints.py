@@ -1,0 +1,446 @@
+"""SageMaker's models, endpoint configurations and endpoints.
+
+Where localaws executes, a new endpoint is `Creating` and one that changes is `Updating` until its
+containers serve; where it keeps records only, both are `InService` at once.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from botocore import xform_name
+from moto.applicationautoscaling.models import applicationautoscaling_backends
+from moto.core.responses import ActionResult, EmptyResult
+from moto.core.utils import get_service_model
+from moto.sagemaker import models, responses
+from moto.sagemaker.exceptions import ValidationError
+from moto.sagemaker.utils import arn_formatter
+
+from localaws import endpoint_records as records
+from localaws.additions import Gap
+from localaws.additions._moto import ROLE, plain_client, refuses
+from localaws.additions.application_autoscaling import delete_scaling
+from localaws.execution import running
+from localaws.hosting import Endpoints
+from localaws.scaling import VARIANT_INSTANCES
+
+_CONFIG_MEMBERS = (
+    "EnableNetworkIsolation",
+    "ExecutionRoleArn",
+    "ExplainerConfig",
+    "ShadowProductionVariants",
+    "VpcConfig",
+)
+
+
+class EndpointConfig(models.FakeEndpointConfig):
+    """An endpoint configuration with today's instance types."""
+
+    def validate_instance_type(self, instance_type: str) -> None:
+        """Refuse an instance type that SageMaker does not know."""
+        require_enum("ProductionVariantInstanceType", instance_type)
+
+
+class EndpointAnswers(responses.SageMakerResponse):
+    """Moto's answers about models, endpoint configurations and endpoints, mended."""
+
+    def create_model(self) -> ActionResult:
+        """Create a model of a new name; what was not given is not described."""
+        stored, name = self.sagemaker_backend._models, self._get_param("ModelName")
+        self._refuse_existing("model", name, stored)
+        answer = super().create_model()
+        model = stored[name]
+        vars(model).update(
+            containers=model.containers or None,
+            enable_network_isolation=self._get_param("EnableNetworkIsolation", False),
+            inference_execution_config=self._get_param("InferenceExecutionConfig"),
+            primary_container=model.primary_container or None,
+            vpc_config=model.vpc_config or None,
+        )
+        return answer
+
+    def create_endpoint_config(self) -> ActionResult:
+        """Create a configuration of a new name, with all its members."""
+        backend, name = self.sagemaker_backend, self._get_param("EndpointConfigName")
+        self._refuse_existing("endpoint configuration", name, backend.endpoint_configs)
+        backend.validate_production_variants(self._get_param("ShadowProductionVariants", []))
+        answer = super().create_endpoint_config()
+        config = backend.endpoint_configs[name]
+        vars(config).update(
+            {xform_name(member): self._get_param(member) for member in _CONFIG_MEMBERS},
+            arn=config.endpoint_config_arn,
+            data_capture_config=config.data_capture_config or None,
+        )
+        return answer
+
+    def create_endpoint(self) -> ActionResult:
+        """Create an endpoint of a new name."""
+        backend, name = self.sagemaker_backend, self._get_param("EndpointName")
+        self._refuse_existing("endpoint", name, backend.endpoints)
+        config, deployment = self._config(), self._get_param("DeploymentConfig")
+        release = records.release(backend, config, deployment)
+        endpoint = models.FakeEndpoint(  # type: ignore[abstract]
+            account_id=backend.account_id,
+            region_name=backend.region_name,
+            endpoint_name=name,
+            endpoint_config_name=config.endpoint_config_name,
+            production_variants=[],
+            data_capture_config={},
+            tags=self._get_param("Tags"),
+        )
+        vars(endpoint).update(data_capture_config=None, last_deployment_config=deployment)
+        backend.endpoints[name] = endpoint
+        _release(endpoint, release, "Creating")
+        return ActionResult({"EndpointArn": endpoint.arn})
+
+    def describe_endpoint(self) -> ActionResult:
+        """Describe an endpoint, and what it is about to serve."""
+        answer, endpoint = super().describe_endpoint(), self._endpoint()
+        if pending := records.pending(endpoint):
+            described = cast(dict[str, Any], answer.result)
+            summary = records.summary(pending)
+            return ActionResult({**described, "PendingDeploymentSummary": summary})
+        return answer
+
+    def update_endpoint(self) -> ActionResult:
+        """Move an endpoint to another configuration."""
+        backend, config = self.sagemaker_backend, self._config()
+        endpoint, served = self._serving_endpoint()
+        if endpoint.endpoint_config_name == config.endpoint_config_name:
+            raise ValidationError(
+                "Cannot update endpoint with the currently in use endpoint configuration"
+                f' "{config.endpoint_config_name}".'
+            )
+        _refuse_scaled(backend, endpoint, served, config)
+        retained: set[str] = set()
+        if self._get_param("RetainAllVariantProperties", False):
+            excluded = self._get_param("ExcludeRetainedVariantProperties", [])
+            retained = {"DataCaptureConfig", "DesiredInstanceCount", "DesiredWeight"} - {
+                variant_property["VariantPropertyType"] for variant_property in excluded
+            }
+        deployment = self._get_param("DeploymentConfig")
+        if self._get_param("RetainDeploymentConfig", False):
+            deployment = vars(endpoint)["last_deployment_config"]
+        release = records.release(backend, config, deployment, served, retained)
+        vars(endpoint).update(last_deployment_config=deployment)
+        _release(endpoint, release, "Updating")
+        return ActionResult({"EndpointArn": endpoint.arn})
+
+    def update_endpoint_weights_and_capacities(self) -> ActionResult:
+        """Change weights or counts; what is not given stays."""
+        endpoint, _ = self._serving_endpoint()
+        before = {found["VariantName"]: dict(found) for found in endpoint.production_variants}
+        for desired in self._get_param("DesiredWeightsAndCapacities"):
+            for member in ("DesiredWeight", "DesiredInstanceCount"):
+                former = before.get(desired["VariantName"], {}).get(member)
+                desired.setdefault(member, former)
+        answer = super().update_endpoint_weights_and_capacities()
+        if hosting := running(Endpoints):
+            for variant in endpoint.production_variants:
+                count = before[variant["VariantName"]].get("CurrentInstanceCount")
+                variant.update(CurrentInstanceCount=count)
+            endpoint.endpoint_status = "Updating"
+            hosting.scale(endpoint)
+        return answer
+
+    def delete_endpoint(self) -> ActionResult:
+        """Delete an endpoint, and deregister its variants as scalable targets."""
+        backend, endpoint = self.sagemaker_backend, self._settled_endpoint()
+        scaling = applicationautoscaling_backends[backend.account_id][backend.region_name]
+        for variant in endpoint.production_variants:
+            delete_scaling(scaling, _scalable_resource(endpoint, variant), VARIANT_INSTANCES)
+        if hosting := running(Endpoints):
+            endpoint.endpoint_status = "Deleting"
+            hosting.delete(endpoint)
+            return EmptyResult()
+        return super().delete_endpoint()
+
+    def _refuse_existing(self, kind: str, name: str, stored: Mapping[str, Any]) -> None:
+        if name in stored:
+            raise ValidationError(
+                f'Cannot create already existing {kind} "{self._arn(kind, name)}".'
+            )
+
+    def _endpoint(self) -> models.FakeEndpoint:
+        name = self._get_param("EndpointName")
+        if name not in self.sagemaker_backend.endpoints:
+            raise ValidationError(f'Could not find endpoint "{self._arn("endpoint", name)}".')
+        return self.sagemaker_backend.endpoints[name]
+
+    def _settled_endpoint(self) -> models.FakeEndpoint:
+        endpoint = self._endpoint()
+        if endpoint.endpoint_status not in {"InService", "Failed"}:
+            raise ValidationError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+        return endpoint
+
+    def _serving_endpoint(self) -> tuple[models.FakeEndpoint, records.Release]:
+        endpoint = self._settled_endpoint()
+        served = records.served(endpoint)
+        if not served:
+            raise ValidationError(
+                f'Cannot update endpoint "{endpoint.arn}" with status "Failed". Delete it instead.'
+            )
+        return endpoint, served
+
+    def _config(self) -> models.FakeEndpointConfig:
+        kind, name = "endpoint configuration", self._get_param("EndpointConfigName")
+        if name not in self.sagemaker_backend.endpoint_configs:
+            raise ValidationError(f'Could not find {kind} "{self._arn(kind, name)}".')
+        return self.sagemaker_backend.endpoint_configs[name]
+
+    def _arn(self, kind: str, name: str) -> str:
+        backend = self.sagemaker_backend
+        kind = "endpoint-config" if kind == "endpoint configuration" else kind
+        return arn_formatter(kind, name, backend.account_id, backend.region_name)
+
+
+def _release(endpoint: models.FakeEndpoint, release: records.Release, status: str) -> None:
+    """Bring a release into service; at once where nothing is executed."""
+    records.begin(endpoint, release, status)
+    if hosting := running(Endpoints):
+        hosting.release(endpoint)
+    else:
+        records.finish(endpoint)
+
+
+def _refuse_scaled(
+    backend: models.SageMakerModelBackend,
+    endpoint: models.FakeEndpoint,
+    served: records.Release,
+    config: models.FakeEndpointConfig,
+) -> None:
+    """Refuse to remove, or to change the instance type of, a variant that is scaled."""
+    scaling = applicationautoscaling_backends[backend.account_id][backend.region_name]
+    scaled = scaling.targets.get(VARIANT_INSTANCES, {})
+    wanted = {new["VariantName"]: new.get("InstanceType") for new in config.production_variants}
+    refused = [
+        variant["VariantName"]
+        for variant in served.config.production_variants
+        if _scalable_resource(endpoint, variant) in scaled
+        and wanted.get(variant["VariantName"]) != variant.get("InstanceType")
+    ]
+    if refused:
+        names = ", ".join(f'"{name}"' for name in refused)
+        raise ValidationError(
+            f'The variant(s) "[{names}]" must be deregistered as scalable targets with AWS Auto'
+            " Scaling before they can be removed or have their instance type updated."
+        )
+
+
+def _scalable_resource(endpoint: models.FakeEndpoint, variant: Mapping[str, Any]) -> str:
+    return f"endpoint/{endpoint.endpoint_name}/variant/{variant['VariantName']}"
+
+
+def require_enum(shape: str, value: str) -> None:
+    """Refuse a value that SageMaker does not know.
+
+    Raises:
+        ValidationError: It is none of the shape's.
+    """
+    # Botocore knows the service's own list; a client that is newer may know more.
+    known = get_service_model("sagemaker").shape_for(shape).enum
+    if value not in known:
+        raise ValidationError(
+            f"1 validation error detected: Value '{value}' at 'instanceType' failed to satisfy"
+            f" constraint: Member must satisfy enum value set: [{', '.join(known)}]"
+        )
+
+
+_VARIANT = {
+    "VariantName": "main",
+    "ModelName": "probe",
+    "InstanceType": "ml.m5.large",
+    "InitialInstanceCount": 1,
+    "InitialVariantWeight": 1.0,
+}
+
+
+def _create_model(client: Any, **more: Any) -> None:
+    client.create_model(ModelName="probe", ExecutionRoleArn=ROLE, **more)
+
+
+def _create_config(client: Any, **more: Any) -> None:
+    config = {"EndpointConfigName": "probe", "ProductionVariants": [_VARIANT], **more}
+    client.create_endpoint_config(**config)
+
+
+def _create_endpoint(client: Any) -> None:
+    _create_model(client, PrimaryContainer={"Image": "probe"})
+    capture = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 1,
+        "DestinationS3Uri": "s3://probe",
+        "CaptureOptions": [{"CaptureMode": "Input"}],
+    }
+    _create_config(client, DataCaptureConfig=capture)
+    client.create_endpoint(EndpointName="probe", EndpointConfigName="probe")
+
+
+def _model_answers_only_what_is_given() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_model(client, Containers=[{"Image": "probe"}])
+        return not client.describe_model(ModelName="probe").keys() & {
+            "PrimaryContainer",
+            "VpcConfig",
+        }
+
+
+def _model_keeps_isolation() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_model(client, EnableNetworkIsolation=True)
+        return bool(client.describe_model(ModelName="probe")["EnableNetworkIsolation"])
+
+
+def _model_name_is_unique() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_model(client)
+        return refuses(lambda: _create_model(client))
+
+
+def _config_answers_only_what_is_given() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_model(client)
+        _create_config(client)
+        described = client.describe_endpoint_config(EndpointConfigName="probe")
+        return "DataCaptureConfig" not in described
+
+
+def _config_keeps_shadows() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_model(client)
+        _create_config(client, ShadowProductionVariants=[{**_VARIANT, "VariantName": "shadow"}])
+        described = client.describe_endpoint_config(EndpointConfigName="probe")
+        return "ShadowProductionVariants" in described
+
+
+def _config_name_is_unique() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_model(client)
+        _create_config(client)
+        return refuses(lambda: _create_config(client))
+
+
+def _config_takes_new_instance_types() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_model(client)
+        variant = {**_VARIANT, "InstanceType": "ml.g5.xlarge"}
+        return not refuses(lambda: _create_config(client, ProductionVariants=[variant]))
+
+
+def _endpoint_name_is_unique() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_endpoint(client)
+        return refuses(
+            lambda: client.create_endpoint(EndpointName="probe", EndpointConfigName="probe")
+        )
+
+
+def _endpoint_describes_capture() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_endpoint(client)
+        described = client.describe_endpoint(EndpointName="probe")
+        return "CaptureStatus" in described["DataCaptureConfig"]
+
+
+def _endpoint_keeps_weight() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_endpoint(client)
+        client.update_endpoint_weights_and_capacities(
+            EndpointName="probe",
+            DesiredWeightsAndCapacities=[{"VariantName": "main", "DesiredInstanceCount": 2}],
+        )
+        (variant,) = client.describe_endpoint(EndpointName="probe")["ProductionVariants"]
+        return "DesiredWeight" in variant
+
+
+def _endpoint_deregisters_targets() -> bool:
+    scaled = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceId": "endpoint/probe/variant/main",
+        "ScalableDimension": VARIANT_INSTANCES,
+    }
+    with plain_client("sagemaker") as client, plain_client("application-autoscaling") as scaling:
+        _create_endpoint(client)
+        scaling.register_scalable_target(**scaled, MinCapacity=1, MaxCapacity=2)
+        client.delete_endpoint(EndpointName="probe")
+        left = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")
+        return not left["ScalableTargets"]
+
+
+def _config_has_arn() -> bool:
+    with plain_client("sagemaker") as client:
+        _create_model(client)
+        _create_config(client, Tags=[{"Key": "a", "Value": "b"}])
+        with plain_client("resourcegroupstaggingapi") as tagging:
+            found = tagging.get_resources()["ResourceTagMappingList"]
+            return all(resource["ResourceARN"].startswith("arn:") for resource in found)
+
+
+def missing(operation: str, effect: str) -> Gap:
+    """An operation of SageMaker that moto does not have."""
+
+    def answered() -> bool:
+        return hasattr(responses.SageMakerResponse, xform_name(operation))
+
+    return Gap("sagemaker", operation, effect, answered)
+
+
+def flawed(where: str, effect: str, closed: Callable[[], bool]) -> Gap:
+    """An operation of SageMaker that moto gets wrong."""
+    return Gap("sagemaker", where, effect, closed)
+
+
+GAPS = [
+    flawed(
+        "DescribeModel",
+        "empty structures that nobody gave: Terraform replaces the model in every plan",
+        _model_answers_only_what_is_given,
+    ),
+    flawed(
+        "DescribeModel.EnableNetworkIsolation",
+        "always false: Terraform replaces the model in every plan",
+        _model_keeps_isolation,
+    ),
+    flawed("CreateModel", "a name in use is taken, which AWS refuses", _model_name_is_unique),
+    flawed(
+        "DescribeEndpointConfig.DataCaptureConfig",
+        "an empty structure that nobody gave: SageMaker's SDK rejects the answer",
+        _config_answers_only_what_is_given,
+    ),
+    flawed(
+        "DescribeEndpointConfig.ShadowProductionVariants",
+        "dropped, as are the configuration's isolation, network, role and explainer",
+        _config_keeps_shadows,
+    ),
+    flawed(
+        "CreateEndpointConfig",
+        "a name in use is taken, which AWS refuses: no order of create and destroy is tested",
+        _config_name_is_unique,
+    ),
+    flawed(
+        "CreateEndpointConfig.InstanceType",
+        "types that are newer than 2021 are refused",
+        _config_takes_new_instance_types,
+    ),
+    flawed("CreateEndpoint", "a name in use is taken, which AWS refuses", _endpoint_name_is_unique),
+    flawed(
+        "DescribeEndpoint.DataCaptureConfig",
+        "the configuration's structure, which lacks the required members of the answer's",
+        _endpoint_describes_capture,
+    ),
+    missing("UpdateEndpoint", "no endpoint can move to another model"),
+    flawed(
+        "UpdateEndpointWeightsAndCapacities",
+        "a new count deletes the weight, a new weight the count",
+        _endpoint_keeps_weight,
+    ),
+    flawed(
+        "DeleteEndpoint",
+        "scalable targets outlive their endpoint",
+        _endpoint_deregisters_targets,
+    ),
+    flawed(
+        "CreateEndpointConfig.Tags",
+        "the configuration's ARN is not one for whoever lists tagged resources",
+        _config_has_arn,
+    ),
+]

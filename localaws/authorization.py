@@ -1,0 +1,404 @@
+"""IAM on request: who calls, and whether the caller may.
+
+Each call is decided by the caller's own policies, its permissions boundary, the session's policy
+and the policy of the resource, as AWS does. A signature is not checked: to know an access key's id
+is enough.
+"""
+
+import json
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moto.awslambda.utils import get_backend
+from moto.core.exceptions import JsonRESTError, ServiceException
+from moto.core.utils import utcnow
+from moto.ec2.models import ec2_backends
+from moto.iam.exceptions import NotFoundException
+from moto.iam.models import IAMBackend, Policy, iam_backends
+from moto.kms.models import kms_backends
+from moto.s3.models import s3_backends
+from moto.sns.models import sns_backends
+from moto.sqs.models import sqs_backends
+from moto.sts.models import sts_backends
+from werkzeug.wrappers import Response
+
+from localaws.actions import Parameters, UnknownCallError, requests
+from localaws.calls import Call, refusal
+from localaws.execution import ACCOUNT, ADMINISTRATOR, REGION
+from localaws.policy import Decision, Outcome, PolicyError, Principal, Request, evaluate, parse
+
+_EVERYTHING = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+    }
+)
+_ASSUMES = ("sts:AssumeRole", "sts:AssumeRoleWithWebIdentity", "sts:TagSession")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a call.
+
+    Attributes:
+        principal: As resources' policies name it; None for an anonymous caller.
+        policies: Identity policies, as JSON.
+        boundary: The permissions boundary, as JSON.
+        session_policy: The policy given as the role was assumed, as JSON.
+        context: Condition keys that say who it is.
+    """
+
+    principal: Principal | None = None
+    policies: tuple[str, ...] = ()
+    boundary: str | None = None
+    session_policy: str | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """As AWS's messages and logs name it."""
+        return self.principal.name if self.principal else "anonymous"
+
+
+_ADMINISTRATOR = Caller(
+    Principal(f"arn:aws:iam::{ACCOUNT}:user/administrator"),
+    (_EVERYTHING,),
+    context={"aws:PrincipalAccount": ACCOUNT},
+)
+
+
+class CredentialsError(Exception):
+    """An access key that does not exist, or no longer."""
+
+    def __init__(self, *, has_expired: bool = False) -> None:
+        """Say whether it did exist."""
+        self.has_expired = has_expired
+        state = "expired" if has_expired else "invalid"
+        super().__init__(f"The security token included in the request is {state}")
+
+
+def caller_of(access_key: str, token: str | None = None) -> Caller:
+    """Tell who signs with an access key.
+
+    Args:
+        access_key: Id of the key; empty for a request that is not signed.
+        token: The session's token, which keys of sessions come with; None where it is not at hand.
+
+    Raises:
+        CredentialsError: Nobody does.
+    """
+    if not access_key:
+        return Caller()
+    if access_key == ADMINISTRATOR:
+        return _ADMINISTRATOR
+    iam = iam_backends[ACCOUNT]["aws"]
+    session = sts_backends[ACCOUNT]["aws"].get_assumed_role_from_access_key(access_key)
+    if session:
+        if token is not None and token != session.session_token:
+            raise CredentialsError
+        if session.expiration < utcnow():
+            raise CredentialsError(has_expired=True)
+        try:
+            role: Any = iam.get_role_by_arn(session.role_arn)
+        except NotFoundException as error:
+            raise CredentialsError from error
+        context = {"aws:PrincipalArn": role.arn, "aws:PrincipalAccount": ACCOUNT}
+        # EC2 names the sessions that it makes for an instance by the instance.
+        if re.fullmatch(r"i-[0-9a-f]+", session.session_name):
+            instance = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{session.session_name}"
+            context["ec2:SourceInstanceARN"] = instance
+        return Caller(
+            Principal(session.arn),
+            tuple(policies_of(role)),
+            _boundary(iam, role),
+            session.policy or None,
+            context,
+        )
+    user: Any
+    for user in list(iam.users.values()):
+        for key in user.access_keys:
+            if key.access_key_id == access_key and key.status == "Active":
+                groups = iam.get_groups_for_user(user.name)
+                policies = [p for holder in (user, *groups) for p in policies_of(holder)]
+                context = {
+                    "aws:PrincipalArn": user.arn,
+                    "aws:PrincipalAccount": ACCOUNT,
+                    "aws:username": user.name,
+                }
+                boundary = _boundary(iam, user)
+                return Caller(Principal(user.arn), tuple(policies), boundary, None, context)
+    raise CredentialsError
+
+
+def policies_of(holder: Any) -> Iterator[str]:
+    """Give the policies of moto's role, user or group, inline and attached, as JSON."""
+    for document in holder.policies.values():
+        yield document if isinstance(document, str) else json.dumps(document)
+    for policy in holder.managed_policies.values():
+        yield default_version(policy)
+
+
+def default_version(policy: Policy) -> str:
+    """Give the document of a managed policy that is in force, as JSON."""
+    return next(version.document for version in policy.versions if version.is_default)
+
+
+def _boundary(iam: IAMBackend, holder: Any) -> str | None:
+    arn = getattr(holder, "permissions_boundary_arn", None)
+    return default_version(iam.managed_policies[arn]) if arn else None
+
+
+def decide(caller: Caller, request: Request) -> Decision:
+    """Decide one thing that IAM asks for a call.
+
+    Raises:
+        PolicyError: A policy that matters cannot be read.
+    """
+    context = {**caller.context, **request.context}
+    asked = Request(request.action, request.resource, context, caller.principal)
+    return evaluate(
+        [parse(policy) for policy in caller.policies],
+        asked,
+        resource_policies=[
+            parse(policy, names_principal=True)
+            for policy in _resource_policies(request.action, request.resource)
+        ],
+        boundary=parse(caller.boundary) if caller.boundary else None,
+        session_policy=parse(caller.session_policy) if caller.session_policy else None,
+        resource_decides=request.action in _ASSUMES or request.action.startswith("kms:"),
+    )
+
+
+def _resource_policies(action: str, arn: str) -> Iterator[str]:
+    """Give the policy that the resource itself has, as JSON, if it has one."""
+    parts = arn.split(":", 5)
+    if len(parts) < 6:
+        return
+    service, name = parts[2], parts[5]
+    policy: Any = None
+    try:
+        if action in _ASSUMES:
+            role: Any = iam_backends[ACCOUNT]["aws"].get_role_by_arn(arn)
+            policy = role.assume_role_policy_document
+        elif service == "s3":
+            bucket = s3_backends[ACCOUNT]["aws"].buckets.get(name.partition("/")[0])
+            policy = bucket.policy if bucket else None
+        elif service == "lambda":
+            _, function, *qualifier = name.split(":")
+            record: Any = get_backend(ACCOUNT, REGION).get_function(function, "$LATEST")
+            statements = record.at(qualifier[0] if qualifier else None).policy.statements
+            policy = {"Version": "2012-10-17", "Statement": statements} if statements else None
+        elif service == "sqs":
+            queue = sqs_backends[ACCOUNT][REGION].queues.get(name)
+            policy = queue.policy if queue else None
+        elif service == "sns":
+            topic = sns_backends[ACCOUNT][REGION].topics.get(arn)
+            policy = topic.policy if topic else None
+        elif service == "kms":
+            key = kms_backends[ACCOUNT][REGION].keys.get(name.removeprefix("key/"))
+            policy = key.policy if key else None
+    # What is not there has no policy; that it is not there is for its service to say.
+    except (JsonRESTError, ServiceException, NotFoundException):
+        return
+    if isinstance(policy, bytes):
+        yield policy.decode()
+    elif policy:
+        yield policy if isinstance(policy, str) else json.dumps(policy)
+
+
+def name_of(access_key: str) -> str:
+    """Tell who signs with an access key, for a log; empty if nobody does."""
+    try:
+        return caller_of(access_key).name
+    except CredentialsError:
+        return ""
+
+
+def refuse(call: Call, told: Parameters, token: str = "") -> Response | None:
+    """Answer for the service if the caller may not make a call; None if it may.
+
+    Args:
+        call: What is asked for.
+        told: Its parameters.
+        token: The session's token that came with it.
+    """
+    try:
+        caller = caller_of(call.access_key, token)
+    except CredentialsError as error:
+        return _refuse_credentials(call, error)
+    if str(call) == "sts:AssumeRoleWithWebIdentity":
+        return _refuse_web_identity(call, told)
+    if caller is _ADMINISTRATOR and call.service != "sts":
+        return None
+    try:
+        asked = requests(call.service, call.operation, told, _Account())
+    except UnknownCallError:
+        why = (
+            f"localaws does not know what IAM asks for {call}: it has to be added in "
+            "localaws/actions.py"
+        )
+        return _denial(call, f"User: {caller.name} is not authorized to perform: {call}: {why}")
+    denials = [message for request in asked if (message := _denied(caller, request))]
+    # Each object is denied by itself.
+    if not denials or "Delete" in told:
+        return None
+    return _denial(call, denials[0])
+
+
+def denied_objects(call: Call, told: Parameters) -> dict[str, str]:
+    """Give AWS's message for each object that a DeleteObjects may not delete, by its key."""
+    caller = caller_of(call.access_key)
+    if caller is _ADMINISTRATOR or "Delete" not in told:
+        return {}
+    asked = requests(call.service, call.operation, told, _Account())
+    keys = [entry["Key"] for entry in told["Delete"]["Objects"]]
+    return {
+        key: message
+        for key, request in zip(keys, asked, strict=True)
+        if (message := _denied(caller, request))
+    }
+
+
+def _denied(caller: Caller, request: Request) -> str:
+    """Say why a caller may not; empty if it may."""
+    try:
+        decision = decide(caller, request)
+    except PolicyError as error:
+        return f"a policy that decides {request.action} is none: {error}"
+    return "" if decision.allowed else _message(caller, request, decision)
+
+
+def hides_absence(call: Call) -> bool:
+    """Whether the caller is told that it may not, where an object of S3 is not there.
+
+    Only who may list a bucket learns what is not in it.
+    """
+    if call.operation not in ("GetObject", "HeadObject"):
+        return False
+    caller = caller_of(call.access_key)
+    bucket = f"arn:aws:s3:::{call.resource['Bucket']}"
+    context = {"aws:SecureTransport": "true", "aws:RequestedRegion": REGION}
+    return not decide(caller, Request("s3:ListBucket", bucket, context)).allowed
+
+
+def denied_absence(call: Call) -> Response:
+    """Give S3's answer in that case."""
+    return _denial(call, "Access Denied")
+
+
+def _message(caller: Caller, request: Request, decision: Decision) -> str:
+    resource = f'"{request.resource}"' if request.action.startswith("s3:") else request.resource
+    if decision.outcome is Outcome.EXPLICIT_DENY:
+        article = "an" if decision.kind.startswith("identity") else "a"
+        because = f"with an explicit deny in {article} {decision.kind}"
+    else:
+        because = f"because no {decision.kind} allows the {request.action} action"
+    return (
+        f"User: {caller.name} is not authorized to perform: {request.action} "
+        f"on resource: {resource} {because}"
+    )
+
+
+def _denial(call: Call, message: str) -> Response:
+    if call.protocol == "ec2":
+        text = f"You are not authorized to perform this operation. {message}"
+        return refusal(call, 403, "UnauthorizedOperation", text)
+    if call.service == "sns":
+        return refusal(call, 403, "AuthorizationError", message)
+    if _says_access_denied(call):
+        return refusal(call, 403, "AccessDenied", message)
+    status = 403 if call.protocol == "rest-json" else 400
+    return refusal(call, status, "AccessDeniedException", message)
+
+
+def _says_access_denied(call: Call) -> bool:
+    """Whether a service has the error codes that came before JSON, whichever protocol is spoken."""
+    return call.protocol in ("query", "rest-xml") or call.service == "cloudwatch"
+
+
+def _refuse_credentials(call: Call, error: CredentialsError) -> Response:
+    if call.service == "s3":
+        if error.has_expired:
+            return refusal(call, 400, "ExpiredToken", "The provided token has expired.")
+        text = "The AWS Access Key Id you provided does not exist in our records."
+        return refusal(call, 403, "InvalidAccessKeyId", text)
+    if call.protocol == "ec2":
+        text = "AWS was not able to validate the provided access credentials"
+        code = "RequestExpired" if error.has_expired else "AuthFailure"
+        return refusal(call, 400 if error.has_expired else 401, code, text)
+    if _says_access_denied(call):
+        code = "ExpiredToken" if error.has_expired else "InvalidClientTokenId"
+        return refusal(call, 403, code, str(error))
+    code = "ExpiredTokenException" if error.has_expired else "UnrecognizedClientException"
+    return refusal(call, 403 if call.protocol == "rest-json" else 400, code, str(error))
+
+
+def _refuse_web_identity(call: Call, told: Parameters) -> Response | None:
+    """Ask a role's trust policy whether it takes the bearer of an identity provider's token."""
+    claims = _claims(str(told.get("WebIdentityToken", "")))
+    host = str(claims.get("iss", "")).removeprefix("https://")
+    providers = iam_backends[ACCOUNT]["aws"].open_id_providers
+    provider = next((arn for arn in providers if arn.endswith(f":oidc-provider/{host}")), None)
+    role = str(told.get("RoleArn", ""))
+    context = {
+        f"{host}:{name}": value if isinstance(value, list) else str(value)
+        for name, value in claims.items()
+    }
+    asked = Request(
+        "sts:AssumeRoleWithWebIdentity", role, {"aws:SecureTransport": "true", **context}
+    )
+    who = Caller(Principal(provider, "Federated")) if provider and host else Caller()
+    try:
+        if decide(who, asked).allowed:
+            return None
+    except PolicyError as error:
+        return _denial(call, f"the trust policy of {role} is none: {error}")
+    return _denial(call, "Not authorized to perform sts:AssumeRoleWithWebIdentity")
+
+
+def _claims(token: str) -> Mapping[str, Any]:
+    """What a JSON Web Token says; nothing if it is none. Its signature is not checked."""
+    try:
+        _, payload, _ = token.split(".")
+        claims = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except ValueError:
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+class _Account:
+    """What moto's records say."""
+
+    def tags(self, resource_id: str) -> Mapping[str, str]:
+        tags: Mapping[str, str] = ec2_backends[ACCOUNT][REGION].tags.get(resource_id, {})
+        return tags
+
+    def boundary(self, role: str) -> str | None:
+        roles: list[Any] = list(iam_backends[ACCOUNT]["aws"].roles.values())
+        return next((found.permissions_boundary_arn for found in roles if found.name == role), None)
+
+    def profile_role(self, profile: str) -> str | None:
+        profiles: list[Any] = list(iam_backends[ACCOUNT]["aws"].instance_profiles.values())
+        return next(
+            (
+                found.roles[0].arn
+                for found in profiles
+                if profile in (found.name, found.arn) and found.roles
+            ),
+            None,
+        )
+
+    def launch_template(self, told: Parameters) -> tuple[str, Mapping[str, Any]]:
+        backend: Any = ec2_backends[ACCOUNT][REGION]
+        try:
+            version = backend._get_template_from_args(told)
+        # There is no such template: its id is all that is known, and EC2 refuses it.
+        except ServiceException:
+            return str(told.get("LaunchTemplateId", "lt-unknown")), {}
+        return version.template.id, version.data
+
+    def has_role(self, name: str) -> bool:
+        return any(role.name == name for role in iam_backends[ACCOUNT]["aws"].roles.values())

@@ -1,0 +1,124 @@
+"""Image and archive of a model, had as SageMaker has them: under the model's execution role."""
+
+import shutil
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+from moto.sagemaker import models
+
+from localaws.containers import HostingError
+from localaws.endpoint_records import containers
+from localaws.execution import ACCOUNT, REGION, Execution, RoleError
+
+_REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/"
+
+
+class Role:
+    """Clients of AWS's services that act under an execution role."""
+
+    def __init__(self, execution: Execution, arn: str) -> None:
+        """Take the role.
+
+        Raises:
+            HostingError: SageMaker may not take it.
+        """
+        self.arn = arn
+        self._execution = execution
+        self._clients: dict[str, Any] = {}
+        try:
+            self.credentials = execution.credentials(arn, "sagemaker.amazonaws.com", "SageMaker")
+        except RoleError as error:
+            raise HostingError(f"Could not assume the execution role: {error}.") from error
+
+    def client(self, service: str) -> Any:
+        """A client of a service."""
+        if service not in self._clients:
+            self._clients[service] = self._execution.client(service, self.credentials)
+        return self._clients[service]
+
+
+def container(model: models.Model) -> Mapping[str, Any]:
+    """The definition of a model's container.
+
+    Raises:
+        HostingError: The model has none or several.
+    """
+    found = containers(model)
+    if len(found) != 1:
+        raise HostingError(
+            f"Model {model.model_name} has {len(found)} containers; localaws runs one."
+        )
+    return found[0]
+
+
+def require_image(image: str, role: Role) -> None:
+    """Ask this account's registry for an image; what runs is the inference server all the same.
+
+    Args:
+        image: Its URI; one of another registry is taken to exist.
+        role: Who asks.
+
+    Raises:
+        HostingError: The image does not exist, or the role may not have it.
+    """
+    if not image.startswith(_REGISTRY):
+        return
+    repository, is_digest, version = image.removeprefix(_REGISTRY).partition("@")
+    repository, _, tag = repository.partition(":")
+    wanted = {"imageDigest": version} if is_digest else {"imageTag": tag or "latest"}
+    try:
+        found = role.client("ecr").batch_get_image(repositoryName=repository, imageIds=[wanted])
+    except ClientError as error:
+        if _is_denied(error):
+            reason = f'The role "{role.arn}" does not have BatchGetImage permission for the image:'
+            raise HostingError(f'{reason} "{image}".') from error
+        raise HostingError(f"Requested image {image} not found.") from error
+    if not found["images"]:
+        raise HostingError(f"Requested image {image} not found.")
+
+
+def fetch_model(uri: str, folder: Path, role: Role) -> None:
+    """Unpack a model's archive from S3; its files cannot be written.
+
+    Args:
+        uri: Where the archive is, `s3://...`; empty for a model that has none.
+        folder: An empty folder.
+        role: Who fetches.
+
+    Raises:
+        HostingError: The archive cannot be fetched or is none.
+    """
+    if not uri:
+        return
+    place = urlsplit(uri)
+    packed = folder.with_name("model.tar.gz")
+    try:
+        found = role.client("s3").get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))
+        with packed.open("wb") as file:
+            shutil.copyfileobj(found["Body"], file, 1 << 20)
+    except (BotoCoreError, ClientError) as error:
+        raise HostingError(
+            f"Could not access model data at {uri}. Please ensure that the role"
+            f' "{role.arn}" has "s3:GetObject" permissions and that the object exists ({error}).'
+        ) from error
+    try:
+        with tarfile.open(packed) as archive:
+            archive.extractall(folder, filter="data")
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise HostingError(
+            f'Failed to extract model data archive for container "primary" from URL "{uri}".'
+            f" Please ensure that the object is a valid tar.gz archive ({error})."
+        ) from error
+    finally:
+        packed.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o444)
+
+
+def _is_denied(error: ClientError) -> bool:
+    return "AccessDenied" in str(error.response["Error"]["Code"])

@@ -1,0 +1,174 @@
+"""Starts a script as SageMaker's training toolkit does: what runs in an image without entry point.
+
+    python script_mode.py FOLDER
+
+FOLDER is laid out as /opt/ml. The hyperparameters name the program (`sagemaker_program`), the
+archive it is in (`sagemaker_submit_directory`) and whether torchrun starts it
+(`sagemaker_torch_distributed_enabled`); the others become flags. Modelled on `sagemaker-training`
+5.1.4, which needs a compiler to install. Like it, it does not pass SIGTERM on to the script
+(aws/sagemaker-training-toolkit issue 125).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+
+MASTER_PORT = 7777
+
+
+def main() -> None:
+    """Run the program; its exit status is this one's."""
+    folder = Path(sys.argv[1])
+    config = folder / "input/config"
+    resources, channels, given = (
+        json.loads((config / f"{name}.json").read_text())
+        for name in ("resourceconfig", "inputdataconfig", "hyperparameters")
+    )
+    decoded = {name: _decode(value) for name, value in given.items()}
+    own = {name: value for name, value in decoded.items() if name.startswith("sagemaker_")}
+    flags = {name: value for name, value in decoded.items() if name not in own}
+    code = folder / "code"
+    if "sagemaker_submit_directory" in own:
+        _fetch(own["sagemaker_submit_directory"], code)
+    variables = _variables(folder, resources, channels, flags, own)
+    os.environ.update(variables)
+    os.chdir(code)
+    if Path("requirements.txt").exists():
+        _run([sys.executable, "-m", "pip", "install", "-r", "requirements.txt"], folder)
+    command = [*_launcher(own, resources), own["sagemaker_program"], *_arguments(flags)]
+    print("Invoking user script\n\n" + " ".join(command), flush=True)
+    _run(command, folder)
+
+
+def _decode(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _encode(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _fetch(uri: str, folder: Path) -> None:
+    """Unpack an archive of S3; what is a path already lies in its place."""
+    if not uri.startswith("s3://"):
+        return
+    parts = urlsplit(uri)
+    archive = folder.with_suffix(".tar.gz")
+    boto3.client("s3").download_file(parts.netloc, parts.path.lstrip("/"), str(archive))
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+
+
+def _variables(
+    folder: Path,
+    resources: Mapping[str, Any],
+    channels: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    own: Mapping[str, Any],
+) -> dict[str, str]:
+    """The environment of the script, as the toolkit's documentation lists it."""
+    hosts = sorted(resources["hosts"])
+    paths = {name: str(folder / "input/data" / name) for name in channels}
+    values = {
+        "SM_CHANNELS": sorted(channels),
+        "SM_CURRENT_HOST": resources["current_host"],
+        "SM_CURRENT_INSTANCE_TYPE": resources["current_instance_type"],
+        "SM_FRAMEWORK_PARAMS": own,
+        "SM_HOSTS": hosts,
+        "SM_HPS": flags,
+        "SM_INPUT_CONFIG_DIR": str(folder / "input/config"),
+        "SM_INPUT_DATA_CONFIG": channels,
+        "SM_INPUT_DIR": str(folder / "input"),
+        "SM_MODEL_DIR": str(folder / "model"),
+        "SM_MODULE_DIR": own.get("sagemaker_submit_directory", str(folder / "code")),
+        "SM_MODULE_NAME": own["sagemaker_program"].removesuffix(".py"),
+        "SM_NETWORK_INTERFACE_NAME": resources["network_interface_name"],
+        "SM_NUM_CPUS": os.cpu_count(),
+        "SM_NUM_GPUS": _gpus(),
+        "SM_OUTPUT_DATA_DIR": str(folder / "output/data"),
+        "SM_OUTPUT_DIR": str(folder / "output"),
+        "SM_RESOURCE_CONFIG": resources,
+        "SM_USER_ARGS": _arguments(flags),
+        "SM_USER_ENTRY_POINT": own["sagemaker_program"],
+        **{f"SM_CHANNEL_{name.upper()}": path for name, path in paths.items()},
+        **{f"SM_HP_{name.upper()}": value for name, value in flags.items()},
+    }
+    values["SM_TRAINING_ENV"] = {
+        "channel_input_dirs": paths,
+        "current_host": resources["current_host"],
+        "hosts": hosts,
+        "hyperparameters": flags,
+        "job_name": os.environ["TRAINING_JOB_NAME"],
+        "model_dir": values["SM_MODEL_DIR"],
+        "output_data_dir": values["SM_OUTPUT_DATA_DIR"],
+        "resource_config": resources,
+    }
+    former = os.environ.get("PYTHONPATH")
+    return {
+        **{name: _encode(value) for name, value in values.items()},
+        "MASTER_ADDR": hosts[0],
+        "MASTER_PORT": os.environ.get("PET_MASTER_PORT", str(MASTER_PORT)),
+        "PYTHONPATH": os.pathsep.join([str(folder / "code"), *([former] if former else [])]),
+    }
+
+
+def _gpus() -> int:
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    return listed.stdout.count("GPU ")
+
+
+def _launcher(own: Mapping[str, Any], resources: Mapping[str, Any]) -> list[str]:
+    """What starts the program on this host."""
+    if not own.get("sagemaker_torch_distributed_enabled"):
+        return [sys.executable] if own["sagemaker_program"].endswith(".py") else ["/bin/sh"]
+    hosts = sorted(resources["hosts"])
+    launcher = ["torchrun", f"--nnodes={len(hosts)}", f"--nproc_per_node={_gpus() or 1}"]
+    if len(hosts) == 1:
+        return launcher
+    return [
+        *launcher,
+        f"--master_addr={hosts[0]}",
+        f"--master_port={os.environ['MASTER_PORT']}",
+        f"--node_rank={hosts.index(resources['current_host'])}",
+    ]
+
+
+def _arguments(flags: Mapping[str, Any]) -> list[str]:
+    return [
+        part
+        for name, value in sorted(flags.items())
+        for part in (f"-{name}" if len(name) == 1 else f"--{name}", _encode(value))
+    ]
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Run a command; where it fails, say so as the toolkit does, and exit with its status."""
+    code = subprocess.run(command, check=False).returncode
+    if code:
+        failure = folder / "output/failure"
+        if not failure.exists():
+            failure.write_text(
+                f'ExecuteUserScriptError:\nExitCode {code}\nErrorMessage ""\n'
+                f'Command "{" ".join(command)}"'
+            )
+        sys.exit(code if code > 0 else 128 - code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,442 @@
+"""What SageMaker keeps of a hyperparameter tuning job and of its trials."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from moto.core.common_models import BaseModel
+from moto.core.utils import get_service_model, utcnow
+from moto.sagemaker.exceptions import ResourceInUseException
+from moto.sagemaker.models import sagemaker_backends
+from moto.sagemaker.utils import arn_formatter
+
+from localaws.execution import ACCOUNT, REGION
+from localaws.ranges import Space, combinations, read_space
+from localaws.search import Observation, Search
+from localaws.training_records import ENDED, TrainingJob, jobs
+
+MAX_TRIALS = 750
+"""How many trials a tuning job has that gives no number: the quota of an account."""
+
+_OBJECTIVE = "_tuning_objective_metric"
+# A better objective counts as an improvement from 1 % on (BestObjectiveNotImproving).
+_IMPROVEMENT = 0.01
+# AWS does not say when it takes a search for converged.
+_CONVERGED_AFTER = 10
+_EPOCHS = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
+_FIRST = 5
+_MODEL = get_service_model("sagemaker")
+_DESCRIBED = _MODEL.shape_for("DescribeHyperParameterTuningJobResponse").members
+_SHARED = [
+    member
+    for member in _MODEL.shape_for("HyperParameterTrainingJobDefinition").members
+    if member in _MODEL.shape_for("CreateTrainingJobRequest").members
+]
+
+
+class Definition:
+    """What the trials of a tuning job have in common; it may have several such kinds."""
+
+    def __init__(self, given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Read a definition.
+
+        Args:
+            given: A `TrainingJobDefinition`.
+            config: The `HyperParameterTuningJobConfig`, for what the definition does not say.
+
+        Raises:
+            RangeError: The ranges cannot be searched.
+        """
+        self.given = given
+        self.name: str | None = given.get("DefinitionName")
+        self.strategy: str = config["Strategy"]
+        self.objective: Mapping[str, str] = given.get("TuningObjective") or config.get(
+            "HyperParameterTuningJobObjective", {}
+        )
+        self.static: Mapping[str, str] = given.get("StaticHyperParameters", {})
+        ranges = given.get("HyperParameterRanges") or config.get("ParameterRanges", {})
+        self.space: Space = read_space(ranges)
+        hyperband = config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
+        self._most_epochs: int | None = hyperband.get("MaxResource")
+        self._fewest_epochs: int = hyperband.get("MinResource", 1)
+
+    @property
+    def minimizes(self) -> bool:
+        """Whether less is better."""
+        return self.objective["Type"] == "Minimize"
+
+    @property
+    def resource(self) -> tuple[int, int] | None:
+        """The fewest and the most epochs of a trial; None if nothing says how many are the most."""
+        told = (self.static[name].strip('"') for name in _EPOCHS if name in self.static)
+        most = self._most_epochs or next((int(text) for text in told if text.isdecimal()), None)
+        return (self._fewest_epochs, most) if most else None
+
+    def search(self, seed: int | None) -> Search:
+        """How it is searched."""
+        return Search(self.strategy, self.space, self.minimizes, seed, self.resource or (1, 1))
+
+    def training_job(
+        self, name: str, tuned: Mapping[str, str], tags: Iterable[Mapping[str, str]]
+    ) -> dict[str, Any]:
+        """The members of `CreateTrainingJob` for a trial."""
+        request = {member: self.given[member] for member in _SHARED if member in self.given}
+        if flexible := self.given.get("HyperParameterTuningResourceConfig"):
+            first = next(iter(flexible.get("InstanceConfigs", [])), flexible)
+            request["ResourceConfig"] = {
+                member: found[member]
+                for found, member in (
+                    (first, "InstanceType"),
+                    (first, "InstanceCount"),
+                    (first if first is not flexible else flexible, "VolumeSizeInGB"),
+                    (flexible, "VolumeKmsKeyId"),
+                )
+                if member in found
+            }
+        if checkpoints := request.get("CheckpointConfig"):
+            # A trial must not go on from another's.
+            uri = f"{checkpoints['S3Uri'].rstrip('/')}/{name}"
+            request["CheckpointConfig"] = {**checkpoints, "S3Uri": uri}
+        return {
+            **request,
+            "TrainingJobName": name,
+            "HyperParameters": {**self.static, **tuned, _OBJECTIVE: self.objective["MetricName"]},
+            "Tags": list(tags),
+        }
+
+
+@dataclass
+class Trial:
+    """A training job that a tuning job has started."""
+
+    name: str
+    definition: str | None
+    objective: Mapping[str, str]
+    tuned: Mapping[str, str]
+    progress: list[float] = field(default_factory=list)
+    """The objective after each epoch, as far as it is a number."""
+
+    @property
+    def job(self) -> TrainingJob | None:
+        """The training job; None once it is deleted."""
+        return jobs().get(self.name)
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.job is not None and not self.job.ended
+
+    @property
+    def result(self) -> float | None:
+        """The objective in the end; None while it runs, or if it gave none."""
+        job = self.job
+        if job is None or job.training_job_status not in ("Completed", "Stopped"):
+            return None
+        value = job.final_metrics.get(self.objective["MetricName"], {}).get("Value", math.nan)
+        return value if math.isfinite(value) else None
+
+    @property
+    def objective_status(self) -> str:
+        """Whether the objective is known."""
+        if self.runs:
+            return "Pending"
+        return "Failed" if self.result is None else "Succeeded"
+
+    def observe(self) -> Observation:
+        """The trial as a search sees it."""
+        if self.job is None:
+            return Observation(self.tuned, self.progress, "Failed")
+        return Observation(
+            self.job.given["HyperParameters"],
+            self.progress,
+            self.job.training_job_status,
+            self.result,
+        )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a tuning job ends, once no trial runs any more."""
+
+    status: str
+    reason: str = ""
+
+
+class TuningJob(BaseModel):
+    """A tuning job's request and what has become of it; nothing in it runs."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        """Make the record of a tuning job that starts.
+
+        Args:
+            request: The members of `CreateHyperParameterTuningJob`.
+
+        Raises:
+            RangeError: The ranges cannot be searched.
+        """
+        self.given = {name: value for name, value in request.items() if value not in (None, {}, [])}
+        self.hyper_parameter_tuning_job_name: str = self.given["HyperParameterTuningJobName"]
+        self.arn = arn(self.hyper_parameter_tuning_job_name)
+        self.tags: list[dict[str, str]] = self.given.get("Tags", [])
+        self.config: Mapping[str, Any] = self.given["HyperParameterTuningJobConfig"]
+        self.definitions = [
+            Definition(given, self.config)
+            for given in self.given.get("TrainingJobDefinitions")
+            or [self.given["TrainingJobDefinition"]]
+        ]
+        self.hyper_parameter_tuning_job_status = "InProgress"
+        self.creation_time = self.last_modified_time = utcnow()
+        self.end_time: datetime | None = None
+        self.convergence_time: datetime | None = None
+        self.trials: list[Trial] = []
+        self.former: list[Trial] = []
+        """The trials of the tuning jobs that it learns from."""
+        self.ending: Ending | None = None
+        """Set once it is to end; trials may still run."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has its last status."""
+        return self.hyper_parameter_tuning_job_status in ENDED
+
+    @property
+    def max_trials(self) -> float:
+        """How many trials there may be."""
+        if self.config["Strategy"] == "Grid":
+            return sum(combinations(definition.space) for definition in self.definitions)
+        given: int = self.config["ResourceLimits"].get("MaxNumberOfTrainingJobs", MAX_TRIALS)
+        return given
+
+    @property
+    def running(self) -> list[Trial]:
+        """The trials that have not ended."""
+        return [trial for trial in self.trials if trial.runs]
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial with the best objective so far.
+
+        Definitions may have different objectives, which cannot be compared: the first one's counts.
+        """
+        return self._best(self.trials)
+
+    def trials_of(self, definition: Definition) -> list[Trial]:
+        """The trials of one definition."""
+        return [trial for trial in self.trials if trial.definition == definition.name]
+
+    def next_definition(self) -> Definition | None:
+        """The definition whose turn it is; None if there are enough trials."""
+        if self.ending or len(self.trials) >= self.max_trials:
+            return None
+        tried = {id(found): len(self.trials_of(found)) for found in self.definitions}
+        open_ = [
+            found
+            for found in self.definitions
+            if found.strategy != "Grid" or tried[id(found)] < combinations(found.space)
+        ]
+        return min(open_, key=lambda found: tried[id(found)])
+
+    def end(self, ending: Ending) -> None:
+        """Give the job its last status."""
+        self.ending = ending
+        self.hyper_parameter_tuning_job_status = ending.status
+        self.last_modified_time = self.end_time = utcnow()
+
+    def judge(self) -> None:
+        """Set `ending` where the trials so far, or the time, leave nothing more to try."""
+        if self.ending:
+            return
+        if self.convergence_time is None and self._not_improving() >= _CONVERGED_AFTER:
+            self.convergence_time = utcnow()
+        limits = self.config["ResourceLimits"]
+        if self._seconds >= limits.get("MaxRuntimeInSeconds", math.inf):
+            self.ending = Ending("Stopped")
+        elif reason := self._failure():
+            self.ending = Ending("Failed", reason)
+        elif self._is_good_enough() or (len(self.trials) >= self.max_trials and not self.running):
+            self.ending = Ending("Completed")
+
+    def describe(self) -> dict[str, Any]:
+        """What `DescribeHyperParameterTuningJob` answers."""
+        became = {
+            **self.summary(),
+            "BestTrainingJob": self._summary_of(self.best),
+            "OverallBestTrainingJob": self._summary_of(self._overall_best()),
+            "FailureReason": self.ending.reason if self.ended and self.ending else None,
+            "TuningJobCompletionDetails": {
+                "NumberOfTrainingJobsObjectiveNotImproving": self._not_improving(),
+                **(
+                    {"ConvergenceDetectedTime": self.convergence_time}
+                    if self.convergence_time
+                    else {}
+                ),
+            },
+            "ConsumedResources": {"RuntimeInSeconds": math.ceil(self._seconds)},
+        }
+        return {
+            name: value
+            for name, value in {**self.given, **became}.items()
+            if name in _DESCRIBED and value
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """What `ListHyperParameterTuningJobs` answers of the job."""
+        statuses = [trial.job.training_job_status for trial in self.trials if trial.job]
+        internal = sum(bool(trial.job and _is_internal(trial.job)) for trial in self.trials)
+        objectives = [trial.objective_status for trial in self.trials]
+        told = {
+            "HyperParameterTuningJobName": self.hyper_parameter_tuning_job_name,
+            "HyperParameterTuningJobArn": self.arn,
+            "HyperParameterTuningJobStatus": self.hyper_parameter_tuning_job_status,
+            "Strategy": self.config["Strategy"],
+            "CreationTime": self.creation_time,
+            "LastModifiedTime": self.last_modified_time,
+            "TrainingJobStatusCounters": {
+                "Completed": statuses.count("Completed"),
+                "InProgress": len(self.running),
+                "RetryableError": internal,
+                "NonRetryableError": statuses.count("Failed") - internal,
+                "Stopped": statuses.count("Stopped"),
+            },
+            "ObjectiveStatusCounters": {
+                status: objectives.count(status) for status in ("Succeeded", "Pending", "Failed")
+            },
+            "ResourceLimits": self.config["ResourceLimits"],
+        }
+        return {**told, "HyperParameterTuningEndTime": self.end_time} if self.end_time else told
+
+    def training_job_summaries(self) -> Iterator[dict[str, Any]]:
+        """What `ListTrainingJobsForHyperParameterTuningJob` answers of each trial."""
+        return (summary for trial in self.trials if (summary := self._summary_of(trial)))
+
+    @property
+    def response_object(self) -> dict[str, Any]:
+        """What moto's `Search` answers."""
+        return self.describe()
+
+    @property
+    def _seconds(self) -> float:
+        return ((self.end_time or utcnow()) - self.creation_time).total_seconds()
+
+    def _best(self, trials: Iterable[Trial]) -> Trial | None:
+        objective = self.definitions[0].objective
+        good = [
+            (trial.result, trial)
+            for trial in trials
+            if trial.result is not None and trial.objective == objective
+        ]
+        best = min if self.definitions[0].minimizes else max
+        return best(good, key=lambda found: found[0])[1] if good else None
+
+    def _overall_best(self) -> Trial | None:
+        warm = self.given.get("WarmStartConfig", {})
+        if warm.get("WarmStartType") != "IdenticalDataAndAlgorithm":
+            return None
+        return self._best([*self.former, *self.trials])
+
+    def _not_improving(self) -> int:
+        """How many trials have ended since one was better by a percent than all before it."""
+        minimizes = self.definitions[0].minimizes
+        ended = sorted(
+            ((trial.job.training_end_time, trial.result) for trial in self.trials
+             if trial.job and trial.job.training_end_time and trial.result is not None),
+        )
+        count, best = 0, None
+        for _, result in ended:
+            gain = math.inf if best is None else (best - result) * (1 if minimizes else -1)
+            if best is None or gain > abs(best) * _IMPROVEMENT:
+                count, best = 0, result
+            else:
+                count += 1
+        return count
+
+    def _is_good_enough(self) -> bool:
+        criteria = self.config.get("TuningJobCompletionCriteria", {})
+        target = criteria.get("TargetObjectiveMetricValue")
+        best = self.best.result if self.best else None
+        if target is not None and best is not None:
+            if best <= target if self.definitions[0].minimizes else best >= target:
+                return True
+        most = criteria.get("BestObjectiveNotImproving", {}).get(
+            "MaxNumberOfTrainingJobsNotImproving", math.inf
+        )
+        heeds = criteria.get("ConvergenceDetected", {}).get("CompleteOnConvergence") == "Enabled"
+        return self._not_improving() >= most or (heeds and self.convergence_time is not None)
+
+    def _failure(self) -> str:
+        """Why the search is given up; empty where it is not."""
+        ended = [trial for trial in self.trials if not trial.runs]
+        if any(trial.result is not None for trial in ended):
+            return ""
+        enough = len(ended) >= min(_FIRST, self.max_trials)
+        if not enough:
+            return ""
+        if any(trial.job and trial.job.training_job_status == "Completed" for trial in ended):
+            return (
+                f"No objective metrics found after running {len(ended)} training jobs. The regular"
+                " expression of the objective metric must match what the training jobs print."
+            )
+        return (
+            f"No training job succeeded after {len(ended)} attempts. The failure reasons of the"
+            " training jobs tell why."
+        )
+
+    def _summary_of(self, trial: Trial | None) -> dict[str, Any] | None:
+        job = trial.job if trial else None
+        if not (trial and job):
+            return None
+        final = {
+            "Type": trial.objective["Type"],
+            "MetricName": trial.objective["MetricName"],
+            "Value": trial.result,
+        }
+        told = {
+            "TrainingJobDefinitionName": trial.definition,
+            "TrainingJobName": trial.name,
+            "TrainingJobArn": job.arn,
+            "TuningJobName": (job.tuning_job_arn or self.arn).rpartition("/")[2],
+            "CreationTime": job.creation_time,
+            "TrainingStartTime": job.training_start_time,
+            "TrainingEndTime": job.training_end_time,
+            "TrainingJobStatus": job.training_job_status,
+            "TunedHyperParameters": trial.tuned,
+            "FailureReason": job.failure_reason,
+            "FinalHyperParameterTuningJobObjectiveMetric": (
+                None if trial.result is None else final
+            ),
+            "ObjectiveStatus": trial.objective_status,
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+
+def arn(name: str) -> str:
+    """The ARN of a tuning job."""
+    return arn_formatter("hyper-parameter-tuning-job", name, ACCOUNT, REGION)
+
+
+def tuning_jobs() -> dict[str, TuningJob]:
+    """All tuning jobs by name, as moto keeps them."""
+    kept: Any = sagemaker_backends[ACCOUNT][REGION].hyper_parameter_tuning_jobs
+    found: dict[str, TuningJob] = kept
+    return found
+
+
+def keep(job: TuningJob) -> TuningJob:
+    """Keep a tuning job.
+
+    Raises:
+        ResourceInUseException: There is one of that name.
+    """
+    if tuning_jobs().setdefault(job.hyper_parameter_tuning_job_name, job) is not job:
+        raise ResourceInUseException(
+            "Hyperparameter tuning job names must be unique within an AWS account and region, and"
+            f" a job with this name already exists ({job.arn})"
+        )
+    return job
+
+
+def _is_internal(job: TrainingJob) -> bool:
+    """Whether SageMaker, not the job, is to blame for its failure."""
+    return (job.failure_reason or "").startswith("InternalServerError")
