@@ -69,9 +69,9 @@ help: ## list the targets
 	@sed -nE 's/^([A-Z_]+) \?= ?([^#]*)#[ ]+(.*)/\1|\2|\3/p' Makefile | awk -F '|' '{printf "  %-13s %-20s %s\n", $$1, $$2, $$3}'
 
 demo: STARTED := $(shell date +%s.%N)
-demo: evaluate lambda ## the whole chain on one machine, to build/demo/report.html
-	@$(PYTHON) -m localaws.demo --run $(RUN) --data $(DATA) --dataset $(NAME) --lambda-zip $(OUT)/lambda/kennel-lambda-x86_64.zip \
-	  --output $(OUT)/demo --started $(STARTED)
+demo: $(DATA)/dataset_report.json ## the whole chain against localaws, to build/demo/report.html
+	@$(PYTHON) -m localaws.demo --dataset $(NAME) --data $(DATA) --cache $(CACHE) --run $(OUT)/demo/$(notdir $(RUN)) --output $(OUT)/demo \
+	  --started $(STARTED)
 
 test: $(VENV)/ready ## run the tests
 	@$(PYTHON) -m pytest $(if $(TESTS),,--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
@@ -124,7 +124,8 @@ upload: $(DATA)/dataset_report.json ## bring the data set to the bucket
 download: $(VENV)/ready ## bring it back
 	@$(PYTHON) -m trainer.upload download $(aws_flags) --name $(NAME) --data $(DATA)
 preflight: $(VENV)/ready ## check all that a deployment needs before there is one
-	@$(TERRAFORM_CLI) preflight $(aws_flags) $(addprefix --model ,$(MODEL)) $(addprefix --instance-type ,$(INSTANCE_TYPE))
+	@$(TERRAFORM_CLI) preflight $(aws_flags) $(addprefix --model ,$(MODEL)) $(addprefix --instance-type ,$(INSTANCE_TYPE)) \
+	  --instances $(INSTANCES) $(if $(SPOT),--spot)
 deploy: lambda ## register MODEL, put it in service and verify that it serves
 	@$(TERRAFORM_CLI) deploy $(aws_flags) --out $(OUT) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
 verify: $(VENV)/ready ## check that what was deployed is what serves

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -299,8 +299,11 @@ def _log(log: BinaryIO, call: Call, status: int, told: Mapping[str, Any]) -> Non
         "region": call.region,
         "parameters": told,
     }
-    # One unbuffered write each, so that the lines of several threads do not mix.
-    log.write(json.dumps(line, default=lambda value: f"<{type(value).__name__}>").encode() + b"\n")
+    text = json.dumps(line, default=lambda value: f"<{type(value).__name__}>")
+    # One unbuffered write each, so that the lines of several threads do not mix. What was asked is
+    # done: a full disk must not turn it into a failure.
+    with suppress(OSError):
+        log.write(text.encode() + b"\n")
 
 
 def _interrupt(job: str) -> Response:

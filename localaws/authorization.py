@@ -27,7 +27,7 @@ from werkzeug.wrappers import Response
 
 from localaws.actions import Parameters, UnknownCallError, requests
 from localaws.calls import Call, refusal
-from localaws.execution import ACCOUNT, ADMINISTRATOR, REGION
+from localaws.execution import ACCOUNT, ADMINISTRATOR, AWS, REGION
 from localaws.policy import Decision, Outcome, PolicyError, Principal, Request, evaluate, parse
 
 _EVERYTHING = json.dumps(
@@ -70,6 +70,10 @@ _ADMINISTRATOR = Caller(
 )
 
 
+_AWS = Caller(Principal("amazonaws.com", "Service"), (_EVERYTHING,))
+_UNLIMITED = {ADMINISTRATOR: _ADMINISTRATOR, AWS: _AWS}
+
+
 class CredentialsError(Exception):
     """An access key that does not exist, or no longer."""
 
@@ -92,8 +96,8 @@ def caller_of(access_key: str, token: str | None = None) -> Caller:
     """
     if not access_key:
         return Caller()
-    if access_key == ADMINISTRATOR:
-        return _ADMINISTRATOR
+    if access_key in _UNLIMITED:
+        return _UNLIMITED[access_key]
     iam = iam_backends[ACCOUNT]["aws"]
     session = sts_backends[ACCOUNT]["aws"].get_assumed_role_from_access_key(access_key)
     if session:
@@ -231,7 +235,7 @@ def refuse(call: Call, told: Parameters, token: str = "") -> Response | None:
         return _refuse_credentials(call, error)
     if str(call) == "sts:AssumeRoleWithWebIdentity":
         return _refuse_web_identity(call, told)
-    if caller is _ADMINISTRATOR and call.service != "sts":
+    if call.access_key in _UNLIMITED and call.service != "sts":
         return None
     try:
         asked = requests(call.service, call.operation, told, _Account())
@@ -250,9 +254,9 @@ def refuse(call: Call, told: Parameters, token: str = "") -> Response | None:
 
 def denied_objects(call: Call, told: Parameters) -> dict[str, str]:
     """Give AWS's message for each object that a DeleteObjects may not delete, by its key."""
-    caller = caller_of(call.access_key)
-    if caller is _ADMINISTRATOR or "Delete" not in told:
+    if call.access_key in _UNLIMITED or "Delete" not in told:
         return {}
+    caller = caller_of(call.access_key)
     asked = requests(call.service, call.operation, told, _Account())
     keys = [entry["Key"] for entry in told["Delete"]["Objects"]]
     return {

@@ -34,6 +34,8 @@ ACCOUNT = "123456789012"
 REGION = "us-east-1"
 ADMINISTRATOR = "test"
 """Access key of the account's administrator, who may do everything."""
+AWS = "amazonaws"
+"""Access key of AWS's own services, where they act under no role of the account."""
 
 _SERVICES = (
     "alarms:Alarms",
@@ -99,7 +101,7 @@ class Execution(Running):
         time_scale: float,
         changing: Callable[[], AbstractContextManager[None]],
         waiting: Callable[[], AbstractContextManager[None]],
-        save: Callable[[], None],
+        save: Callable[[], bool],
     ) -> None:
         """Make the services; nothing runs yet.
 
@@ -109,7 +111,7 @@ class Execution(Running):
             time_scale: See the class.
             changing: See `changing`.
             waiting: See `waiting`.
-            save: Writes all records to disk.
+            save: Writes all records to disk; false if it could not.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -120,8 +122,8 @@ class Execution(Running):
         """`with execution.changing():` around each change of moto's objects that is made outside of
         a request. Be quick inside: while the state is saved, nobody gets in."""
         self.waiting = waiting
-        """`with execution.waiting():` around what a request waits for: an endpoint's or a function's
-        answer, which may itself call localaws. Change none of moto's objects inside."""
+        """`with execution.waiting():` around what a request waits for: an endpoint's answer or a
+        function's, which may itself call localaws. Change none of moto's objects inside."""
         self._save = save
         self._save_wanted = threading.Event()
         self._ended = threading.Event()
@@ -235,7 +237,7 @@ class Execution(Running):
 
         Args:
             service: The service's name in boto3.
-            credentials: What `credentials` gave; the account's administrator if None.
+            credentials: What `credentials` gave; those of AWS itself if None.
         """
         keys = credentials or {}
         # A session reads the services' models once, and makes one client at a time.
@@ -244,8 +246,8 @@ class Execution(Running):
                 service,
                 region_name=REGION,
                 endpoint_url=self.endpoint,
-                aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", ADMINISTRATOR),
-                aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", ADMINISTRATOR),
+                aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", AWS),
+                aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", AWS),
                 aws_session_token=keys.get("AWS_SESSION_TOKEN"),
                 config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
             )
@@ -273,7 +275,8 @@ class Execution(Running):
         while not self._ended.is_set():
             if self._save_wanted.wait(_SAVE_INTERVAL_SECONDS):
                 self._save_wanted.clear()
-                self._save()
+                if not self._save():
+                    self._save_wanted.set()  # The disk may have room again.
                 time.sleep(_SAVE_INTERVAL_SECONDS)
 
 

@@ -530,11 +530,13 @@ def _tripped(role: Role, names: Sequence[str]) -> list[str]:
     """Which of these alarms went off."""
     if not names:
         return []
-    found = role.client("cloudwatch").describe_alarms(
-        AlarmNames=list(names), AlarmTypes=["MetricAlarm", "CompositeAlarm"]
-    )
-    known = [*found.get("MetricAlarms", []), *found.get("CompositeAlarms", [])]
-    return [alarm["AlarmName"] for alarm in known if alarm["StateValue"] == "ALARM"]
+    cloudwatch = role.client("cloudwatch")
+    alarms = cloudwatch.describe_alarms(AlarmNames=list(names))["MetricAlarms"]
+    # Composite alarms are told only to who may describe all alarms.
+    if others := sorted({*names} - {alarm["AlarmName"] for alarm in alarms}):
+        composite = cloudwatch.describe_alarms(AlarmNames=others, AlarmTypes=["CompositeAlarm"])
+        alarms += composite["CompositeAlarms"]
+    return [alarm["AlarmName"] for alarm in alarms if alarm["StateValue"] == "ALARM"]
 
 
 def _repair(variant: VariantFleet) -> None:

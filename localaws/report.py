@@ -5,7 +5,7 @@ import mimetypes
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,54 @@ def histogram(times_ms: Sequence[float]) -> Histogram:
     return Histogram(low, high, tuple(counts))
 
 
+@dataclass
+class ScalingTrace:
+    """How many instances an endpoint had, and how many clients, over time.
+
+    Attributes:
+        seconds: When it was looked at.
+        instances: Its instances then.
+        clients: Who asked then.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    instances: list[int] = field(default_factory=list)
+    clients: list[int] = field(default_factory=list)
+
+    def add(self, seconds: float, instances: int, clients: int) -> None:
+        """Add a look at it."""
+        self.seconds.append(seconds)
+        self.instances.append(instances)
+        self.clients.append(clients)
+
+    @property
+    def peak(self) -> int:
+        """The most instances."""
+        return max(self.instances)
+
+    def path(self, values: Sequence[float], width: float, height: float) -> str:
+        """A step line as the path of an SVG, scaled to a width and a height.
+
+        Args:
+            values: `instances` or `clients`.
+            width: Of the whole time.
+            height: Of the greatest value.
+        """
+        scale_x, scale_y = width / (self.seconds[-1] or 1), height / (max(values) or 1)
+        points = [
+            (seconds * scale_x, height - value * scale_y)
+            for seconds, value in zip(self.seconds, values, strict=True)
+        ]
+        first, *rest = points
+        return f"M{first[0]:.1f},{first[1]:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in rest)
+
+
 def render(
     report: Mapping[str, Any],
     answers: Sequence[Answered],
     lone_ms: Sequence[float],
+    trace: ScalingTrace,
+    time_scale: float,
     pages: Mapping[str, Path],
 ) -> str:
     """Write the page.
@@ -66,6 +110,8 @@ def render(
         report: The content of report.json.
         answers: Test photos and what the endpoint said of them.
         lone_ms: Answer times of a lone client, in milliseconds.
+        trace: The endpoint's instances under load.
+        time_scale: How many times faster than on AWS it was.
         pages: `curves`, an SVG, and `evaluation`, a page; both become part of this one.
     """
     environment = Environment(
@@ -80,6 +126,8 @@ def render(
         report=report,
         answers=answers[:PICTURES],
         histogram=histogram(lone_ms),
+        trace=trace,
+        time_scale=time_scale,
         curves=svg[svg.index("<svg") :],
         evaluation=pages["evaluation"].read_text(),
     )

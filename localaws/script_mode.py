@@ -23,6 +23,9 @@ import boto3
 
 MASTER_PORT = 7777
 
+# SageMaker's tuner adds the second.
+_OWN = ("sagemaker_", "_tuning_objective_metric")
+
 
 def main() -> None:
     """Run the program; its exit status is this one's."""
@@ -33,7 +36,7 @@ def main() -> None:
         for name in ("resourceconfig", "inputdataconfig", "hyperparameters")
     )
     decoded = {name: _decode(value) for name, value in given.items()}
-    own = {name: value for name, value in decoded.items() if name.startswith("sagemaker_")}
+    own = {name: value for name, value in decoded.items() if name.startswith(_OWN)}
     flags = {name: value for name, value in decoded.items() if name not in own}
     code = folder / "code"
     if "sagemaker_submit_directory" in own:

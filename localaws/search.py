@@ -159,9 +159,7 @@ def _distribution(found: Numbers | Choice) -> Any:
         return distributions.IntDistribution(int(found.low), int(found.high), log=is_log)
     if found.scale == "ReverseLogarithmic":
         return distributions.FloatDistribution(1 - found.high, 1 - found.low, log=True)
-    return distributions.FloatDistribution(
-        found.low, found.high, log=found.scale == "Logarithmic"
-    )
+    return distributions.FloatDistribution(found.low, found.high, log=found.scale == "Logarithmic")
 
 
 def _text(found: Numbers | Choice, value: Any) -> str:

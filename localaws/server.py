@@ -6,8 +6,10 @@
 
 import argparse
 import fcntl
+import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,10 +20,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from localaws.errors import LocalAwsError
 from localaws.files import replacing
@@ -87,7 +89,11 @@ def run(folder: Path, options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     folder.mkdir(parents=True, exist_ok=True)
-    with _sole_user(folder), _listener(options.port) as listener:
+    with (
+        redirect_stderr(_Log(sys.stderr)),
+        _sole_user(folder),
+        _listener(options.port) as listener,
+    ):
         configure()
         # What one that was killed left behind.
         _server_file(folder).unlink(missing_ok=True)
@@ -99,11 +105,13 @@ def run(folder: Path, options: Options) -> None:
         application = Application(state_file, options.calls, enforce_iam=options.iam == "enforce")
         server = serve(listener, application)
 
-        def save() -> None:
+        def save() -> bool:
             try:
                 application.save()
             except StateError as error:
                 print(f"error: {error}", file=sys.stderr, flush=True)
+                return False
+            return True
 
         execution = Execution(
             _endpoint(server.port),
@@ -125,6 +133,22 @@ def run(folder: Path, options: Options) -> None:
             _server_file(folder).unlink(missing_ok=True)
             execution.stop()
             server.shutdown()
+
+
+class _Log(io.TextIOBase):
+    """A log whose disk may be full: what finds no room is lost, and its writer goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 @contextmanager
@@ -256,6 +280,7 @@ def reset(folder: Path) -> str:
         _end(folder, server, signal.SIGKILL)
     for name in ("server.json", "state.zip"):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "work", ignore_errors=True)
     return "localaws is down and its state is deleted"
 
 

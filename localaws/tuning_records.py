@@ -1,8 +1,8 @@
-"""What SageMaker keeps of a hyperparameter tuning job and of its trials."""
+"""What SageMaker keeps of a hyperparameter tuning job."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,147 +13,21 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.utils import arn_formatter
 
 from localaws.execution import ACCOUNT, REGION
-from localaws.ranges import Space, combinations, read_space
-from localaws.search import Observation, Search
-from localaws.training_records import ENDED, TrainingJob, jobs
+from localaws.ranges import combinations
+from localaws.training_records import ENDED, TrainingJob
+from localaws.tuning_trials import Definition, Trial
 
-MAX_TRIALS = 750
-"""How many trials a tuning job has that gives no number: the quota of an account."""
-
-_OBJECTIVE = "_tuning_objective_metric"
+# Of a tuning job that gives no number: the quota of an account.
+_MAX_TRIALS = 750
+# How many trials without a result AWS takes before it gives a search up.
+_ATTEMPTS = 5
 # A better objective counts as an improvement from 1 % on (BestObjectiveNotImproving).
 _IMPROVEMENT = 0.01
 # AWS does not say when it takes a search for converged.
 _CONVERGED_AFTER = 10
-_EPOCHS = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
-_FIRST = 5
-_MODEL = get_service_model("sagemaker")
-_DESCRIBED = _MODEL.shape_for("DescribeHyperParameterTuningJobResponse").members
-_SHARED = [
-    member
-    for member in _MODEL.shape_for("HyperParameterTrainingJobDefinition").members
-    if member in _MODEL.shape_for("CreateTrainingJobRequest").members
-]
-
-
-class Definition:
-    """What the trials of a tuning job have in common; it may have several such kinds."""
-
-    def __init__(self, given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-        """Read a definition.
-
-        Args:
-            given: A `TrainingJobDefinition`.
-            config: The `HyperParameterTuningJobConfig`, for what the definition does not say.
-
-        Raises:
-            RangeError: The ranges cannot be searched.
-        """
-        self.given = given
-        self.name: str | None = given.get("DefinitionName")
-        self.strategy: str = config["Strategy"]
-        self.objective: Mapping[str, str] = given.get("TuningObjective") or config.get(
-            "HyperParameterTuningJobObjective", {}
-        )
-        self.static: Mapping[str, str] = given.get("StaticHyperParameters", {})
-        ranges = given.get("HyperParameterRanges") or config.get("ParameterRanges", {})
-        self.space: Space = read_space(ranges)
-        hyperband = config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
-        self._most_epochs: int | None = hyperband.get("MaxResource")
-        self._fewest_epochs: int = hyperband.get("MinResource", 1)
-
-    @property
-    def minimizes(self) -> bool:
-        """Whether less is better."""
-        return self.objective["Type"] == "Minimize"
-
-    @property
-    def resource(self) -> tuple[int, int] | None:
-        """The fewest and the most epochs of a trial; None if nothing says how many are the most."""
-        told = (self.static[name].strip('"') for name in _EPOCHS if name in self.static)
-        most = self._most_epochs or next((int(text) for text in told if text.isdecimal()), None)
-        return (self._fewest_epochs, most) if most else None
-
-    def search(self, seed: int | None) -> Search:
-        """How it is searched."""
-        return Search(self.strategy, self.space, self.minimizes, seed, self.resource or (1, 1))
-
-    def training_job(
-        self, name: str, tuned: Mapping[str, str], tags: Iterable[Mapping[str, str]]
-    ) -> dict[str, Any]:
-        """The members of `CreateTrainingJob` for a trial."""
-        request = {member: self.given[member] for member in _SHARED if member in self.given}
-        if flexible := self.given.get("HyperParameterTuningResourceConfig"):
-            first = next(iter(flexible.get("InstanceConfigs", [])), flexible)
-            request["ResourceConfig"] = {
-                member: found[member]
-                for found, member in (
-                    (first, "InstanceType"),
-                    (first, "InstanceCount"),
-                    (first if first is not flexible else flexible, "VolumeSizeInGB"),
-                    (flexible, "VolumeKmsKeyId"),
-                )
-                if member in found
-            }
-        if checkpoints := request.get("CheckpointConfig"):
-            # A trial must not go on from another's.
-            uri = f"{checkpoints['S3Uri'].rstrip('/')}/{name}"
-            request["CheckpointConfig"] = {**checkpoints, "S3Uri": uri}
-        return {
-            **request,
-            "TrainingJobName": name,
-            "HyperParameters": {**self.static, **tuned, _OBJECTIVE: self.objective["MetricName"]},
-            "Tags": list(tags),
-        }
-
-
-@dataclass
-class Trial:
-    """A training job that a tuning job has started."""
-
-    name: str
-    definition: str | None
-    objective: Mapping[str, str]
-    tuned: Mapping[str, str]
-    progress: list[float] = field(default_factory=list)
-    """The objective after each epoch, as far as it is a number."""
-
-    @property
-    def job(self) -> TrainingJob | None:
-        """The training job; None once it is deleted."""
-        return jobs().get(self.name)
-
-    @property
-    def runs(self) -> bool:
-        """Whether it has not ended yet."""
-        return self.job is not None and not self.job.ended
-
-    @property
-    def result(self) -> float | None:
-        """The objective in the end; None while it runs, or if it gave none."""
-        job = self.job
-        if job is None or job.training_job_status not in ("Completed", "Stopped"):
-            return None
-        value = job.final_metrics.get(self.objective["MetricName"], {}).get("Value", math.nan)
-        return value if math.isfinite(value) else None
-
-    @property
-    def objective_status(self) -> str:
-        """Whether the objective is known."""
-        if self.runs:
-            return "Pending"
-        return "Failed" if self.result is None else "Succeeded"
-
-    def observe(self) -> Observation:
-        """The trial as a search sees it."""
-        if self.job is None:
-            return Observation(self.tuned, self.progress, "Failed")
-        return Observation(
-            self.job.given["HyperParameters"],
-            self.progress,
-            self.job.training_job_status,
-            self.result,
-        )
+_DESCRIBED = (
+    get_service_model("sagemaker").shape_for("DescribeHyperParameterTuningJobResponse").members
+)
 
 
 @dataclass(frozen=True)
@@ -206,7 +80,7 @@ class TuningJob(BaseModel):
         """How many trials there may be."""
         if self.config["Strategy"] == "Grid":
             return sum(combinations(definition.space) for definition in self.definitions)
-        given: int = self.config["ResourceLimits"].get("MaxNumberOfTrainingJobs", MAX_TRIALS)
+        given: int = self.config["ResourceLimits"].get("MaxNumberOfTrainingJobs", _MAX_TRIALS)
         return given
 
     @property
@@ -230,13 +104,18 @@ class TuningJob(BaseModel):
         """The definition whose turn it is; None if there are enough trials."""
         if self.ending or len(self.trials) >= self.max_trials:
             return None
-        tried = {id(found): len(self.trials_of(found)) for found in self.definitions}
         open_ = [
             found
             for found in self.definitions
-            if found.strategy != "Grid" or tried[id(found)] < combinations(found.space)
+            if found.strategy != "Grid" or len(self.trials_of(found)) < combinations(found.space)
         ]
-        return min(open_, key=lambda found: tried[id(found)])
+        return min(open_, key=lambda found: len(self.trials_of(found)))
+
+    def stop(self) -> None:
+        """Let it end as its user wants, once no trial runs any more."""
+        self.ending = Ending("Stopped")
+        self.hyper_parameter_tuning_job_status = "Stopping"
+        self.last_modified_time = utcnow()
 
     def end(self, ending: Ending) -> None:
         """Give the job its last status."""
@@ -340,8 +219,11 @@ class TuningJob(BaseModel):
         """How many trials have ended since one was better by a percent than all before it."""
         minimizes = self.definitions[0].minimizes
         ended = sorted(
-            ((trial.job.training_end_time, trial.result) for trial in self.trials
-             if trial.job and trial.job.training_end_time and trial.result is not None),
+            (
+                (trial.job.training_end_time, trial.result)
+                for trial in self.trials
+                if trial.job and trial.job.training_end_time and trial.result is not None
+            ),
         )
         count, best = 0, None
         for _, result in ended:
@@ -354,24 +236,25 @@ class TuningJob(BaseModel):
 
     def _is_good_enough(self) -> bool:
         criteria = self.config.get("TuningJobCompletionCriteria", {})
-        target = criteria.get("TargetObjectiveMetricValue")
+        sign = 1 if self.definitions[0].minimizes else -1
+        target = sign * criteria.get("TargetObjectiveMetricValue", sign * -math.inf)
         best = self.best.result if self.best else None
-        if target is not None and best is not None:
-            if best <= target if self.definitions[0].minimizes else best >= target:
-                return True
         most = criteria.get("BestObjectiveNotImproving", {}).get(
             "MaxNumberOfTrainingJobsNotImproving", math.inf
         )
         heeds = criteria.get("ConvergenceDetected", {}).get("CompleteOnConvergence") == "Enabled"
-        return self._not_improving() >= most or (heeds and self.convergence_time is not None)
+        return (
+            (best is not None and sign * best <= target)
+            or self._not_improving() >= most
+            or (heeds and self.convergence_time is not None)
+        )
 
     def _failure(self) -> str:
         """Why the search is given up; empty where it is not."""
         ended = [trial for trial in self.trials if not trial.runs]
         if any(trial.result is not None for trial in ended):
             return ""
-        enough = len(ended) >= min(_FIRST, self.max_trials)
-        if not enough:
+        if len(ended) < min(_ATTEMPTS, self.max_trials):
             return ""
         if any(trial.job and trial.job.training_job_status == "Completed" for trial in ended):
             return (

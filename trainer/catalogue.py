@@ -17,6 +17,9 @@ from trainer.errors import KennelError, UsageError
 
 CATALOGUE = Path(__file__).with_name("catalogue.toml")
 
+TRAINING_TYPE = "ml.g5.xlarge"
+"""What trains unless another type is asked for."""
+
 ROLLING = "rolling"
 """AWS replaces the thing under the same name, and names no last day."""
 
@@ -105,17 +108,15 @@ def load(path: Path = CATALOGUE) -> Catalogue:
         KennelError: It is not TOML, or something in it is wrong; the message names the entry.
     """
     try:
-        return parse(path.read_text())
+        return parse(tomllib.loads(path.read_text()))
+    except tomllib.TOMLDecodeError as error:
+        raise KennelError(f"{path} is not TOML: {error}; mend that line") from error
     except KennelError as error:
         raise KennelError(f"{path}: {error}") from error
 
 
-def parse(text: str) -> Catalogue:
-    """Read a catalogue's text; see `load`."""
-    try:
-        content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise KennelError(f"not TOML: {error}; mend that line") from error
+def parse(content: Mapping[str, Any]) -> Catalogue:
+    """Read what is in a catalogue; see `load`."""
     unknown = content.keys() - {*KINDS, "machine", "registry"}
     if unknown:
         raise KennelError(f"[{min(unknown)}] is no kind of entry; correct or remove it")

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 from trainer import config as configuration
 from trainer import target as targets
+from trainer.catalogue import TRAINING_TYPE
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError, run_command
 from trainer.jobs import Job, Outcome, cost_line, follow, record_latest
@@ -28,7 +29,6 @@ from trainer.jobs_sagemaker import Machines, TrainingJob, Work, remedy, submit
 from trainer.jobs_tuning import TuningJob, finish_search, start_search
 from trainer.target import Target
 
-_INSTANCE_TYPE = "ml.g5.xlarge"
 _HOURS = 12.0
 
 
@@ -106,7 +106,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
 
 def _machines(options: argparse.Namespace) -> Machines:
     return Machines(
-        instance_type=options.instance_type or _INSTANCE_TYPE,
+        instance_type=options.instance_type or TRAINING_TYPE,
         count=options.instances,
         spot=options.spot,
         keep_alive_seconds=options.keep_alive,
@@ -151,7 +151,7 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
     targets.add_arguments(parser)
     parser.add_argument("--dataset", required=True, metavar="NAME", help="an uploaded data set")
     parser.add_argument("--instances", type=_positive, default=1, metavar="COUNT")
-    parser.add_argument("--instance-type", metavar="TYPE", help=f"default: {_INSTANCE_TYPE}")
+    parser.add_argument("--instance-type", metavar="TYPE", help=f"default: {TRAINING_TYPE}")
     parser.add_argument("--spot", action="store_true", help="cheaper, may be interrupted")
     parser.add_argument(
         "--keep-alive",

@@ -7,6 +7,7 @@ import argparse
 import ipaddress
 import os
 import re
+import threading
 import traceback
 import urllib.parse
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ ENVIRONMENTS = Path(__file__).absolute().parents[1] / "terraform" / "environment
 PROJECT = "kennel"
 """The default of the stacks' variable `project`."""
 
+_MAKING = threading.Lock()
 _STRING = re.compile(r'^(\w+)\s*=\s*"([^"\\$%]*)"', re.MULTILINE)
 
 
@@ -71,7 +73,9 @@ class Target:
 
     def client(self, service: str) -> Any:
         """A boto3 client of a service, in the region."""
-        return self._session.client(service)
+        # boto3 makes clients for one thread at a time only.
+        with _MAKING:
+            return self._session.client(service)
 
     @cached_property
     def _session(self) -> Any:

@@ -450,6 +450,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="trainer.train", description="Train an image classifier.")
     parser.add_argument(
         "--package",
+        type=str.lower,  # SageMaker's training toolkit passes a boolean as Python writes it
         choices=("true", "false"),
         default="false",
         help="leave in the model folder what an archive holds, and evaluate it (default: false)",

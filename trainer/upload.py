@@ -422,28 +422,29 @@ class _Store:
     def put(self, data: Path, shards: Sequence[tuple[Shard, Group]]) -> None:
         def put_one(given: tuple[Shard, Group], count: Callable[[int], None]) -> None:
             shard, group = given
-            with tempfile.TemporaryFile() as tar:
-                try:
+            digest = base64.b64encode(bytes.fromhex(shard.sha256)).decode()
+            # Around all of it: to close a file writes what is left of it.
+            try:
+                with tempfile.TemporaryFile() as tar:
                     pack(data, group, tar)
                     tar.seek(0)
-                except OSError as error:
-                    raise KennelError(
-                        f"cannot write a shard to {tempfile.gettempdir()}: {error.strerror}; "
-                        "free some space or set TMPDIR to another folder"
-                    ) from error
-                digest = base64.b64encode(bytes.fromhex(shard.sha256)).decode()
-                self.client.upload_fileobj(
-                    tar,
-                    self.bucket,
-                    self.prefix + shard.file,
-                    ExtraArgs={
-                        "ChecksumAlgorithm": "SHA256",
-                        "ChecksumSHA256": digest,
-                        "ContentType": "application/x-tar",
-                    },
-                    Callback=count,
-                    Config=_ONE_REQUEST,
-                )
+                    self.client.upload_fileobj(
+                        tar,
+                        self.bucket,
+                        self.prefix + shard.file,
+                        ExtraArgs={
+                            "ChecksumAlgorithm": "SHA256",
+                            "ChecksumSHA256": digest,
+                            "ContentType": "application/x-tar",
+                        },
+                        Callback=count,
+                        Config=_ONE_REQUEST,
+                    )
+            except OSError as error:
+                raise KennelError(
+                    f"cannot write a shard to {tempfile.gettempdir()}: {error.strerror}; "
+                    "free some space or set TMPDIR to another folder"
+                ) from error
 
         _side_by_side("uploading", sum(shard.bytes for shard, _ in shards), put_one, shards)
 

@@ -32,7 +32,7 @@ class TrainingAnswers(responses.SageMakerResponse):
     def create_training_job(self) -> ActionResult:
         """Create a training job of a new name; it runs, or is a record of one that ran."""
         request = dict(self.params)
-        _refuse_invalid(request)
+        refuse_invalid(request)
         if service := running(TrainingJobs):
             try:
                 return ActionResult({"TrainingJobArn": service.create(request)})
@@ -58,7 +58,7 @@ class TrainingAnswers(responses.SageMakerResponse):
             key=_SORTED_BY[self._get_param("SortBy", "CreationTime")],
             reverse=self._get_param("SortOrder", "Ascending") == "Descending",
         )
-        first = _position(self._get_param("NextToken", "0"))
+        first = position(self._get_param("NextToken", "0"))
         last = first + self._get_param("MaxResults", _PAGE)
         return ActionResult(
             {
@@ -139,18 +139,16 @@ def _plain(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
-def _position(token: str) -> int:
+def position(token: str) -> int:
+    """Where the page starts that a token names."""
     if not token.isdecimal():
         raise ValidationError(f'Invalid pagination token because "{token}".')
     return int(token)
 
 
-def _refuse_invalid(request: Mapping[str, Any]) -> None:
-    """Refuse what SageMaker refuses before a job exists."""
-    shape = get_service_model("sagemaker").shape_for("CreateTrainingJobRequest")
-    if violations := list(_violations(shape, request, "")):
-        count = f"{len(violations)} validation error{'s' if len(violations) > 1 else ''}"
-        raise ValidationError(f"{count} detected: {'; '.join(violations)}")
+def refuse_invalid(request: Mapping[str, Any]) -> None:
+    """Refuse what SageMaker refuses before a training job exists."""
+    refuse_out_of_bounds("CreateTrainingJobRequest", request)
     algorithm = request.get("AlgorithmSpecification", {})
     if not algorithm.keys() & {"TrainingImage", "AlgorithmName"}:
         raise ValidationError(
@@ -183,6 +181,14 @@ def _refuse_invalid(request: Mapping[str, Any]) -> None:
         raise ValidationError(
             "Invalid MaxWaitTimeInSeconds. It can only be given with EnableManagedSpotTraining"
         )
+
+
+def refuse_out_of_bounds(shape: str, request: Mapping[str, Any]) -> None:
+    """Refuse values outside the bounds that the service's model gives to a shape."""
+    members = get_service_model("sagemaker").shape_for(shape)
+    if violations := list(_violations(members, request, "")):
+        count = f"{len(violations)} validation error{'s' if len(violations) > 1 else ''}"
+        raise ValidationError(f"{count} detected: {'; '.join(violations)}")
 
 
 def _violations(shape: Any, value: Any, where: str) -> Iterator[str]:

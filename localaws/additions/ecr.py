@@ -1,7 +1,7 @@
 """ECR: AWS's own images, and one of our own that stands for any.
 
 localaws serves from the archive and pulls no image. The digest of zeros names one that is in every
-repository of the account, so that what asks for the image before a deployment finds it.
+repository, so that what asks for the image before a deployment finds it.
 """
 
 import json
@@ -14,11 +14,9 @@ from localaws.additions._moto import plain_client, refuses
 
 ANY = f"sha256:{'0' * 64}"
 
-_AWS = "763104351884"
+_TRAINING = ("763104351884", "pytorch")
 # https://aws.github.io/deep-learning-containers/reference/available_images/
-_PUBLISHED = {
-    "pytorch": frozenset({"2.13-cpu-amzn2023-sagemaker", "2.13-cu133-amzn2023-sagemaker"})
-}
+_PUBLISHED = frozenset({"2.13-cpu-amzn2023-sagemaker", "2.13-cu133-amzn2023-sagemaker"})
 _MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 
@@ -26,9 +24,9 @@ def _probe() -> bool:
     with plain_client("ecr") as ecr:
         return not refuses(
             lambda: ecr.batch_get_image(
-                registryId=_AWS,
-                repositoryName="pytorch",
-                imageIds=[{"imageTag": min(_PUBLISHED["pytorch"])}],
+                registryId=_TRAINING[0],
+                repositoryName=_TRAINING[1],
+                imageIds=[{"imageTag": min(_PUBLISHED)}],
             )
         )
 
@@ -54,19 +52,16 @@ def install() -> None:
         image_ids: list[dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
         wanted = image_ids or []
-        published = _PUBLISHED.get(repository_name) if registry_id == _AWS else None
+        published = _PUBLISHED if (registry_id, repository_name) == _TRAINING else frozenset()
         there = [
             image
             for image in wanted
-            if image.get("imageDigest") == ANY or image.get("imageTag") in (published or ())
+            if image.get("imageDigest") == ANY or image.get("imageTag") in published
         ]
         left = [image for image in wanted if image not in there]
-        if published is not None:
-            answer: dict[str, Any] = {"images": [], "failures": [_missing(each) for each in left]}
-        elif left or repository_name not in self.repositories:
-            answer = original(self, repository_name, registry_id, left or wanted)
-        else:
-            answer = {"images": [], "failures": []}
+        answer: dict[str, Any] = {"images": [], "failures": []}
+        if left or not wanted:
+            answer = original(self, repository_name, registry_id, left)
         registry = registry_id or self.account_id
         answer["images"] += [_image(registry, repository_name, each) for each in there]
         return answer
@@ -82,12 +77,4 @@ def _image(registry: str, repository: str, identity: dict[str, Any]) -> dict[str
         "imageId": {"imageDigest": ANY, **identity},
         "imageManifest": json.dumps({"schemaVersion": 2, "mediaType": _MEDIA_TYPE, "layers": []}),
         "imageManifestMediaType": _MEDIA_TYPE,
-    }
-
-
-def _missing(identity: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "imageId": identity,
-        "failureCode": "ImageNotFound",
-        "failureReason": "Requested image not found",
     }

@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
-from terraform.cli import binary, model, provider
+from terraform.cli import adopt, binary, model, provider
 from terraform.cli.paths import TERRAFORM
 from trainer.errors import KennelError, UsageError
 from trainer.files import write_json_atomic, write_text_atomic
@@ -94,7 +94,13 @@ class Stack:
         """Terraform with arguments."""
         return [str(binary.find()), *arguments]
 
-    def run(self, *arguments: str, stdout: IO[str] | None = None) -> int:
+    def run(
+        self,
+        *arguments: str,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+        folder: Path | None = None,
+    ) -> int:
         """Run Terraform to its end and give its exit code.
 
         Signals reach it through this process, each once: a second Ctrl-C makes Terraform drop what
@@ -104,10 +110,11 @@ class Stack:
         color = () if (stdout or sys.stdout).isatty() else ("-no-color",)
         with subprocess.Popen(
             self.command(*arguments[:1], *color, *arguments[1:]),
-            cwd=self.folder,
+            cwd=folder or self.folder,
             env=self.environ,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
+            stderr=stderr,
             process_group=0,
         ) as process:
 
@@ -180,8 +187,10 @@ def destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
         return code
     if not approved:
         ask(f"Destroy this in account {stack.target.account}?", stack.target.name)
-    code = _apply_plan(stack, "destroy")
-    if code == 0 and stack.name == "foundation":
+    code, _ = _apply_plan(stack)
+    if code != 0:
+        _explain(stack, "destroy")
+    elif stack.name == "foundation":
         # The image that it names went with the registry.
         stack.target.forget_parameter("image_uri")
     return code
@@ -195,6 +204,22 @@ def outputs(stack: Stack) -> dict[str, Any]:
     """
     said = _said(stack, "output", "-json")
     return {name: entry["value"] for name, entry in json.loads(said).items()}
+
+
+def provider_version(stack: Stack) -> str | None:
+    """Version of the AWS provider that was chosen for a stack; None before its first `prepare`.
+
+    Raises:
+        KennelError: There is no Terraform.
+    """
+    selected: dict[str, str] = json.loads(_said(stack, "version", "-json"))["provider_selections"]
+    chosen = (version for name, version in selected.items() if name.endswith(provider.PROVIDER))
+    return next(chosen, None)
+
+
+def updates_endpoints(version: str) -> bool:
+    """Whether a version of the provider names the new configuration when it updates an endpoint."""
+    return tuple(map(int, version.split(".")[:2])) >= UPDATES_ENDPOINTS
 
 
 def resources(stack: Stack) -> list[dict[str, Any]]:
@@ -260,31 +285,52 @@ def _apply(
     archive: model.Archive | None,
     extra: Sequence[str],
     approved: bool,
+    imports: Mapping[str, str] | None = None,
 ) -> int:
-    code = _plan(stack, choice, ["-detailed-exitcode", *extra])
+    code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports)
     if code != CHANGES:
         return code
     if not approved:
         ask(f"Apply this to {stack.target.name}, account {stack.target.account}?", "yes")
     if archive:
         model.publish(archive, stack.target)
-    return _apply_plan(stack, "apply")
+    code, existing = _apply_plan(stack)
+    if code == 0:
+        return 0
+    if existing:
+        names = ", ".join(existing)
+        sys.stderr.write(f"There already, as a run that was killed leaves it: {names}\n")
+        return _apply(stack, choice, archive, extra, approved, existing)
+    _explain(stack, "apply")
+    return code
 
 
-def _plan(stack: Stack, choice: Choice, arguments: Sequence[str]) -> int:
+def _plan(
+    stack: Stack,
+    choice: Choice,
+    arguments: Sequence[str],
+    imports: Mapping[str, str] | None = None,
+) -> int:
     files = stack.target.variable_files(stack.name)
     if stack.name == "serving":
         files.append(_serving_variables(stack, choice, destroying="-destroy" in arguments))
     stack.plan_file.unlink(missing_ok=True)
-    code = stack.run(
-        "plan",
-        "-input=false",
-        f"-out={stack.plan_file}",
-        *(f"-var-file={path}" for path in files),
-        *arguments,
-    )
+    with adopt.importing(stack.folder, imports or {}) as folder:
+        code = stack.run(
+            "plan",
+            "-input=false",
+            f"-out={stack.plan_file}",
+            *(f"-var-file={path}" for path in files),
+            *arguments,
+            folder=folder,
+        )
     if code not in (0, CHANGES):
         sys.stderr.write(_lock_left(stack))
+    elif imports and (foreign := adopt.foreign(_planned(stack))):
+        raise KennelError(
+            f"{', '.join(foreign)}: there already, but not from {stack.name} "
+            f"({stack.target.name}) by the tags; remove it, or take it in by `terraform import`"
+        )
     return code
 
 
@@ -302,17 +348,35 @@ def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     return path
 
 
-def _apply_plan(stack: Stack, action: str) -> int:
-    code = stack.run("apply", "-input=false", str(stack.plan_file))
+def _apply_plan(stack: Stack) -> tuple[int, dict[str, str]]:
+    """Terraform's exit code; and what the plan was to make but is there, as `adopt.imports`."""
+    with tempfile.TemporaryFile("w+") as said:
+        code = stack.run("apply", "-input=false", str(stack.plan_file), stderr=said)
+        said.seek(0)
+        errors = said.read()
+    sys.stderr.write(errors)
+    existing = {}
+    if adopt.conflicts(errors):
+        existing = adopt.imports(errors, _planned(stack), stack.target)
     stack.plan_file.unlink(missing_ok=True)
-    if code != 0:
-        again = f"make {action} STACK={stack.name} ENV={stack.target.name}"
-        sys.stderr.write(
-            f"error: {action} of {stack.name} ({stack.target.name}) stopped half way; see above\n"
-            f"What was done is in the state: `{again}` goes on from there once the cause is gone\n"
-            f"{_lock_left(stack)}"
-        )
-    return code
+    return code, existing
+
+
+def _planned(stack: Stack) -> list[dict[str, Any]]:
+    """The changes of the saved plan."""
+    plan = json.loads(_said(stack, "show", "-json", str(stack.plan_file)))
+    changes: list[dict[str, Any]] = plan["resource_changes"]
+    return changes
+
+
+def _explain(stack: Stack, action: str) -> None:
+    """Tell what to do after an action that failed."""
+    again = f"make {action} STACK={stack.name} ENV={stack.target.name}"
+    sys.stderr.write(
+        f"error: {action} of {stack.name} ({stack.target.name}) stopped half way; see above\n"
+        f"What was done is in the state: `{again}` goes on from there once the cause is gone\n"
+        f"{_lock_left(stack)}"
+    )
 
 
 def _lock_left(stack: Stack) -> str:
@@ -372,12 +436,10 @@ def _check_state_bucket(target: Target) -> None:
 
 
 def _check_provider(stack: Stack) -> None:
-    selected: dict[str, str] = json.loads(_said(stack, "version", "-json"))["provider_selections"]
-    for address, version in selected.items():
-        number = tuple(map(int, version.split(".")[:2]))
-        if address.endswith(provider.PROVIDER) and number < UPDATES_ENDPOINTS:
-            raise KennelError(
-                f"the provider {provider.PROVIDER} {version} must not be used on AWS: before 6.21 "
-                "it updates an endpoint to the configuration that it has already, and deletes that "
-                "one; let this machine reach the registry, or put a later version into the mirror"
-            )
+    version = provider_version(stack)
+    if version and not updates_endpoints(version):
+        raise KennelError(
+            f"the provider {provider.PROVIDER} {version} must not be used on AWS: before 6.21 it "
+            "updates an endpoint to the configuration that it has already, and deletes that one; "
+            "let this machine reach the registry, or put a later version into the mirror"
+        )

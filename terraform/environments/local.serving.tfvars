@@ -1,2 +1,2 @@
-# localaws serves from the archive. It looks for images of its own account only, so any other address will do.
-image_uri = "000000000000.dkr.ecr.us-east-1.amazonaws.com/kennel-local-serving@sha256:0000000000000000000000000000000000000000000000000000000000000000"
+# localaws serves from the archive, and takes the digest of zeros for that of any image.
+image_uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/kennel-local-serving@sha256:0000000000000000000000000000000000000000000000000000000000000000"

@@ -40,7 +40,7 @@ class LocalAws:
 @pytest.fixture(scope="session")
 def localaws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     folder = tmp_path_factory.mktemp("localaws")
-    server = [sys.executable, "-m", "localaws.server", "run", "--port", "0"]
+    server = [sys.executable, "-m", "localaws.server", "run", "--port", "0", "--records-only"]
     server += ["--state", str(folder), "--calls", str(folder / "calls")]
     log = folder / "log"
     with ManagedProcess(server, log) as process:

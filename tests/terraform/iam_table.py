@@ -153,6 +153,7 @@ ALLOWED: dict[str, list[Row]] = {
             {"ec2:CreateAction": "CreateLaunchTemplate"},
         ),
         ("ec2:DescribeSubnets", "*"),
+        ("ec2:DescribeRegions", "*"),
         (
             "ssm:GetParameter",
             arn("ssm", "parameter/aws/service/deeplearning/ami/x86_64/x/latest/ami-id", account=""),

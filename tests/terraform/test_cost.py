@@ -4,13 +4,12 @@ import json
 import re
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
 import pytest
 
 from terraform.cli import cost
-from trainer.errors import KennelError
+from trainer.prices import prices
 
 ROOT = Path(__file__).parents[2]
 STACKS = ("foundation", "serving")
@@ -25,17 +24,10 @@ def line(stack: str, name: str, requests: int = cost.REQUESTS) -> cost.Line:
     return next(row for row in cost.stack_lines(stack, requests) if row.price.name == name)
 
 
-def test_every_price_has_a_positive_figure_a_unit_a_source_and_a_date() -> None:
-    for key, price in cost.prices().items():
-        assert price.usd > 0, key
-        assert price.unit, key
-        assert re.fullmatch(r"https://aws\.amazon\.com/\S+/pricing/\S*", price.source), key
-        assert "2026-01" <= price.checked <= f"{date.today():%Y-%m}", key
-
-
-def test_every_price_is_used() -> None:
+def test_every_price_is_used_but_those_of_other_machines() -> None:
     used = {row.price for stack in STACKS for row in cost.stack_lines(stack)}
-    assert used == set(cost.prices().values())
+    left = {price for price in prices().values() if price not in used}
+    assert {price.unit for price in left} == {"hour"}
 
 
 @pytest.mark.parametrize(
@@ -129,31 +121,3 @@ def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     finished = run(*arguments)
     assert finished.returncode == 2
     assert "error: " in finished.stderr
-
-
-ENTRY = {
-    "name": '"Hour"',
-    "unit": '"hour"',
-    "usd": "1.0",
-    "source": '"https://aws.amazon.com/ec2/pricing/"',
-    "checked": '"2026-11"',
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "culprit"),
-    [
-        ({"usd": "0.0"}, "usd of [hour]"),
-        ({"usd": '"1"'}, "usd of [hour]"),
-        ({"checked": '"2026"'}, "checked of [hour]"),
-        ({"source": '"https://example.com/"'}, "source of [hour]"),
-        ({"currency": '"USD"'}, "[hour] of"),
-        ({"usd": "one"}, "is not TOML"),
-    ],
-)
-def test_bad_price_is_named(tmp_path: Path, change: dict[str, str], culprit: str) -> None:
-    path = tmp_path / "prices.toml"
-    entry = "".join(f"{key} = {value}\n" for key, value in (ENTRY | change).items())
-    path.write_text(f"[hour]\n{entry}")
-    with pytest.raises(KennelError, match=re.escape(culprit)):
-        cost.prices(path)

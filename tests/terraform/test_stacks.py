@@ -339,5 +339,7 @@ def test_every_call_was_answered(cycle: Cycle) -> None:
 
 
 def test_the_deploy_role_may_do_all_of_it(cycle: Cycle) -> None:
-    assert refused(cycle.calls, cycle.policies) == []
-    assert refused(cycle.calls, cycle.policies[1:])
+    # The rest was asked by what the stacks run, under its own roles.
+    calls = [call for call in cycle.calls if call["access_key"] == "test"]
+    assert refused(calls, cycle.policies) == []
+    assert refused(calls, cycle.policies[1:])

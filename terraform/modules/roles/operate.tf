@@ -3,7 +3,7 @@
 data "aws_iam_policy_document" "operate" {
   statement {
     sid       = "ListBucket"
-    actions   = ["s3:ListBucket", "s3:ListBucketMultipartUploads"]
+    actions   = ["s3:ListBucket"]
     resources = [var.bucket_arn]
   }
 
@@ -31,7 +31,6 @@ data "aws_iam_policy_document" "operate" {
       "sagemaker:ListTrainingJobsForHyperParameterTuningJob",
       "sagemaker:StopHyperParameterTuningJob",
       "sagemaker:StopTrainingJob",
-      "sagemaker:UpdateTrainingJob",
     ]
     resources = local.job_arns
   }
@@ -138,14 +137,11 @@ data "aws_iam_policy_document" "operate" {
     actions = [
       "cloudwatch:DescribeAlarms",
       "cloudwatch:GetMetricData",
-      "cloudwatch:ListMetrics",
       "ecr:GetAuthorizationToken",
       "lambda:GetAccountSettings",
-      "sagemaker:ListEndpoints",
       "sagemaker:ListHyperParameterTuningJobs",
       "sagemaker:ListModelPackageGroups",
       "sagemaker:ListTrainingJobs",
-      "servicequotas:GetAWSDefaultServiceQuota",
       "servicequotas:GetServiceQuota",
       "servicequotas:ListServiceQuotas",
     ]

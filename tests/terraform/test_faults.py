@@ -1,0 +1,143 @@
+"""Terraform killed in the middle of an apply, with the real provider: apply again works."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from terraform.cli import adopt
+from tests.terraform.checkout import SHARED, Checkout, make_checkout
+from tests.terraform.conftest import LocalAws
+
+STACK = (
+    SHARED
+    + """
+variable "wait_s" {
+  type    = number
+  default = 0
+}
+
+provider "aws" {
+  region = var.region
+
+  default_tags {
+    tags = { environment = var.environment }
+  }
+}
+
+resource "aws_cloudwatch_log_group" "this" {
+  name = "/faults"
+}
+
+resource "aws_iam_role" "this" {
+  for_each = toset(["one", "two"])
+
+  assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [] })
+  name               = "faults-${each.key}"
+}
+
+resource "aws_launch_template" "this" {
+  name = "faults"
+}
+
+resource "terraform_data" "last" {
+  depends_on = [aws_cloudwatch_log_group.this, aws_iam_role.this, aws_launch_template.this]
+
+  provisioner "local-exec" {
+    command = "touch $KENNEL_STARTED; sleep ${var.wait_s}"
+  }
+}
+
+output "roles" { value = [aws_iam_role.this["one"].arn, aws_iam_role.this["two"].arn] }
+"""
+)
+MADE = {
+    "aws_cloudwatch_log_group.this",
+    'aws_iam_role.this["one"]',
+    'aws_iam_role.this["two"]',
+    "aws_launch_template.this",
+}
+APPLY = ("apply", "foundation", "--env", "faults", "--auto-approve", "--")
+
+
+@pytest.fixture(scope="module")
+def checkout(
+    localaws: LocalAws, provider: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Checkout:
+    """A small foundation in an environment of its own, in a region that no other test uses."""
+    folder = tmp_path_factory.mktemp("faults")
+    started = {"KENNEL_STARTED": str(folder / "started")}
+    made = make_checkout(folder / "checkout", {**localaws.environment, **provider, **started})
+    environments = made.folder / "terraform/environments"
+    (environments / "faults.tfvars").write_text(
+        'environment = "faults"\nregion      = "eu-west-1"\n'
+    )
+    backend = (environments / "dev.s3.tfbackend").read_text()
+    (environments / "faults.s3.tfbackend").write_text(backend)
+    (made.folder / "terraform/stacks/foundation/main.tf").write_text(STACK)
+    assert made.run("bootstrap", "--env", "faults").returncode == 0
+    return made
+
+
+def run(checkout: Checkout, *arguments: str) -> Any:
+    return checkout.run("run", "foundation", "--env", "faults", "--", *arguments)
+
+
+def test_apply_works_again_after_terraform_was_killed(checkout: Checkout) -> None:
+    started = Path(checkout.environ["KENNEL_STARTED"])
+    with checkout.start("-m", "terraform.cli", *APPLY, "-var=wait_s=60") as process:
+        while not started.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        for child in children:
+            child.kill()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    lock = next(line for line in said.splitlines() if line.startswith("The state is locked by"))
+    unlock = lock.partition(" -- ")[2].strip("`").split()
+    assert unlock[0] == "force-unlock"
+    assert run(checkout, unlock[0], "-force", unlock[1]).returncode == 0
+
+    again = checkout.run(*APPLY)
+    assert again.returncode == 0, again.stderr
+    told = next(line for line in again.stderr.splitlines() if line.startswith("There already"))
+    assert set(told.partition(": ")[2].split(", ")) == MADE
+    assert "4 to import" in again.stdout
+    assert set(run(checkout, "state", "list").stdout.split()) == {*MADE, "terraform_data.last"}
+    sources = {path.name for path in (checkout.folder / "terraform/stacks/foundation").glob("*.tf")}
+    assert sources == {"main.tf"}
+
+
+def test_what_another_has_made_is_not_taken() -> None:
+    def change(name: str, before: dict[str, str] | None, **more: Any) -> dict[str, Any]:
+        after = {"tags_all": {"environment": "faults"}}
+        return {"address": name, "change": {"before": {"tags_all": before}, "after": after} | more}
+
+    importing = {"importing": {"id": "any"}}
+    changes = [
+        change("own", {"environment": "faults", "more": "is harmless"}, **importing),
+        change("other", {"environment": "prod"}, **importing),
+        change("bare", None, **importing),
+        change("known", {}),
+    ]
+    assert adopt.foreign(changes) == ["other", "bare"]
+
+
+def test_what_is_there_is_told_by_errors_on_a_terminal() -> None:
+    said = """\x1b[31m╷\x1b[0m
+\x1b[31m│\x1b[0m \x1b[1mError: creating Budget (kennel): DuplicateRecordException: it already
+\x1b[31m│\x1b[0m exists
+\x1b[31m│\x1b[0m
+\x1b[31m│\x1b[0m   with module.observability.aws_budgets_budget.this[0],
+\x1b[31m│\x1b[0m   on main.tf line 1, in resource "aws_budgets_budget" "this":
+\x1b[31m╵\x1b[0m
+\x1b[31m╷\x1b[0m
+\x1b[31m│\x1b[0m \x1b[1mError: creating IAM Role (kennel): AccessDenied
+\x1b[31m│\x1b[0m
+\x1b[31m│\x1b[0m   with aws_iam_role.this["two"],
+\x1b[31m╵\x1b[0m"""
+    assert adopt.conflicts(said) == ["module.observability.aws_budgets_budget.this[0]"]
+    assert adopt.conflicts(said + "\nError: execution halted\n") == []
