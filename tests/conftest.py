@@ -1,6 +1,30 @@
+import os
+
 import pytest
+
+# Tests run beside each other: of two threads that share a core each waits busily for the other.
+# Tests for which several threads matter ask for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+LONGEST = (
+    "test_stacks.py",
+    "test_train.py",
+    "test_least_privilege.py",
+    "test_demo.py",
+    "test_upgrades.py",
+    "test_faults.py",
+    "test_endpoints.py",
+    "test_jobs.py",
+    "test_launch_jobs.py",
+    "test_modules.py",
+    "test_tuning.py",
+    "test_tune.py",
+    "test_package.py",
+    "test_stack_command.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest and is mostly waiting, so that all else is done meanwhile."""
-    items.sort(key=lambda item: item.path.name != "test_stacks.py")
+    """Begin with the files that take longest, so that at the end no process waits for another."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))

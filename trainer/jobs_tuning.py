@@ -69,8 +69,8 @@ def start_search(
     if machines.keep_alive_seconds:
         raise UsageError("--keep-alive: SageMaker's tuner keeps no machines; use --engine job")
     trainer = model_trainer(target, work, machines, f"checkpoints/{name}")
-    # The tuner starts trials through the training toolkit, which heeds this and not `Torchrun`. It is
-    # set in any case: a warm start takes only searches with the same names of hyperparameters.
+    # The tuner starts trials through the training toolkit, which heeds this and not `Torchrun`. It
+    # is set in any case: a warm start takes only searches with the same names of hyperparameters.
     distributed = machines.count > 1 or machines.gpu
     trainer.hyperparameters["sagemaker_torch_distributed_enabled"] = str(distributed).lower()
     from sagemaker.train.tuner import HyperparameterTuner

@@ -487,3 +487,17 @@ run "shadow_with_an_image_by_tag" {
 
   expect_failures = [var.shadow]
 }
+
+run "shadow_of_what_is_no_archive" {
+  command = plan
+
+  module {
+    source = "./modules/endpoint"
+  }
+
+  variables {
+    shadow = { model = { archive_uri = "s3://kennel-dev/models/model.onnx", digest = "222222222222", image_uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/kennel-dev-serving@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" } }
+  }
+
+  expect_failures = [var.shadow]
+}

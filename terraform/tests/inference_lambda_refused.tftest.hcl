@@ -4,7 +4,7 @@ variables {
   name          = "kennel-dev"
   endpoint_name = "kennel-dev"
   role_arn      = "arn:aws:iam::123456789012:role/kennel-dev-lambda"
-  zip_path      = "./modules/inference_lambda/versions.tf"
+  zip_path      = "./modules/inference_lambda/variables.tf"
 }
 
 run "url_as_host" {

@@ -23,6 +23,18 @@ from localaws.errors import LocalAwsError
 from tests.localaws.conftest import LocalAws
 
 ALLOW = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": "sts:AssumeRole",
+                "Principal": {"Service": ["lambda.amazonaws.com", "sagemaker.amazonaws.com"]},
+            }
+        ],
+    }
+)
 POLICY = json.dumps({"Version": "2012-10-17", "Statement": [ALLOW]})
 
 
@@ -44,7 +56,7 @@ def _fill(aws: LocalAws) -> None:
     s3.delete_object(Bucket="kennel", Key="gone")
     upload = s3.create_multipart_upload(Bucket="kennel", Key="parts")["UploadId"]
     s3.upload_part(Bucket="kennel", Key="parts", UploadId=upload, PartNumber=1, Body=b"part")
-    role = iam.create_role(RoleName="kennel", AssumeRolePolicyDocument=POLICY)["Role"]["Arn"]
+    role = iam.create_role(RoleName="kennel", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
     iam.put_role_policy(RoleName="kennel", PolicyName="p", PolicyDocument=POLICY)
     group = ec2.create_security_group(GroupName="trainer", Description="d")["GroupId"]
     ec2.create_launch_template(
@@ -154,7 +166,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def aws(folder: Path) -> Iterator[LocalAws]:
-    running = LocalAws(folder)
+    running = LocalAws(folder, "--records-only")
     _fill(running)
     yield running
     running.stop()

@@ -1,15 +1,25 @@
 """Every module's own tests, example and formatting, with the real provider."""
 
 import json
+import re
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from localaws.processes import ManagedProcess
+from tests.terraform.conftest import START_SECONDS
+
 ROOT = Path(__file__).parents[2] / "terraform"
 MODULES = sorted(path.parent.name for path in ROOT.glob("modules/*/main.tf"))
-TESTS = sorted(path.name for path in ROOT.glob("tests/*.tftest.hcl"))
+TESTS = sorted(
+    path.name
+    for path in ROOT.glob("tests/*.tftest.hcl")
+    if not path.name.endswith("_refused.tftest.hcl")  # which test_refusals.py reads
+)
 STACKS = sorted(path.parent.name for path in ROOT.glob("stacks/*/main.tf"))
 
 
@@ -36,27 +46,48 @@ class Folder:
 
 
 @pytest.fixture(scope="session")
-def modules(
+def environment(
     tmp_path_factory: pytest.TempPathFactory,
     terraform_binary: Path,
     terraform_environment: dict[str, str],
+) -> Iterator[dict[str, str]]:
+    """Run the provider once, as for a debugger; give what makes Terraform talk to it.
+
+    By itself Terraform starts it twice for each plan, which is most of the work of a small one.
+    """
+    # It takes this setting only the first time that it is configured.
+    environment = {k: v for k, v in terraform_environment.items() if k != "AWS_CA_BUNDLE"}
+    path = tmp_path_factory.mktemp("provider")
+    Folder(path / "terraform", terraform_binary, environment).run("init", "-input=false")
+    (program,) = path.glob("terraform/.terraform/providers/*/*/*/*/*/terraform-provider-aws_*")
+    log = path / "log"
+    with ManagedProcess([str(program), "-debug"], log, environment) as process:
+        deadline = time.monotonic() + START_SECONDS
+        while not (attach := re.search("TF_REATTACH_PROVIDERS='(.+)'", log.read_text())):
+            assert process.exit_code is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield {**environment, "TF_REATTACH_PROVIDERS": attach[1]}
+
+
+@pytest.fixture(scope="session")
+def modules(
+    tmp_path_factory: pytest.TempPathFactory, terraform_binary: Path, environment: dict[str, str]
 ) -> Folder:
     """Give a folder in which all tests can run: one `init` serves all modules."""
     path = tmp_path_factory.mktemp("modules") / "terraform"
-    folder = Folder(path, terraform_binary, terraform_environment)
+    folder = Folder(path, terraform_binary, environment)
     folder.run("init", "-input=false")
     return folder
 
 
 @pytest.fixture(scope="session")
 def examples(
-    tmp_path_factory: pytest.TempPathFactory,
-    terraform_binary: Path,
-    terraform_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory, terraform_binary: Path, environment: dict[str, str]
 ) -> Folder:
     """Give a root module that calls the example of every module."""
     path = tmp_path_factory.mktemp("examples") / "terraform"
-    folder = Folder(path, terraform_binary, terraform_environment)
+    folder = Folder(path, terraform_binary, environment)
     shutil.rmtree(path / "tests")
     calls = [
         f'module "{name}" {{ source = "./modules/{name}/examples/basic" }}\n' for name in MODULES
@@ -73,9 +104,10 @@ def test_every_module_has_tests_and_an_example() -> None:
         assert (ROOT / "modules" / name / "examples/basic/main.tf").exists(), name
 
 
-@pytest.mark.parametrize("name", TESTS)
-def test_module(modules: Folder, name: str) -> None:
-    assert "0 failed" in modules.run("test", f"-filter=tests/{name}")
+@pytest.mark.timeout(900)
+def test_every_module(modules: Folder) -> None:
+    """All files in one command, for each reads the whole code."""
+    assert "0 failed" in modules.run("test", *(f"-filter=tests/{name}" for name in TESTS))
 
 
 def test_format(modules: Folder) -> None:

@@ -539,14 +539,18 @@ def test_change(planned: Callable[[Change], list[tuple[str, str]]], change: Chan
     )
 
 
-@pytest.fixture
-def service(tmp_path: Path, terraform: Terraform) -> Iterator[Path]:
-    """Give the folder of a root whose endpoint is in service and scales."""
-    _write(tmp_path, ROOTS["endpoint"])
-    terraform.run(tmp_path, "init", "-input=false")
-    terraform.run(tmp_path, "apply", "-auto-approve", "-input=false")
-    yield tmp_path
-    terraform.run(tmp_path, "destroy", "-auto-approve", "-input=false")
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, terraform: Terraform) -> Iterator[Path]:
+    """Give the folder of a root whose endpoint is in service and scales.
+
+    All tests but the last leave it as they found it.
+    """
+    folder = tmp_path_factory.mktemp("service")
+    _write(folder, ROOTS["endpoint"])
+    terraform.run(folder, "init", "-input=false")
+    terraform.run(folder, "apply", "-auto-approve", "-input=false")
+    yield folder
+    terraform.run(folder, "destroy", "-auto-approve", "-input=false")
 
 
 def _changed(name: str) -> Inputs:
@@ -564,20 +568,6 @@ def _waits_for(graph: str, node: str) -> set[str]:
         found = {end for start, end in edges if start in found} - before
         before |= found
     return before
-
-
-def test_a_variant_is_no_scalable_target_while_its_instance_type_changes(
-    service: Path, terraform: Terraform
-) -> None:
-    _write(service, _changed("instance type"))
-    terraform.run(service, "plan", "-input=false", "-out=plan")
-    graph = terraform.run(service, "graph", "-type=apply", "-plan=plan")
-    endpoint = "module.endpoint_0.aws_sagemaker_endpoint.this"
-    target = "module.autoscaling_0.aws_appautoscaling_target.this"
-    assert f"{target} (destroy)" in _waits_for(graph, endpoint)
-    assert endpoint in _waits_for(graph, target)
-    terraform.run(service, "apply", "-input=false", "plan")
-    terraform.run(service, "plan", "-input=false", "-detailed-exitcode")
 
 
 @contextmanager
@@ -620,3 +610,17 @@ def test_what_sagemaker_rolls_back_to_is_not_deleted(
     terraform.run(service, "apply", "-auto-approve", "-input=false")
     assert sagemaker.describe_endpoint(EndpointName="kennel-dev")["EndpointConfigName"] == live
     assert sagemaker.describe_endpoint_config(EndpointConfigName=live)
+
+
+def test_a_variant_is_no_scalable_target_while_its_instance_type_changes(
+    service: Path, terraform: Terraform
+) -> None:
+    _write(service, _changed("instance type"))
+    terraform.run(service, "plan", "-input=false", "-out=plan")
+    graph = terraform.run(service, "graph", "-type=apply", "-plan=plan")
+    endpoint = "module.endpoint_0.aws_sagemaker_endpoint.this"
+    target = "module.autoscaling_0.aws_appautoscaling_target.this"
+    assert f"{target} (destroy)" in _waits_for(graph, endpoint)
+    assert endpoint in _waits_for(graph, target)
+    terraform.run(service, "apply", "-input=false", "plan")
+    terraform.run(service, "plan", "-input=false", "-detailed-exitcode")

@@ -128,7 +128,7 @@ def test_equal_inputs_give_equal_bytes_in_another_process_and_folder(
     output = tmp_path / "model.tar.gz"
     done = run(
         "-m", "trainer.package", *flags(model, colours, output, tmp_path / "cache"),
-        PYTHONHASHSEED="1", OMP_NUM_THREADS="1",
+        PYTHONHASHSEED="1", OMP_NUM_THREADS="2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert output.read_bytes() == (workspace / "packed" / "model.tar.gz").read_bytes()

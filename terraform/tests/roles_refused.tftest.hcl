@@ -1,0 +1,102 @@
+provider "aws" {
+  region = "us-east-1"
+}
+
+variables {
+  bucket_arn             = "arn:aws:s3:::kennel-dev-123456789012-us-east-1"
+  dead_letter_queue_name = "kennel-dev-classify-failed"
+  endpoint_name          = "kennel-dev"
+  environment            = "dev"
+  function_name          = "kennel-dev-classify"
+  name                   = "kennel-dev"
+  project                = "kennel"
+  repository_arn         = "arn:aws:ecr:us-east-1:123456789012:repository/kennel-dev-serving"
+}
+
+run "refuses_wildcards_of_repositories" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example/*" }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "refuses_wildcards_of_branches" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example/kennel", branch = "release-*" }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "refuses_github_without_a_place_to_deploy_from" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example/kennel", environments = [] }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "refuses_two_providers" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example/kennel", provider_arn = "arn:aws:iam::123456789012:oidc-provider/token.actions.githubusercontent.com" }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "refuses_what_are_no_arns" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    bucket_arn               = "kennel-dev"
+    kms_key_arn              = "alias/kennel"
+    permissions_boundary_arn = "bounds"
+    repository_arn           = "kennel-dev-serving"
+  }
+
+  expect_failures = [var.bucket_arn, var.kms_key_arn, var.permissions_boundary_arn, var.repository_arn]
+}
+
+run "refuses_other_names" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    name                    = "Kennel*"
+    training_image_accounts = []
+  }
+
+  expect_failures = [var.name, var.training_image_accounts]
+}
