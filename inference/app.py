@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from inference.body import RequestBody
 from inference.contract import MAX_BODY_BYTES, ContentTypeError, check_content_type
 from inference.logs import log
-from inference.preprocess import ImageError, ImageTooLargeError
-from inference.refusal import RefusedError
+from inference.preprocess import ImageError
+from inference.refusal import RefusedError, refused_input
 from inference.service import Service
 from inference.telemetry import Telemetry
 
@@ -126,12 +126,8 @@ def _refusal(request: Request, error: Exception) -> RefusedError:
     match error:
         case RefusedError():
             return error
-        case ContentTypeError():
-            return RefusedError(415, "unsupported_type", str(error))
-        case ImageTooLargeError():
-            return RefusedError(413, "too_large", str(error))
-        case ImageError():
-            return RefusedError(400, "bad_image", str(error))
+        case ContentTypeError() | ImageError():
+            return refused_input(error)
         case HTTPException(status_code=status, headers=headers):
             message = f"{request.method} {request.url.path} is none of {', '.join(_ROUTES)}"
             return RefusedError(status, HTTPStatus(status).name.lower(), message, headers)

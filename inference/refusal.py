@@ -4,6 +4,9 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
+from inference.contract import ContentTypeError
+from inference.preprocess import ImageError, ImageTooLargeError
+
 
 class RefusedError(Exception):
     """The request gets an error for an answer.
@@ -28,3 +31,14 @@ class RefusedError(Exception):
         return JSONResponse(
             {"error": self.error, "message": str(self)}, self.status, headers=self.headers
         )
+
+
+def refused_input(error: ContentTypeError | ImageError) -> RefusedError:
+    """Give the refusal of a body that is not declared as an image, or is no usable one."""
+    match error:
+        case ContentTypeError():
+            return RefusedError(415, "unsupported_type", str(error))
+        case ImageTooLargeError():
+            return RefusedError(413, "too_large", str(error))
+        case _:
+            return RefusedError(400, "bad_image", str(error))

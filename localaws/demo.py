@@ -27,6 +27,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from PIL import Image
 
 from localaws.execution import ADMINISTRATOR, REGION
 from localaws.loopback import LOOPBACK
@@ -42,6 +43,7 @@ CLIENTS = 8
 LOAD_SECONDS = 4.0
 HEAVY_CLIENTS = 60
 """Two and a bit times what one instance is to bear (`target` below): three instances are needed."""
+CAMERA_SIZE = (1600, 1200)
 PHOTOS = 64
 TIME_SCALE = 20
 """An alarm's three minutes are nine seconds, a canary's wait too."""
@@ -553,10 +555,18 @@ def _scale(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> ScalingT
             time.sleep(0.2)
 
     wait_for(ONE_TO_THREE["min_capacity"], 0)
-    with endpoint.clients([photo.read_bytes() for photo in photos], HEAVY_CLIENTS):
+    with endpoint.clients([_enlarged(photo) for photo in photos[:CLIENTS]], HEAVY_CLIENTS):
         wait_for(ONE_TO_THREE["max_capacity"], HEAVY_CLIENTS)
     wait_for(ONE_TO_THREE["min_capacity"], 0)
     return trace
+
+
+def _enlarged(photo: Path) -> bytes:
+    """The photo in a camera's size, whose decoding keeps an instance busy."""
+    with Image.open(photo) as image:
+        file = io.BytesIO()
+        image.convert("RGB").resize(CAMERA_SIZE).save(file, "PNG", compress_level=1)
+    return file.getvalue()
 
 
 def main() -> None:

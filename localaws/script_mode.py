@@ -156,7 +156,8 @@ def _arguments(flags: Mapping[str, Any]) -> list[str]:
     return [
         part
         for name, value in sorted(flags.items())
-        for part in (f"-{name}" if len(name) == 1 else f"--{name}", _encode(value))
+        # As Python writes it: a JSON true arrives as True.
+        for part in (f"-{name}" if len(name) == 1 else f"--{name}", str(value))
     ]
 
 

@@ -1,0 +1,74 @@
+"""The parts from the package index: their environments, and their processes with what they say."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from localaws.processes import ManagedProcess
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = Path(os.environ.get("KENNEL_CONTRACT", ROOT / "build" / "contract")).absolute()
+"""Holds `sagemaker` and `ray`, which `make test-contract` makes from the locks."""
+
+SECONDS = 600
+"""How long a test waits for what must happen."""
+
+
+def variables(part: str, home: Path, **more: object) -> dict[str, str]:
+    """A process's environment as in a container: the part's programs, and nothing of this one's."""
+    programs = ENVIRONMENTS / part / "bin"
+    assert programs.is_dir(), f"{programs} is missing: run make test-contract"
+    own = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"}
+    return {name: str(value) for name, value in (own | more).items()}
+
+
+@contextmanager
+def running(
+    command: Sequence[str], log: Path, environment: Mapping[str, str], folder: Path
+) -> Iterator[ManagedProcess]:
+    """Run a command within the block; what fails there is told with the end of the log."""
+    with ManagedProcess(command, log, environment, folder) as process:
+        try:
+            yield process
+        except BaseException as error:
+            error.add_note(f"{log} ends:\n{log.read_text(errors='replace')[-6000:]}")
+            raise
+
+
+def until(holds: Callable[[], bool], process: ManagedProcess) -> None:
+    """Wait for what must happen while a process runs."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert process.exit_code is None, f"it ended with exit status {process.exit_code}"
+        assert time.monotonic() < deadline, f"not within {SECONDS} seconds"
+        time.sleep(0.1)
+
+
+def exit_code(process: ManagedProcess) -> int:
+    """Wait for a process's end."""
+    deadline = time.monotonic() + SECONDS
+    while process.exit_code is None:
+        assert time.monotonic() < deadline, f"it has not ended within {SECONDS} seconds"
+        time.sleep(0.1)
+    return process.exit_code
+
+
+def post(url: str, body: bytes, content_type: str = "image/png") -> httpx.Response:
+    """Send a body as SageMaker does; status 503 where nothing listens."""
+    headers = {"Content-Type": content_type, "Accept": "application/json"}
+    try:
+        return httpx.post(url, content=body, headers=headers, timeout=60, trust_env=False)
+    except httpx.TransportError:
+        return httpx.Response(503)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port

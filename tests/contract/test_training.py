@@ -1,0 +1,31 @@
+"""`trainer.train` under `sagemaker-training`, as SageMaker's PyTorch images start it."""
+
+import json
+from pathlib import Path
+
+from inference.archive import open_model
+from tests.contract.toolkit import run_job
+
+POINTS = 0.005
+"""How far apart valid accuracies may be: half a point."""
+
+
+def test_one_host_leaves_a_servable_model(one_host: Path) -> None:
+    assert (one_host / "output/success").exists()
+    manifest = open_model(one_host / "model").manifest
+    assert manifest["backbone"] == "efficientnet_lite0"
+    evaluation = json.loads((one_host / "output/data/evaluation/evaluation.json").read_text())
+    assert (evaluation["split"], evaluation["top1"] > 0.85) == ("test", True)
+
+
+def test_two_hosts_train_the_model_of_one(one_host: Path, digits: Path, tmp_path: Path) -> None:
+    first, second = run_job(tmp_path, digits, ["127.0.0.1", "127.0.0.2"], package=False)
+    report = json.loads((first / "output/data/training_report.json").read_text())
+    assert report["processes"] == 2
+    alone, together = (
+        json.loads((base / "model/metrics.json").read_text()) for base in (one_host, first)
+    )
+    assert abs(together["valid_accuracy"] - alone["valid_accuracy"]) <= POINTS
+    assert together["images"] == alone["images"]
+    assert not list((second / "model").iterdir())
+    assert (second / "output/success").exists()
