@@ -333,12 +333,13 @@ class _Run:
         limits = self._job.given.get("StoppingCondition", {})
         if self._wish:
             return self._wish.value
-        longest = limits.get("MaxRuntimeInSeconds", _RUN_SECONDS)
-        if self._job.training_seconds + seconds >= longest:
-            return "MaxRuntimeExceeded"
+        # The wait began before the run: of two limits of the same length it is the first.
         wait = limits.get("MaxWaitTimeInSeconds")
         if wait and utcnow() - self._job.creation_time >= timedelta(seconds=wait):
             return "MaxWaitTimeExceeded"
+        longest = limits.get("MaxRuntimeInSeconds", _RUN_SECONDS)
+        if self._job.training_seconds + seconds >= longest:
+            return "MaxRuntimeExceeded"
         return None
 
     def _upload(self, hosts: list[Host]) -> None:

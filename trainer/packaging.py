@@ -3,10 +3,8 @@
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
-import subprocess
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +32,7 @@ from trainer.files import write_json_atomic
 from trainer.onnx_export import export
 from trainer.predictions import Targets, accuracy, classify, require_same_classes
 from trainer.quantize import RECIPES, calibration_indices, quantize
+from trainer.source import git_commit
 from trainer.torch_answer import with_torch
 
 MAX_TOP1_DROP = 0.005
@@ -260,23 +259,6 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def git_commit() -> str:
-    """Give this source tree's commit: KENNEL_GIT_COMMIT, or what git says, or "unknown"."""
-    if stated := os.environ.get("KENNEL_GIT_COMMIT"):
-        return stated
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return answer.stdout.strip()
 
 
 def _sha256(path: Path) -> str:

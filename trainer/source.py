@@ -4,7 +4,6 @@ It holds the packages `trainer` and `inference`, a script for each entry point, 
 install, and the metadata by which the packages know their version. Equal files give equal bytes.
 """
 
-import functools
 import gzip
 import hashlib
 import importlib.metadata
@@ -106,7 +105,6 @@ def requirements() -> str:
     return "".join(line for name in sorted(wanted) for line in locked[name])
 
 
-@functools.cache
 def git_commit() -> str:
     """This source tree's commit: KENNEL_GIT_COMMIT, or what git says, or "unknown"."""
     if stated := os.environ.get("KENNEL_GIT_COMMIT"):

@@ -538,6 +538,8 @@ def test_where_records_are_kept_only_there_are_no_trials(aws: LocalAws) -> None:
     assert told["HyperParameterTuningJobStatus"] == "Completed"
     assert told["TrainingJobDefinition"]["RoleArn"] == account.role
     assert account.trials("recorded") == []
+    # Other tests look at what there is.
+    account.sagemaker.delete_hyper_parameter_tuning_job(HyperParameterTuningJobName="recorded")
 
 
 SPACE = read_space(

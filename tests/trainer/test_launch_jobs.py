@@ -26,6 +26,7 @@ from tests.trainer.launching import (
 from trainer import jobs, jobs_ec2, jobs_sagemaker, jobs_tuning, launch
 from trainer.config import TrainConfig
 from trainer.errors import KennelError
+from trainer.prices import hourly_usd
 from trainer.target import load
 
 SCRIPT = "#!/bin/bash\necho training\n"
@@ -73,7 +74,8 @@ def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
     said = capsys.readouterr()
     assert "epoch=0 train_loss=" in said.err  # the log was shown
     answer = json.loads(said.out)
-    assert answer["usd"] is None  # nobody knows the price of this type
+    hours = answer["billable_seconds"] / 3600
+    assert answer["usd"] == pytest.approx(hours * hourly_usd("ml.m5.xlarge", "training"))
     assert get_json(aws, jobs.LATEST)["archive_uri"] == answer["result"]
     key = answer["result"].removeprefix(f"s3://{BUCKET}/")
     assert key == f"jobs/{answer['job']}/output/model.tar.gz"

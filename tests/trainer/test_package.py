@@ -29,10 +29,11 @@ from trainer.dataset import Dataset, load
 from trainer.errors import KennelError, UsageError, run_command
 from trainer.onnx_export import canonical, export
 from trainer.package import check, main
-from trainer.packaging import git_commit, judge, package
+from trainer.packaging import judge, package
 from trainer.predictions import classify
 from trainer.quantize import RECIPES, calibration_indices
 from trainer.ranks import alone
+from trainer.source import git_commit
 from trainer.torch_answer import with_torch
 from trainer.train import Folders, train, write_model
 
