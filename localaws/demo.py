@@ -30,6 +30,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image
 
 from localaws.execution import ADMINISTRATOR, REGION
+from localaws.files import unpack
 from localaws.loopback import LOOPBACK
 from localaws.report import Answered, ScalingTrace, render
 from localaws.traffic import Endpoint
@@ -316,7 +317,7 @@ def _learn(chain: Chain) -> dict[str, Any]:
         for name, folder in (("model", chain.model), ("output", chain.job)):
             file = plan.output / f"{name}.tar.gz"
             chain.fetch(trained["result"].replace("model.tar.gz", file.name), file)
-            _unpack(file, folder)
+            unpack(file, folder)
         output = plan.output / "evaluation"
         chain.python("trainer.evaluate", "--model", chain.model, "--output", output)
 
@@ -447,11 +448,6 @@ def damage(archive: Path, broken: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             packed.addfile(member, io.BytesIO(data))
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
 
 
 def _last_json(printed: str) -> dict[str, Any]:

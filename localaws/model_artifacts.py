@@ -13,6 +13,7 @@ from moto.sagemaker import models
 from localaws.containers import HostingError
 from localaws.endpoint_records import containers
 from localaws.execution import ACCOUNT, REGION, Execution, RoleError
+from localaws.files import unpack
 
 _REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/"
 
@@ -106,8 +107,7 @@ def fetch_model(uri: str, folder: Path, role: Role) -> None:
             f' "{role.arn}" has "s3:GetObject" permissions and that the object exists ({error}).'
         ) from error
     try:
-        with tarfile.open(packed) as archive:
-            archive.extractall(folder, filter="data")
+        unpack(packed, folder)
     except (OSError, EOFError, tarfile.TarError) as error:
         raise HostingError(
             f'Failed to extract model data archive for container "primary" from URL "{uri}".'

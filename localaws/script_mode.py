@@ -13,13 +13,14 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+
+from localaws.files import unpack
 
 MASTER_PORT = 7777
 
@@ -69,8 +70,7 @@ def _fetch(uri: str, folder: Path) -> None:
     parts = urlsplit(uri)
     archive = folder.with_suffix(".tar.gz")
     boto3.client("s3").download_file(parts.netloc, parts.path.lstrip("/"), str(archive))
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
+    unpack(archive, folder)
 
 
 def _variables(

@@ -22,7 +22,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive, unpacked as in a container."""
     folder = tmp_path_factory.mktemp("code")
     with tarfile.open(fileobj=io.BytesIO(source.archive())) as tar:
-        tar.extractall(folder, filter="data")
+        tar.extractall(folder)
     return folder
 
 
