@@ -16,12 +16,10 @@ from tqdm import tqdm
 
 from trainer.errors import KennelError, UsageError
 from trainer.files import json_text
-from trainer.target import Target
+from trainer.target import LATEST_KEY, Target
 
 METRICS = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "images_per_second")
 """What a line of `trainer.train` tells after each epoch, as `name=value`."""
-
-LATEST = "jobs/latest.json"
 
 _POLL_SECONDS = 2.0
 # A network that is gone for longer will not be back before somebody looks at it.
@@ -313,7 +311,7 @@ def record_latest(target: Target, bucket: str, outcome: Outcome) -> None:
         "archive_uri": outcome.result,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_json(target, bucket, LATEST, content)
+    write_json(target, bucket, LATEST_KEY, content)
 
 
 def slug(dataset: str) -> str:

@@ -31,6 +31,9 @@ ENVIRONMENTS = Path(__file__).absolute().parents[1] / "terraform" / "environment
 PROJECT = "kennel"
 """The default of the stacks' variable `project`."""
 
+LATEST_KEY = "jobs/latest.json"
+"""Object of the bucket that names the archive which was trained last: the launcher writes it."""
+
 _MAKING = threading.Lock()
 _STRING = re.compile(r'^(\w+)\s*=\s*"([^"\\$%]*)"', re.MULTILINE)
 

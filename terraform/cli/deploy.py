@@ -12,11 +12,9 @@ from terraform.cli import model, packages, smoke, stack, verify
 from terraform.cli.stack import Stack
 from terraform.cli.verify import Report
 from trainer.errors import KennelError, UsageError
-from trainer.target import Target, load
+from trainer.target import LATEST_KEY, Target, load
 
 LATEST = "latest"
-LATEST_KEY = "jobs/latest.json"
-"""What the launcher writes to the bucket after each training that ended well."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,23 +23,9 @@ from localaws.training_records import TrainingJob, jobs
 from localaws.tuning_records import Ending, TuningJob
 from localaws.tuning_trials import Trial
 from tests.localaws.conftest import LocalAws
-from tests.localaws.test_jobs import KilledLocalAws
+from tests.localaws.test_jobs import EVERYTHING, TRUST, KilledLocalAws
 
 DEADLINE_SECONDS = 120
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "sagemaker.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-    ],
-}
-EVERYTHING = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
-}
 # A trial is a shell script, which starts sooner than Python. Its only flag is `--x VALUE`.
 SQUARE = """awk -v x="$2" 'BEGIN { print "loss=" (x - 0.5) ^ 2 }'"""
 LINE = {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}]}

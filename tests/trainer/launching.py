@@ -3,8 +3,17 @@
 import json
 from typing import Any
 
-from tests.localaws.conftest import LocalAws
+import pytest
 
+from tests.localaws.conftest import LocalAws
+from trainer import jobs
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "SAGEMAKER_VALIDATE_ROLE": "true",
+}
 BUCKET = "kennel-local-123456789012-us-east-1"
 FINGERPRINT = "f" * 64
 
@@ -17,6 +26,15 @@ def hand_over(aws: LocalAws) -> None:
     for key, value in parameters.items():
         put_parameter(aws, key, value)
     put_json(aws, "data/pets/manifest.json", {"fingerprint": FINGERPRINT})
+
+
+def work_in(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, poll_seconds: float) -> None:
+    """Let this process's commands reach a localaws, and look at their jobs often."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": aws.endpoint}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jobs, "_POLL_SECONDS", poll_seconds)
 
 
 def make_role(aws: LocalAws, name: str, service: str) -> str:

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from tests.localaws.conftest import LocalAws
-from tests.trainer.launching import BUCKET, FINGERPRINT, get_json, hand_over, put_json
+from tests.trainer.launching import BUCKET, FINGERPRINT, get_json, hand_over, put_json, work_in
 from trainer import jobs, jobs_sagemaker, jobs_tuning, launch
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
@@ -37,18 +37,8 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 
 @pytest.fixture(autouse=True)
 def _here(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "AWS_ENDPOINT_URL": aws.endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "KENNEL_GIT_COMMIT": "c0ffee",
-        "SAGEMAKER_VALIDATE_ROLE": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(jobs, "_POLL_SECONDS", 0.01)
+    work_in(aws, monkeypatch, poll_seconds=0.01)
+    monkeypatch.setenv("KENNEL_GIT_COMMIT", "c0ffee")
 
 
 def asked(aws: LocalAws, operation: str) -> dict[str, Any]:

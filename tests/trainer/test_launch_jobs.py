@@ -22,12 +22,13 @@ from tests.trainer.launching import (
     hand_over,
     put_json,
     put_parameter,
+    work_in,
 )
 from trainer import jobs, jobs_ec2, jobs_sagemaker, jobs_tuning, launch
 from trainer.config import TrainConfig
 from trainer.errors import KennelError
 from trainer.prices import hourly_usd
-from trainer.target import load
+from trainer.target import LATEST_KEY, load
 
 SCRIPT = "#!/bin/bash\necho training\n"
 
@@ -50,17 +51,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 
 @pytest.fixture(autouse=True)
 def _here(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {
-        "AWS_ENDPOINT_URL": aws.endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "SAGEMAKER_VALIDATE_ROLE": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(jobs, "_POLL_SECONDS", 0.2)
+    work_in(aws, monkeypatch, poll_seconds=0.2)
 
 
 def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
@@ -76,7 +67,7 @@ def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
     answer = json.loads(said.out)
     hours = answer["billable_seconds"] / 3600
     assert answer["usd"] == pytest.approx(hours * hourly_usd("ml.m5.xlarge", "training"))
-    assert get_json(aws, jobs.LATEST)["archive_uri"] == answer["result"]
+    assert get_json(aws, LATEST_KEY)["archive_uri"] == answer["result"]
     key = answer["result"].removeprefix(f"s3://{BUCKET}/")
     assert key == f"jobs/{answer['job']}/output/model.tar.gz"
     archive = tmp_path / "model.tar.gz"
@@ -159,7 +150,7 @@ def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
     said = capsys.readouterr()
     assert said.out == f"s3://{BUCKET}/jobs/{job}/output/model.tar.gz\n"
     assert "1.01 USD" in said.err
-    assert get_json(aws, jobs.LATEST)["kind"] == "ec2"
+    assert get_json(aws, LATEST_KEY)["kind"] == "ec2"
 
     put_json(
         aws,
