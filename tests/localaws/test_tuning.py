@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -155,15 +154,9 @@ def parents(kind: str, *names: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `account` keeps its state."""
-    return tmp_path_factory.mktemp("localaws")
-
-
-@pytest.fixture(scope="module")
-def account(folder: Path) -> Iterator[Account]:
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     """AWS's own waits are short in it."""
-    aws = KilledLocalAws(folder, "--time-scale", "240")
+    aws = KilledLocalAws(tmp_path_factory.mktemp("localaws"), "--time-scale", "240")
     yield Account(aws)
     aws.stop()
 
@@ -360,8 +353,9 @@ def test_a_search_that_is_stopped_stops_its_trials(account: Account) -> None:
     assert kept["TrainingJobStatus"] == "Stopped"
 
 
-def test_a_search_goes_on_after_localaws_was_killed(account: Account, folder: Path) -> None:
-    assert isinstance(account.aws, KilledLocalAws)
+def test_a_search_goes_on_after_localaws_was_killed(account: Account) -> None:
+    aws = account.aws
+    assert isinstance(aws, KilledLocalAws)
     values = ("0.4", "forever", "0.5")
     account.create(
         "killed",
@@ -376,16 +370,11 @@ def test_a_search_goes_on_after_localaws_was_killed(account: Account, folder: Pa
             trial["TunedHyperParameters"]["x"]: trial["TrainingJobName"]
             for trial in account.trials("killed")
         }
-        if "forever" not in trials:
-            return False
-        job = account.sagemaker.describe_training_job(TrainingJobName=trials["forever"])
-        return bool(job["SecondaryStatus"] == "Training")
+        return "forever" in trials and aws.has_saved(trials["forever"])
 
     wait(waits_forever)
-    state, since = folder / "state.zip", time.time()
-    wait(lambda: state.stat().st_mtime > since)
-    account.aws.kill()
-    account.aws.restart()
+    aws.kill()
+    aws.restart()
     assert account.describe("killed")["HyperParameterTuningJobStatus"] == "InProgress"
     # It has checkpoints: it would go on, and wait again.
     [lasting] = account.trials("killed", StatusEquals="InProgress")

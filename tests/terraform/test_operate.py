@@ -4,11 +4,11 @@ import base64
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -384,7 +384,6 @@ def test_network_interfaces_are_waited_for(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(teardown, "_POLL_SECONDS", 0.05)
     client = aws.client("ec2")
     subnet = client.describe_subnets()["Subnets"][0]
     group = client.create_security_group(
@@ -394,15 +393,14 @@ def test_network_interfaces_are_waited_for(
     name = made["NetworkInterface"]["NetworkInterfaceId"]
     teardown.wait_for_interfaces(target, {group}, seconds=0)
     assert capsys.readouterr().err == f"note: {name} still use {group}\n"
-    waiting = threading.Thread(target=teardown.wait_for_interfaces, args=(target, {group}))
-    waiting.start()
-    said, deadline = "", time.monotonic() + DEADLINE_SECONDS
-    while not said and time.monotonic() < deadline:
-        said = capsys.readouterr().err
-    assert said == f"waiting for SageMaker to remove {name}\n"
-    client.delete_network_interface(NetworkInterfaceId=name)
-    waiting.join(DEADLINE_SECONDS)
-    assert not waiting.is_alive()
+
+    def sleep(seconds: float) -> None:
+        client.delete_network_interface(NetworkInterfaceId=name)  # as SageMaker does at last
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+    monkeypatch.setattr(teardown, "time", clock)
+    teardown.wait_for_interfaces(target, {group})
+    assert capsys.readouterr().err == f"waiting for SageMaker to remove {name}\n"
 
 
 def test_security_groups_are_found_in_a_state() -> None:
