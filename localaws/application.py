@@ -28,10 +28,11 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, authorization, deletions, inventory, state
+from localaws import additions, deletions, inventory, state
 from localaws.calls import Call, form_of, identify, parameters, refusal
 from localaws.execution import running
-from localaws.jobs import TrainingJobs
+from localaws.iam import authorization
+from localaws.jobs.training import TrainingJobs
 
 OWN = "/_localaws/"
 """Where localaws' own pages are."""

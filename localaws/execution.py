@@ -27,7 +27,7 @@ from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
 
 from localaws.errors import LocalAwsError
-from localaws.policy import PolicyError, Principal, Request, evaluate
+from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 from localaws.processes import Running
 
 ACCOUNT = "123456789012"
@@ -38,13 +38,13 @@ AWS = "amazonaws"
 """Access key of AWS's own services, where they act under no role of the account."""
 
 _SERVICES = (
-    "alarms:Alarms",
-    "functions:Functions",
-    "hosting:Endpoints",
+    "monitoring.alarms:Alarms",
+    "functions.service:Functions",
+    "hosting.endpoints:Endpoints",
     "instances:Instances",
-    "jobs:TrainingJobs",
-    "scaling:Scaling",
-    "tuning:TuningJobs",
+    "jobs.training:TrainingJobs",
+    "monitoring.scaling:Scaling",
+    "jobs.tuning:TuningJobs",
 )
 _SAVE_INTERVAL_SECONDS = 2.0
 _SESSION_SECONDS = 12 * 3600

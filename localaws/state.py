@@ -43,7 +43,7 @@ from moto.s3.models import FakeKey
 from localaws.errors import LocalAwsError
 from localaws.files import replacing
 
-FORMAT = 1
+FORMAT = 2
 REMEDY = "`make local-reset` drops the state and begins with an empty one"
 
 _LOCK = type(threading.Lock())

@@ -10,8 +10,8 @@ from moto.awslambda import responses
 from moto.core.common_types import TYPE_RESPONSE
 
 from localaws.execution import running
-from localaws.function_records import InvocationError, version_of
-from localaws.functions import Functions
+from localaws.functions.records import InvocationError, version_of
+from localaws.functions.service import Functions
 
 MAX_BYTES = 6_291_456
 MAX_ASYNCHRONOUS_BYTES = 1_048_576

@@ -15,13 +15,13 @@ from moto.sagemaker import models, responses
 from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.utils import arn_formatter
 
-from localaws import endpoint_records as records
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
 from localaws.additions.application_autoscaling import delete_scaling
 from localaws.execution import running
-from localaws.hosting import Endpoints
-from localaws.scaling import VARIANT_INSTANCES
+from localaws.hosting import records
+from localaws.hosting.endpoints import Endpoints
+from localaws.monitoring.scaling import VARIANT_INSTANCES
 
 _CONFIG_MEMBERS = (
     "EnableNetworkIsolation",

@@ -1,4 +1,4 @@
-"""SageMaker's training jobs: what is given is kept, and `localaws.jobs` runs them."""
+"""SageMaker's training jobs: what is given is kept, and `localaws.jobs.training` runs them."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,8 +14,8 @@ from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, 
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
 from localaws.execution import RoleError, running
-from localaws.jobs import TrainingJobs
-from localaws.training_records import TrainingJob, arn, jobs, keep
+from localaws.jobs.training import TrainingJobs
+from localaws.jobs.training_records import TrainingJob, arn, jobs, keep
 
 _UPDATES = ("ProfilerConfig", "ProfilerRuleConfigurations", "RemoteDebugConfig", "ResourceConfig")
 _SORTED_BY: Mapping[str, Callable[[TrainingJob], Any]] = {

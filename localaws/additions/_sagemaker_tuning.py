@@ -1,4 +1,4 @@
-"""SageMaker's tuning jobs: what is given is kept, and `localaws.tuning` searches."""
+"""SageMaker's tuning jobs: what is given is kept, and `localaws.jobs.tuning` searches."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,10 +16,10 @@ from localaws.additions._sagemaker_training import (
     refuse_out_of_bounds,
 )
 from localaws.execution import RoleError, running
-from localaws.ranges import Choice, RangeError, combinations
-from localaws.tuning import TuningJobs
-from localaws.tuning_records import Ending, TuningJob, arn, keep, tuning_jobs
-from localaws.tuning_trials import Definition
+from localaws.jobs.ranges import Choice, RangeError, combinations
+from localaws.jobs.tuning import TuningJobs
+from localaws.jobs.tuning_records import Ending, TuningJob, arn, keep, tuning_jobs
+from localaws.jobs.tuning_trials import Definition
 
 _FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
 _PAGE = 10

@@ -23,9 +23,9 @@ from moto.utilities.utils import get_partition
 
 from localaws.additions import Gap
 from localaws.additions._moto import answer_with, plain_client, refuses
-from localaws.alarms import Alarms
 from localaws.execution import running
-from localaws.scaling import (
+from localaws.monitoring.alarms import Alarms
+from localaws.monitoring.scaling import (
     HIGH,
     LOW,
     PROVISIONED_CONCURRENCY,
@@ -33,7 +33,7 @@ from localaws.scaling import (
     Scaling,
     activities,
 )
-from localaws.schedules import ScheduleError, is_due
+from localaws.monitoring.schedules import ScheduleError, is_due
 
 _SERVICE_LINKED_ROLES = {
     "lambda": "AWSServiceRoleForApplicationAutoScaling_LambdaConcurrency",

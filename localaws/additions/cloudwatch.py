@@ -15,10 +15,10 @@ from moto.core.responses import ActionResult
 
 from localaws.additions import Gap
 from localaws.additions._moto import ACCOUNT, REGION, answer_with, plain_client
-from localaws.alarms import COMPARISONS, Alarm, Alarms, rule_holds
 from localaws.execution import running
-from localaws.metric_math import Query, period, solve
-from localaws.metrics import (
+from localaws.monitoring.alarms import COMPARISONS, Alarm, Alarms, rule_holds
+from localaws.monitoring.metric_math import Query, period, solve
+from localaws.monitoring.metrics import (
     Grid,
     MetricError,
     MetricKey,

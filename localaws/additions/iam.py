@@ -11,8 +11,8 @@ from moto.iam.responses import IamResponse
 
 from localaws.additions import Gap
 from localaws.additions._moto import plain_client
-from localaws.authorization import default_version, policies_of
-from localaws.policy import Principal, Request, evaluate
+from localaws.iam.authorization import default_version, policies_of
+from localaws.iam.policy import Principal, Request, evaluate
 
 _TRUST = '{"Version":"2012-10-17","Statement":[]}'
 

@@ -33,8 +33,8 @@ from localaws.additions import Gap
 from localaws.additions._lambda_invocation import InvocationAnswers
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, answer_with, plain_client, refuses
 from localaws.execution import RoleError, running
-from localaws.function_records import LATEST, functions
-from localaws.functions import (
+from localaws.functions.records import LATEST, functions
+from localaws.functions.service import (
     CONCURRENCY,
     NOT_ASSUMED,
     SERVICE,

@@ -19,8 +19,8 @@ from werkzeug.exceptions import HTTPException
 
 from localaws.additions import Gap
 from localaws.additions._moto import plain_client, refuses
+from localaws.iam.policy import Outcome, Principal, Request, evaluate
 from localaws.loopback import LOOPBACK
-from localaws.policy import Outcome, Principal, Request, evaluate
 
 # moto takes these for what shares their path: DeleteBucketMetricsConfiguration for DeleteBucket.
 MISTAKEN = frozenset(

@@ -12,7 +12,7 @@ from urllib3 import HTTPHeaderDict
 from localaws.additions import Gap
 from localaws.additions._moto import plain_client, refuses
 from localaws.execution import running
-from localaws.hosting import Endpoints, InvocationError, endpoint_name
+from localaws.hosting.endpoints import Endpoints, InvocationError, endpoint_name
 
 Answer = tuple[int, Mapping[str, str], bytes]
 """Status, headers and body."""

@@ -16,8 +16,8 @@ import pytest
 from awslambdaric.lambda_context import LambdaContext
 
 from lambda_src.fetch import Fetcher
-from localaws.functions import InvocationResult, LambdaFunction
-from localaws.hosting import RuntimeGateway
+from localaws.functions.service import InvocationResult, LambdaFunction
+from localaws.hosting.endpoints import RuntimeGateway
 from tests.stub_server import StubAnswer, StubServer
 
 PNG = b"\x89PNG\r\n\x1a\n a picture"

@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localaws.alarms import Condition, decide, rule_holds
-from localaws.metric_math import Query, solve
-from localaws.metrics import Grid, MetricError, MetricKey, Metrics, statistic
+from localaws.monitoring.alarms import Condition, decide, rule_holds
+from localaws.monitoring.metric_math import Query, solve
+from localaws.monitoring.metrics import Grid, MetricError, MetricKey, Metrics, statistic
 from tests.localaws.conftest import LocalAws
 
 LIMIT_SECONDS = 60

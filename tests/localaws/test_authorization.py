@@ -12,9 +12,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto.sts.models import sts_backends
 
-from localaws.actions import UnknownCallError, requests
-from localaws.authorization import CredentialsError, caller_of
 from localaws.execution import ACCOUNT
+from localaws.iam.actions import UnknownCallError, requests
+from localaws.iam.authorization import CredentialsError, caller_of
 from tests.localaws.conftest import LocalAws
 
 BUCKET = "kennel-enforced"
@@ -290,7 +290,7 @@ def test_a_session_ends() -> None:
         ("cloudwatch", "list_metrics", {}, "AccessDenied", "cloudwatch:ListMetrics"),
         ("sagemaker", "list_models", {}, "AccessDeniedException", "sagemaker:ListModels"),
         ("lambda", "list_functions", {}, "AccessDeniedException", "lambda:ListFunctions"),
-        ("dynamodb", "list_tables", {}, "AccessDeniedException", "localaws/actions.py"),
+        ("dynamodb", "list_tables", {}, "AccessDeniedException", "localaws/iam/actions.py"),
     ],
 )
 def test_each_service_denies_in_its_own_way(

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from localaws.capture import Capture, Exchange
+from localaws.hosting.capture import Capture, Exchange
 
 CONFIG: dict[str, Any] = {
     "DestinationS3Uri": "s3://kennel/capture/",

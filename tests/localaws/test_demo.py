@@ -19,7 +19,7 @@ from PIL import Image
 
 from inference.archive import open_model
 from localaws.demo import damage
-from localaws.hosting import HostingError, RuntimeGateway, ServedEndpoint
+from localaws.hosting.endpoints import HostingError, RuntimeGateway, ServedEndpoint
 from localaws.report import Answered, ScalingTrace, render
 from localaws.traffic import Endpoint
 from tests.archives import make_archive

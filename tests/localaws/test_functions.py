@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from localaws.functions import InvocationResult, LambdaFunction
+from localaws.functions.service import InvocationResult, LambdaFunction
 
 FUNCTION = """
 import os, sys, time

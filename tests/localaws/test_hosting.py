@@ -10,7 +10,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from localaws.hosting import HostingError, RuntimeGateway, ServedEndpoint
+from localaws.hosting.endpoints import HostingError, RuntimeGateway, ServedEndpoint
 from tests.stub_server import StubAnswer, StubServer
 
 # A server with the command line and the ready line of the real one.

@@ -23,7 +23,7 @@ from PIL import Image
 
 import inference
 import trainer
-from localaws.transfers import Mirror
+from localaws.jobs.transfers import Mirror
 from tests.localaws.conftest import LocalAws
 
 GROUP = "/aws/sagemaker/TrainingJobs"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localaws.policy import (
+from localaws.iam.policy import (
     Outcome,
     PolicyError,
     Principal,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localaws.rollout import Step, alarms, limit_seconds, steps
+from localaws.hosting.rollout import Step, alarms, limit_seconds, steps
 
 
 def policy(kind: str, **more: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from moto.cloudwatch.models import cloudwatch_backends
 
 from localaws.additions import application_autoscaling as answers
 from localaws.execution import ACCOUNT, REGION, Execution
-from localaws.scaling import Scaling, Tracking, activities, bounded, tracked
-from localaws.schedules import ScheduleError, is_due
+from localaws.monitoring.scaling import Scaling, Tracking, activities, bounded, tracked
+from localaws.monitoring.schedules import ScheduleError, is_due
 from tests.localaws.test_endpoints import Endpoint as RealEndpoint
 from tests.localaws.test_endpoints import aws, code, endpoint, kennel, until  # noqa: F401 (fixtures)
 

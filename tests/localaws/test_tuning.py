@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localaws.ranges import read_space
-from localaws.search import Observation, Search
-from localaws.training_records import TrainingJob, jobs
-from localaws.tuning_records import Ending, TuningJob
-from localaws.tuning_trials import Trial
+from localaws.jobs.ranges import read_space
+from localaws.jobs.search import Observation, Search
+from localaws.jobs.training_records import TrainingJob, jobs
+from localaws.jobs.tuning_records import Ending, TuningJob
+from localaws.jobs.tuning_trials import Trial
 from tests.localaws.conftest import LocalAws
 from tests.localaws.test_jobs import EVERYTHING, TRUST, KilledLocalAws
 

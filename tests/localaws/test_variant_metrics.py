@@ -4,7 +4,7 @@ from collections import defaultdict
 import pytest
 
 from localaws.execution import Metric
-from localaws.variant_metrics import Meter
+from localaws.hosting.variant_metrics import Meter
 
 DIMENSIONS = {"EndpointName": "kennel", "VariantName": "main"}
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from localaws.actions import requests
-from localaws.policy import Document, evaluate
+from localaws.iam.actions import requests
+from localaws.iam.policy import Document, evaluate
 
 TRAINER = {"Name": "kennel-local-trainer"}
 

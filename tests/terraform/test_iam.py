@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from localaws.policy import Outcome, Principal, Request, evaluate
+from localaws.iam.policy import Outcome, Principal, Request, evaluate
 from tests.terraform import iam_table as table
 
 MODULES = Path(__file__).parents[2] / "terraform" / "modules"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from localaws.metrics import Grid, MetricError, MetricKey, Metrics, Series
+from localaws.monitoring.metrics import Grid, MetricError, MetricKey, Metrics, Series
 
 Value: TypeAlias = "float | Series | list[Series]"
 """A number, a time series, or an array of time series."""

@@ -11,7 +11,7 @@ from functools import cache
 from statistics import fmean, median
 from typing import Any
 
-from localaws.ranges import Choice, Numbers, Space
+from localaws.jobs.ranges import Choice, Numbers, Space
 
 # Optuna's own 10 would leave nothing to learn from in a search of 8 trials.
 _RANDOM_TRIALS = 4

@@ -7,9 +7,9 @@ from typing import Any
 
 from moto.core.utils import get_service_model
 
-from localaws.ranges import Space, read_space
-from localaws.search import Observation, Search
-from localaws.training_records import TrainingJob, jobs
+from localaws.jobs.ranges import Space, read_space
+from localaws.jobs.search import Observation, Search
+from localaws.jobs.training_records import TrainingJob, jobs
 
 _OBJECTIVE = "_tuning_objective_metric"
 _MACHINES = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId")

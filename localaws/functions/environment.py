@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from localaws.execution import REGION
-from localaws.function_log import RUNTIME, FunctionLog, Phase, timestamp
+from localaws.functions.log import RUNTIME, FunctionLog, Phase, timestamp
 from localaws.loopback import LoopbackServer, Requests
 from localaws.processes import ManagedProcess, Running
 

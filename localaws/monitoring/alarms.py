@@ -20,8 +20,16 @@ from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.utils import utcnow
 
 from localaws.execution import ACCOUNT, REGION, Execution, Service, running
-from localaws.metric_math import Queries, Query, period, solve
-from localaws.metrics import Grid, MetricError, MetricKey, Series, metrics_of, percentile, seconds
+from localaws.monitoring.metric_math import Queries, Query, period, solve
+from localaws.monitoring.metrics import (
+    Grid,
+    MetricError,
+    MetricKey,
+    Series,
+    metrics_of,
+    percentile,
+    seconds,
+)
 
 RETENTION_SECONDS = 3600.0
 """How long metrics are kept at least, however fast time passes."""

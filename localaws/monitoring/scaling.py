@@ -15,9 +15,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.applicationautoscaling import models
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 
-from localaws.alarms import Alarms, Watcher
 from localaws.execution import ACCOUNT, REGION, Execution
-from localaws.schedules import ScheduleError, is_due
+from localaws.monitoring.alarms import Alarms, Watcher
+from localaws.monitoring.schedules import ScheduleError, is_due
 
 VARIANT_INSTANCES = "sagemaker:variant:DesiredInstanceCount"
 PROVISIONED_CONCURRENCY = "lambda:function:ProvisionedConcurrency"

@@ -14,11 +14,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.core.exceptions import JsonRESTError
 
 from localaws.execution import RoleError
-from localaws.function_log import timestamp
-from localaws.function_records import LATEST, InvocationError, Invoked, arn_of, function_of
+from localaws.functions.log import timestamp
+from localaws.functions.records import LATEST, InvocationError, Invoked, arn_of, function_of
 
 if TYPE_CHECKING:
-    from localaws.functions import Functions
+    from localaws.functions.service import Functions
 
 RETRIES = 2
 """Tries after the first, unless the function's configuration says otherwise."""

@@ -16,13 +16,19 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from localaws.containers import ANSWER_SECONDS, Container, HostingError, Reply, UnreachableError
-from localaws.endpoint_records import Release, Variant
 from localaws.execution import Execution, Metric
+from localaws.hosting.containers import (
+    ANSWER_SECONDS,
+    Container,
+    HostingError,
+    Reply,
+    UnreachableError,
+)
+from localaws.hosting.model_artifacts import Role, container, fetch_model, require_image
+from localaws.hosting.records import Release, Variant
+from localaws.hosting.variant_metrics import Meter
 from localaws.loopback import LOOPBACK
-from localaws.model_artifacts import Role, container, fetch_model, require_image
 from localaws.processes import Running
-from localaws.variant_metrics import Meter
 
 _STARTUP_SECONDS = 600
 _POLL_SECONDS = 0.02

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localaws import script_mode
 from localaws.errors import LocalAwsError
+from localaws.jobs import script_mode
 from localaws.loopback import LOOPBACK
 from localaws.processes import ManagedProcess, Running
 

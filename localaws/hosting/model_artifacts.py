@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.sagemaker import models
 
-from localaws.containers import HostingError
-from localaws.endpoint_records import containers
 from localaws.execution import ACCOUNT, REGION, Execution, RoleError
 from localaws.files import unpack
+from localaws.hosting.containers import HostingError
+from localaws.hosting.records import containers
 
 _REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/"
 

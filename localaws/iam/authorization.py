@@ -25,10 +25,10 @@ from moto.sqs.models import sqs_backends
 from moto.sts.models import sts_backends
 from werkzeug.wrappers import Response
 
-from localaws.actions import Parameters, UnknownCallError, requests
 from localaws.calls import Call, refusal
 from localaws.execution import ACCOUNT, ADMINISTRATOR, AWS, REGION
-from localaws.policy import Decision, Outcome, PolicyError, Principal, Request, evaluate, parse
+from localaws.iam.actions import Parameters, UnknownCallError, requests
+from localaws.iam.policy import Decision, Outcome, PolicyError, Principal, Request, evaluate, parse
 
 _EVERYTHING = json.dumps(
     {
@@ -242,7 +242,7 @@ def refuse(call: Call, told: Parameters, token: str = "") -> Response | None:
     except UnknownCallError:
         why = (
             f"localaws does not know what IAM asks for {call}: it has to be added in "
-            "localaws/actions.py"
+            "localaws/iam/actions.py"
         )
         return _denial(call, f"User: {caller.name} is not authorized to perform: {call}: {why}")
     denials = [message for request in asked if (message := _denied(caller, request))]

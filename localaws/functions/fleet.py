@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from localaws.authorization import CredentialsError, caller_of, decide
 from localaws.execution import ACCOUNT, REGION, Execution, RoleError
-from localaws.function_environment import (
+from localaws.functions.environment import (
     ON_DEMAND,
     PROVISIONED,
     Environment,
@@ -23,8 +22,9 @@ from localaws.function_environment import (
     Outcome,
     Program,
 )
-from localaws.function_log import FunctionLog, LogStream
-from localaws.policy import PolicyError, Request
+from localaws.functions.log import FunctionLog, LogStream
+from localaws.iam.authorization import CredentialsError, caller_of, decide
+from localaws.iam.policy import PolicyError, Request
 from localaws.processes import Running
 
 IDLE_SECONDS = 600.0

@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from moto.core.exceptions import JsonRESTError
 
-from localaws.authorization import Caller, CredentialsError, caller_of, decide
 from localaws.execution import ACCOUNT
-from localaws.function_records import InvocationError, arn_of, function_of, functions
+from localaws.functions.records import InvocationError, arn_of, function_of, functions
+from localaws.iam.authorization import Caller, CredentialsError, caller_of, decide
+from localaws.iam.policy import PolicyError, Request
 from localaws.loopback import LOOPBACK, LoopbackServer, Requests
-from localaws.policy import PolicyError, Request
 from localaws.processes import Running
 
 if TYPE_CHECKING:
-    from localaws.functions import Functions
+    from localaws.functions.service import Functions
 
 MAX_REQUEST_BYTES = 6_291_456
 

@@ -10,7 +10,7 @@ from moto.awslambda.utils import get_backend
 
 from localaws.errors import LocalAwsError
 from localaws.execution import ACCOUNT, REGION
-from localaws.function_environment import Outcome
+from localaws.functions.environment import Outcome
 
 LATEST = "$LATEST"
 

@@ -18,16 +18,22 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.sagemaker.models import FakeEndpoint, sagemaker_backends
 from urllib3 import HTTPHeaderDict
 
-from localaws import endpoint_records as records
-from localaws.capture import Capture, Exchange
-from localaws.containers import Connections, Container, HostingError, Reply, UnreachableError
-from localaws.endpoint_records import Release, Variant
 from localaws.execution import ACCOUNT, REGION, Execution, Service
-from localaws.fleets import Fleet, VariantFleet, complain, log_group
+from localaws.hosting import records
+from localaws.hosting.capture import Capture, Exchange
+from localaws.hosting.containers import (
+    Connections,
+    Container,
+    HostingError,
+    Reply,
+    UnreachableError,
+)
+from localaws.hosting.fleets import Fleet, VariantFleet, complain, log_group
+from localaws.hosting.model_artifacts import Role
+from localaws.hosting.records import Release, Variant
+from localaws.hosting.rollout import Step, alarms, limit_seconds, steps
 from localaws.loopback import LOOPBACK, LoopbackServer, Requests
-from localaws.model_artifacts import Role
 from localaws.processes import Running
-from localaws.rollout import Step, alarms, limit_seconds, steps
 
 MAX_BODY_BYTES = 6 * 2**20
 """What SageMaker takes as a request."""

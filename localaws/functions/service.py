@@ -24,11 +24,11 @@ from typing import Any
 from moto.core.exceptions import JsonRESTError
 
 from localaws.execution import ACCOUNT, REGION, Execution, Metric, RoleError, Service
-from localaws.function_environment import INIT_SECONDS, Environment, Event, Outcome, Program
-from localaws.function_fleet import Fleet
-from localaws.function_log import FunctionLog
-from localaws.function_queue import EventQueue
-from localaws.function_records import (
+from localaws.functions.environment import INIT_SECONDS, Environment, Event, Outcome, Program
+from localaws.functions.fleet import Fleet
+from localaws.functions.log import FunctionLog
+from localaws.functions.queue import EventQueue
+from localaws.functions.records import (
     LATEST,
     InvocationError,
     Invoked,
@@ -40,7 +40,7 @@ from localaws.function_records import (
     version_of,
     versions_of,
 )
-from localaws.function_url import FunctionUrls
+from localaws.functions.url import FunctionUrls
 from localaws.processes import Running
 
 CONCURRENCY = 1000

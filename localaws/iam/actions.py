@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from localaws.execution import ACCOUNT, REGION
-from localaws.policy import Request
+from localaws.iam.policy import Request
 
 Parameters = Mapping[str, Any]
 Context = Mapping[str, str | Sequence[str]]

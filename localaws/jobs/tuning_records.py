@@ -13,9 +13,9 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.utils import arn_formatter
 
 from localaws.execution import ACCOUNT, REGION
-from localaws.ranges import combinations
-from localaws.training_records import ENDED, TrainingJob
-from localaws.tuning_trials import Definition, Trial
+from localaws.jobs.ranges import combinations
+from localaws.jobs.training_records import ENDED, TrainingJob
+from localaws.jobs.tuning_trials import Definition, Trial
 
 # Of a tuning job that gives no number: the quota of an account.
 _MAX_TRIALS = 750

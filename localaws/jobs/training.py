@@ -19,9 +19,9 @@ from moto.core.utils import utcnow
 
 from localaws.errors import LocalAwsError
 from localaws.execution import Execution, RoleError, Service
-from localaws.hosts import CONTAINER, Cluster, Host, HostError
-from localaws.training_records import TrainingJob, jobs, keep
-from localaws.transfers import (
+from localaws.jobs.hosts import CONTAINER, Cluster, Host, HostError
+from localaws.jobs.training_records import TrainingJob, jobs, keep
+from localaws.jobs.transfers import (
     Mirror,
     TransferError,
     fetch_channel,

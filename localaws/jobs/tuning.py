@@ -7,10 +7,10 @@ from math import isfinite
 from uuid import uuid4
 
 from localaws.execution import Execution, RoleError, Service
-from localaws.jobs import TrainingJobs
-from localaws.ranges import combination
-from localaws.tuning_records import Ending, TuningJob, keep, tuning_jobs
-from localaws.tuning_trials import Definition, Trial
+from localaws.jobs.ranges import combination
+from localaws.jobs.training import TrainingJobs
+from localaws.jobs.tuning_records import Ending, TuningJob, keep, tuning_jobs
+from localaws.jobs.tuning_trials import Definition, Trial
 
 _SERVICE = "sagemaker.amazonaws.com"
 _POLL_SECONDS = 0.2

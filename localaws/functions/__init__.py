@@ -1,0 +1,1 @@
+"""Lambda functions: execution environments, versions, queues, URLs and logs."""

@@ -1,0 +1,1 @@
+"""Endpoints: containers that serve models, released and scaled as SageMaker does."""

@@ -1,0 +1,1 @@
+"""Whether a call is allowed: policies, who calls, and what each call asks for."""

@@ -1,0 +1,1 @@
+"""Training jobs and tuning jobs, run as processes of this machine."""
