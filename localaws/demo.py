@@ -49,6 +49,8 @@ PHOTOS = 64
 TIME_SCALE = 20
 """An alarm's three minutes are nine seconds, a canary's wait too."""
 SCALING_SECONDS = 120.0
+LOOK_SECONDS = 0.2
+LOOKS = 5
 
 # How the models are released, and how the endpoint scales: variables of the serving stack.
 CANARY = {"strategy": "canary", "percent": 50, "wait_s": 180}
@@ -539,8 +541,9 @@ def _scale(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> ScalingT
     started = time.monotonic()
 
     def wait_for(instances: int, clients: int) -> None:
+        """Look until it has had that many for a second, which a picture can show."""
         deadline = time.monotonic() + SCALING_SECONDS
-        while trace.instances[-1:] != [instances]:
+        while trace.instances[-LOOKS:] != [instances] * LOOKS:
             if time.monotonic() > deadline:
                 raise DemoError(
                     f"the endpoint has {trace.instances[-1]} instances, not {instances}, after "
@@ -548,7 +551,7 @@ def _scale(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> ScalingT
                 )
             (variant,) = _described(chain)["ProductionVariants"]
             trace.add(time.monotonic() - started, variant["CurrentInstanceCount"], clients)
-            time.sleep(0.2)
+            time.sleep(LOOK_SECONDS)
 
     wait_for(ONE_TO_THREE["min_capacity"], 0)
     with endpoint.clients([_enlarged(photo) for photo in photos[:CLIENTS]], HEAVY_CLIENTS):
