@@ -1,7 +1,6 @@
 """A caller's URL, fetched without lending the caller this function's place in the network."""
 
 import http.client
-import io
 import re
 import socket
 import ssl
@@ -9,16 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from lambda_src.addresses import is_public
 from lambda_src.deadline import Deadline
 from lambda_src.errors import RequestError
 from lambda_src.images import MAX_BYTES, Image, check_size, image_from
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from lambda_src.stream import DeadlineStream
 
 MAX_REDIRECTS = 3
 MAX_URL_LENGTH = 2048
@@ -160,32 +157,6 @@ def connect_tcp(address: str, port: int, seconds: float) -> socket.socket:
     return socket.create_connection((address, port), timeout=seconds)
 
 
-class _DeadlineStream(io.RawIOBase):
-    """A socket as http.client wants it; a peer that drips bytes does not stretch the deadline."""
-
-    def __init__(self, sock: socket.socket, deadline: Deadline, read_seconds: float) -> None:
-        self._socket = sock
-        self._deadline = deadline
-        self._read_seconds = read_seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        self._socket.settimeout(self._deadline.left(self._read_seconds))
-        return self._socket.recv_into(buffer)
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(self._deadline.left(self._read_seconds))
-        self._socket.sendall(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def close(self) -> None:
-        """Leave the socket open: http.client closes its side before it reads the body."""
-
-
 @dataclass(frozen=True)
 class Fetcher:
     """Fetches images from public addresses only.
@@ -242,7 +213,7 @@ class Fetcher:
         connected = self._open(target, self._addresses(target.host, deadline), deadline)
         with connected:
             connection = http.client.HTTPConnection(target.host, target.port)
-            stream = _DeadlineStream(connected, deadline, self.read_seconds)
+            stream = DeadlineStream(connected, deadline, self.read_seconds)
             connection.sock = cast(socket.socket, stream)
             with _unreachable_if_broken("the URL's server broke off or did not speak HTTP"):
                 connection.request("GET", target.resource, headers=_headers(target))

@@ -10,20 +10,22 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from lambda_src.deadline import Deadline
-from lambda_src.endpoint import Endpoint, runtime_client
+from lambda_src.endpoint import Endpoint
 from lambda_src.errors import RequestError
 from lambda_src.events import source_of
 from lambda_src.fetch import Fetcher
 from lambda_src.images import Image
+from lambda_src.runtime import Runtime
 
 if TYPE_CHECKING:
+    from aws_lambda_powertools import Tracer
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 Response = dict[str, Any]
@@ -42,19 +44,27 @@ metrics = Metrics(
     namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE", "Kennel"), service=_SERVICE
 )
 _FETCHER = Fetcher.from_environment(os.environ)
-_CLIENT = runtime_client()
+_RUNTIME = Runtime.from_environment(os.environ, _FETCHER.tls)
+
+
+def _tracer() -> "Tracer | None":
+    """X-Ray's, unless POWERTOOLS_TRACE_DISABLED is true."""
+    if os.environ.get("POWERTOOLS_TRACE_DISABLED", "").lower() in {"1", "true"}:
+        return None
+    # Imported here since X-Ray's SDK costs a cold start 0.1 s.
+    from aws_lambda_powertools import Tracer
+
+    return Tracer(service=_SERVICE, auto_patch=False)
+
+
+_TRACER = _tracer()
 
 
 def _traced(handler: Handler) -> Handler:
-    """`handler` under X-Ray, unless POWERTOOLS_TRACE_DISABLED is true."""
-    if os.environ.get("POWERTOOLS_TRACE_DISABLED", "").lower() in {"1", "true"}:
+    if not _TRACER:
         return handler
-    # Imported here since X-Ray's SDK costs a cold start 0.2 s.
-    from aws_lambda_powertools import Tracer
-
-    tracer = Tracer(service=_SERVICE, patch_modules=["botocore"])
     # Without the response and exceptions, which hold what callers sent.
-    return tracer.capture_lambda_handler(handler, capture_response=False, capture_error=False)
+    return _TRACER.capture_lambda_handler(handler, capture_response=False, capture_error=False)
 
 
 @_traced
@@ -101,8 +111,8 @@ def _predictions(event: object, deadline: Deadline) -> str:
     if not name:
         raise RequestError(500, "misconfigured", "the function's ENDPOINT_NAME is not set")
     image = _image(source_of(event), deadline)
-    with _timed("EndpointTime"):
-        answer = Endpoint(_CLIENT, name).predict(image, deadline)
+    with _timed("EndpointTime"), _subsegment("runtime.sagemaker"):
+        answer = Endpoint(_RUNTIME, name).predict(image, deadline)
     metrics.add_metric(name="EndpointRetries", unit=MetricUnit.Count, value=answer.attempts - 1)
     return answer.body
 
@@ -112,6 +122,11 @@ def _image(source: Image | str, deadline: Deadline) -> Image:
         return source
     with _timed("FetchTime"):
         return _FETCHER.fetch(source, min(FETCH_SECONDS, deadline.left() - ENDPOINT_SECONDS))
+
+
+def _subsegment(name: str) -> AbstractContextManager[object]:
+    """A call of AWS, for X-Ray."""
+    return _TRACER.provider.in_subsegment(name, namespace="aws") if _TRACER else nullcontext()
 
 
 @contextmanager

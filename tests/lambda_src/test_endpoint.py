@@ -1,13 +1,15 @@
 import json
 import socket
+import ssl
 from collections.abc import Iterator
 
 import pytest
 
 from lambda_src.deadline import Deadline
-from lambda_src.endpoint import Answer, Endpoint, runtime_client
+from lambda_src.endpoint import Answer, Endpoint
 from lambda_src.errors import RequestError
 from lambda_src.images import Image
+from lambda_src.runtime import Runtime
 from tests.stub_server import StubAnswer, StubServer
 
 IMAGE = Image(b"\x89PNG\r\n\x1a\n a picture", "image/png")
@@ -17,19 +19,25 @@ WORDS = {"error": "undecodable", "message": "the image is cut short"}
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubServer]:
+def service() -> Iterator[StubServer]:
     """Stands in for SageMaker's runtime itself, so that it can fail as only the service can."""
     with StubServer() as service:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", service.url)
         yield service
 
 
 @pytest.fixture
-def endpoint(service: StubServer, monkeypatch: pytest.MonkeyPatch) -> Endpoint:
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
-    return Endpoint(runtime_client(), "dogs")
+def endpoint(service: StubServer) -> Endpoint:
+    return endpoint_at(service.url)
+
+
+def endpoint_at(url: str) -> Endpoint:
+    environment = {
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": url,
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }
+    return Endpoint(Runtime.from_environment(environment, ssl.create_default_context()), "dogs")
 
 
 def failure(kind: str, status: int, **content: object) -> StubAnswer:
@@ -127,10 +135,9 @@ def test_an_answer_after_the_deadline(endpoint: Endpoint, service: StubServer) -
     assert (error.value.status, error.value.error) == (504, "endpoint_timeout")
 
 
-def test_nothing_listens(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", f"http://127.0.0.1:{port}")
     with pytest.raises(RequestError) as error:
-        Endpoint(runtime_client(), "dogs").predict(IMAGE, Deadline.after(SECONDS))
+        endpoint_at(f"http://127.0.0.1:{port}").predict(IMAGE, Deadline.after(SECONDS))
     assert error.value.status == 502

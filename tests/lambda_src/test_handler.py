@@ -178,12 +178,15 @@ def test_a_function_without_an_endpoint_name(start: Start) -> None:
     assert "ENDPOINT_NAME" in body["message"]
 
 
-def test_the_zip_needs_nothing_that_the_runtime_lacks(package: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("untraced", ["true", "false"])
+def test_the_zip_needs_nothing_that_the_runtime_lacks(
+    package: Path, tmp_path: Path, untraced: str
+) -> None:
     code, runtime = tmp_path / "code", tmp_path / "runtime"
     with zipfile.ZipFile(package) as archive:
         archive.extractall(code)
     runtime.mkdir()
-    for name in ("botocore", "jmespath", "dateutil", "urllib3", "six"):
+    for name in ("botocore", "dateutil", "jmespath", "six", "urllib3"):
         origin = Path(importlib.import_module(name).__file__ or "")
         source = origin.parent if origin.name == "__init__.py" else origin
         (runtime / source.name).symlink_to(source)
@@ -193,7 +196,11 @@ def test_the_zip_needs_nothing_that_the_runtime_lacks(package: Path, tmp_path: P
     subprocess.run(
         [sys.executable, "-I", "-S", "-c", script],
         check=True,
-        env={"AWS_DEFAULT_REGION": "us-east-1", "LAMBDA_TASK_ROOT": str(code)},
+        env={
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "LAMBDA_TASK_ROOT": str(code),
+            "POWERTOOLS_TRACE_DISABLED": untraced,
+        },
     )
 
 

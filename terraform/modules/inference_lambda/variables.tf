@@ -44,7 +44,7 @@ variable "async_invocation" {
 
 variable "enable_xray" {
   type        = bool
-  description = "Trace calls with X-Ray. It costs a cold start about 0.2 s and a sampled trace 5 USD per million; Lambda samples one request a second and 5 % of the rest."
+  description = "Trace calls with X-Ray. It costs a cold start about 0.1 s and a sampled trace 5 USD per million; Lambda samples one request a second and 5 % of the rest."
   default     = true
   nullable    = false
 }

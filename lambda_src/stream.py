@@ -1,0 +1,43 @@
+"""A connection as http.client wants it, whose peer cannot stretch the deadline."""
+
+import io
+import socket
+from typing import TYPE_CHECKING
+
+from lambda_src.deadline import Deadline
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+
+class DeadlineStream(io.RawIOBase):
+    """A connected socket for one request; a peer that drips bytes does not stretch its deadline.
+
+    The socket stays open: whoever connected it closes it.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline, read_seconds: float) -> None:
+        self._socket = sock
+        self._deadline = deadline
+        self._read_seconds = read_seconds
+
+    def readable(self) -> bool:
+        """Always, for io.BufferedReader."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Read what is there, at the latest by the deadline."""
+        self._socket.settimeout(self._deadline.left(self._read_seconds))
+        return self._socket.recv_into(buffer)
+
+    def sendall(self, data: bytes) -> None:
+        """Send all of it, at the latest by the deadline."""
+        self._socket.settimeout(self._deadline.left(self._read_seconds))
+        self._socket.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """What http.client reads the answer from."""
+        return io.BufferedReader(self)
+
+    def close(self) -> None:
+        """Leave the socket open: http.client closes its side before it reads the body."""
