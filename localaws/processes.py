@@ -15,14 +15,14 @@ STOP_SECONDS = 30.0
 
 # Its standard input ends when the process that holds the other end of the pipe is gone, however
 # that happened: after Ctrl-C, after SIGKILL. (PR_SET_PDEATHSIG would act when the starting thread
-# ends, and not on the children's children.)
+# ends, and not on the children's children.) It leads the group: what is to end with it is in it
+# from the first moment, and may send a signal to all of it, such as `kill 0`.
 _REAPER = """
 import os, signal, sys
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
 sys.stdin.buffer.read()
-try:
-    os.killpg(int(sys.argv[1]), signal.SIGKILL)
-except ProcessLookupError:
-    pass
+os.killpg(0, signal.SIGKILL)
 """
 
 
@@ -69,24 +69,26 @@ class ManagedProcess(Running):
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                cwd=folder,
-                start_new_session=True,
+            self._reaper = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _REAPER], stdin=subprocess.PIPE, process_group=0
             )
-        self._reaper = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _REAPER, str(self.pid)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=environment,
+                    cwd=folder,
+                    process_group=self._reaper.pid,
+                )
+            except BaseException:
+                self._end_group()
+                raise
 
     @property
     def pid(self) -> int:
-        """Process id, which is the process group's too."""
+        """Process id."""
         return self._process.pid
 
     @property
@@ -106,10 +108,11 @@ class ManagedProcess(Running):
 
     def kill(self) -> None:
         """End the group by SIGKILL, at once. Safe to repeat."""
-        if self._reaper.returncode is not None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._end_group()
         self._process.wait()
-        self._reaper.kill()
-        self._reaper.communicate()
+
+    def _end_group(self) -> None:
+        if self._reaper.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._reaper.pid, signal.SIGKILL)
+            self._reaper.communicate()

@@ -80,11 +80,6 @@ def run(folder: Path, options: Options) -> None:
         ServerError: The port or the folder is in use.
         LocalAwsError: The state cannot be restored or saved.
     """
-    # The other commands need none of this, and are quick without.
-    from localaws.application import Application, configure, health, serve
-    from localaws.execution import Execution
-    from localaws.state import StateError, restore
-
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -94,11 +89,16 @@ def run(folder: Path, options: Options) -> None:
         _sole_user(folder),
         _listener(options.port) as listener,
     ):
-        configure()
         # What one that was killed left behind.
         _server_file(folder).unlink(missing_ok=True)
         for unfinished in folder.glob(".state.zip.*"):
             unfinished.unlink()
+        # This takes its time; the other commands need none of it, nor does a refusal.
+        from localaws.application import Application, configure, health, serve
+        from localaws.execution import Execution
+        from localaws.state import StateError, restore
+
+        configure()
         state_file = folder / "state.zip"
         if state_file.exists():
             restore(state_file)

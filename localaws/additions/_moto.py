@@ -1,10 +1,10 @@
 """How additions take the place of moto's answers, and how they ask what moto does by itself."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -15,6 +15,8 @@ from moto.core.responses import BaseResponse
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/probe"
+
+T = TypeVar("T")
 
 
 def answer_with(urls: ModuleType, answers: type[BaseResponse], *more_paths: str) -> None:
@@ -27,6 +29,22 @@ def answer_with(urls: ModuleType, answers: type[BaseResponse], *more_paths: str)
     """
     for path in [*urls.url_paths, *more_paths]:
         urls.url_paths[path] = answers.dispatch
+
+
+def page(found: Sequence[T], token: str | None, size: int) -> tuple[Sequence[T], dict[str, str]]:
+    """A page of a list.
+
+    Args:
+        found: The whole list.
+        token: The request's `NextToken`: where the page starts.
+        size: How long it is at most.
+
+    Returns:
+        The page, and the answer's member `NextToken`, or none after the last page.
+    """
+    first = int(token or 0)
+    last = first + size
+    return found[first:last], {"NextToken": str(last)} if last < len(found) else {}
 
 
 @contextmanager

@@ -4,19 +4,18 @@ Where localaws executes, a new endpoint is `Creating` and one that changes is `U
 containers serve; where it keeps records only, both are `InService` at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 from botocore import xform_name
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult, EmptyResult
-from moto.core.utils import get_service_model
 from moto.sagemaker import models, responses
 from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.utils import arn_formatter
 
-from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
+from localaws.additions._sagemaker import flawed, missing, require_enum
 from localaws.additions.application_autoscaling import delete_scaling
 from localaws.execution import running
 from localaws.hosting import records
@@ -230,21 +229,6 @@ def _scalable_resource(endpoint: models.FakeEndpoint, variant: Mapping[str, Any]
     return f"endpoint/{endpoint.endpoint_name}/variant/{variant['VariantName']}"
 
 
-def require_enum(shape: str, value: str) -> None:
-    """Refuse a value that SageMaker does not know.
-
-    Raises:
-        ValidationError: It is none of the shape's.
-    """
-    # Botocore knows the service's own list; a client that is newer may know more.
-    known = get_service_model("sagemaker").shape_for(shape).enum
-    if value not in known:
-        raise ValidationError(
-            f"1 validation error detected: Value '{value}' at 'instanceType' failed to satisfy"
-            f" constraint: Member must satisfy enum value set: [{', '.join(known)}]"
-        )
-
-
 _VARIANT = {
     "VariantName": "main",
     "ModelName": "probe",
@@ -373,20 +357,6 @@ def _config_has_arn() -> bool:
         with plain_client("resourcegroupstaggingapi") as tagging:
             found = tagging.get_resources()["ResourceTagMappingList"]
             return all(resource["ResourceARN"].startswith("arn:") for resource in found)
-
-
-def missing(operation: str, effect: str) -> Gap:
-    """An operation of SageMaker that moto does not have."""
-
-    def answered() -> bool:
-        return hasattr(responses.SageMakerResponse, xform_name(operation))
-
-    return Gap("sagemaker", operation, effect, answered)
-
-
-def flawed(where: str, effect: str, closed: Callable[[], bool]) -> Gap:
-    """An operation of SageMaker that moto gets wrong."""
-    return Gap("sagemaker", where, effect, closed)
 
 
 GAPS = [

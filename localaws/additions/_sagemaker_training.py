@@ -1,11 +1,10 @@
 """SageMaker's training jobs: what is given is kept, and `localaws.jobs.training` runs them."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore import xform_name
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import get_service_model, utcnow
 from moto.sagemaker import responses
@@ -13,6 +12,7 @@ from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, 
 
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
+from localaws.additions._sagemaker import missing, refuse_out_of_bounds, sorted_page
 from localaws.execution import RoleError, running
 from localaws.jobs.training import TrainingJobs
 from localaws.jobs.training_records import TrainingJob, arn, jobs, keep
@@ -23,7 +23,6 @@ _SORTED_BY: Mapping[str, Callable[[TrainingJob], Any]] = {
     "Name": lambda job: job.training_job_name,
     "Status": lambda job: job.training_job_status,
 }
-_PAGE = 10
 
 
 class TrainingAnswers(responses.SageMakerResponse):
@@ -53,19 +52,10 @@ class TrainingAnswers(responses.SageMakerResponse):
 
     def list_training_jobs(self) -> ActionResult:
         """The jobs that fit the filters, sorted, a page at a time."""
-        found = sorted(
-            filter(self._fits, jobs().values()),
-            key=_SORTED_BY[self._get_param("SortBy", "CreationTime")],
-            reverse=self._get_param("SortOrder", "Ascending") == "Descending",
-        )
-        first = position(self._get_param("NextToken", "0"))
-        last = first + self._get_param("MaxResults", _PAGE)
-        return ActionResult(
-            {
-                "TrainingJobSummaries": [_summary(job) for job in found[first:last]],
-                "NextToken": str(last) if last < len(found) else None,
-            }
-        )
+        found = filter(self._fits, jobs().values())
+        key = _SORTED_BY[self._get_param("SortBy", "CreationTime")]
+        listed, token = sorted_page(self, found, key)
+        return ActionResult({"TrainingJobSummaries": list(map(_summary, listed)), **token})
 
     def stop_training_job(self) -> ActionResult:
         """Let a job end within 120 seconds; it keeps what it has saved."""
@@ -139,13 +129,6 @@ def _plain(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
-def position(token: str) -> int:
-    """Where the page starts that a token names."""
-    if not token.isdecimal():
-        raise ValidationError(f'Invalid pagination token because "{token}".')
-    return int(token)
-
-
 def refuse_invalid(request: Mapping[str, Any]) -> None:
     """Refuse what SageMaker refuses before a training job exists."""
     refuse_out_of_bounds("CreateTrainingJobRequest", request)
@@ -181,48 +164,6 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
         raise ValidationError(
             "Invalid MaxWaitTimeInSeconds. It can only be given with EnableManagedSpotTraining"
         )
-
-
-def refuse_out_of_bounds(shape: str, request: Mapping[str, Any]) -> None:
-    """Refuse values outside the bounds that the service's model gives to a shape."""
-    members = get_service_model("sagemaker").shape_for(shape)
-    if violations := list(_violations(members, request, "")):
-        count = f"{len(violations)} validation error{'s' if len(violations) > 1 else ''}"
-        raise ValidationError(f"{count} detected: {'; '.join(violations)}")
-
-
-def _violations(shape: Any, value: Any, where: str) -> Iterator[str]:
-    """What in a request lies outside the bounds that the service's model gives."""
-    if shape.type_name == "structure":
-        for name, member in shape.members.items():
-            if name in value:
-                path = f"{where}.{name}" if where else name
-                yield from _violations(member, value[name], path[:1].lower() + path[1:])
-    elif shape.type_name == "list":
-        for position, item in enumerate(value, 1):
-            path = f"{where}.{position}.member"
-            yield from _violations(shape.member, item, path)
-    constraint = _constraint(shape, value)
-    if constraint:
-        yield f"Value '{value}' at '{where}' failed to satisfy constraint: Member must {constraint}"
-
-
-def _constraint(shape: Any, value: Any) -> str | None:
-    """The bound that a value breaks, in AWS's words."""
-    bounds = shape.metadata
-    size = value if isinstance(value, int | float) else len(value)
-    measured = "value" if isinstance(value, int | float) else "length"
-    if "enum" in bounds and value not in bounds["enum"]:
-        return f"satisfy enum value set: [{', '.join(bounds['enum'])}]"
-    if size < bounds.get("min", size):
-        return f"have {measured} greater than or equal to {bounds['min']}"
-    if size > bounds.get("max", size):
-        return f"have {measured} less than or equal to {bounds['max']}"
-    # What is left out are classes of characters that Python's expressions do not have.
-    pattern = bounds.get("pattern", "")
-    if pattern and r"\p{" not in pattern and not re.fullmatch(pattern, value, re.DOTALL):
-        return f"satisfy regular expression pattern: {pattern}"
-    return None
 
 
 def _create(client: Any, name: str = "probe", **more: Any) -> dict[str, Any]:
@@ -269,13 +210,6 @@ def _runs_a_program() -> bool:
         return bool(_create(client)["TrainingJobStatus"] != "Completed")
 
 
-def _missing(operation: str, effect: str) -> Gap:
-    def answered() -> bool:
-        return hasattr(responses.SageMakerResponse, xform_name(operation))
-
-    return Gap("sagemaker", operation, effect, answered)
-
-
 GAPS: list[Gap] = [
     Gap("sagemaker", "CreateTrainingJob", "nothing is trained", _runs_a_program),
     Gap(
@@ -302,7 +236,7 @@ GAPS: list[Gap] = [
         "a page is cut before it is filtered, and never sorted: jobs are missed",
         _filters_before_paging,
     ),
-    _missing("StopTrainingJob", "no job can be stopped"),
-    _missing("UpdateTrainingJob", "no warm pool can be ended"),
-    _missing("DeleteTrainingJob", "jobs outlive all that they belonged to"),
+    missing("StopTrainingJob", "no job can be stopped"),
+    missing("UpdateTrainingJob", "no warm pool can be ended"),
+    missing("DeleteTrainingJob", "jobs outlive all that they belonged to"),
 ]

@@ -3,18 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from botocore import xform_name
 from moto.core.responses import ActionResult, EmptyResult
 from moto.sagemaker import responses
 from moto.sagemaker.exceptions import ResourceNotFound, ValidationError
 
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client
-from localaws.additions._sagemaker_training import (
-    position,
-    refuse_invalid,
-    refuse_out_of_bounds,
-)
+from localaws.additions._sagemaker import missing, refuse_out_of_bounds, sorted_page
+from localaws.additions._sagemaker_training import refuse_invalid
 from localaws.execution import RoleError, running
 from localaws.jobs.ranges import Choice, RangeError, combinations
 from localaws.jobs.tuning import TuningJobs
@@ -22,7 +18,6 @@ from localaws.jobs.tuning_records import Ending, TuningJob, arn, keep, tuning_jo
 from localaws.jobs.tuning_trials import Definition
 
 _FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
-_PAGE = 10
 _SORTED_BY: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "CreationTime": lambda trial: trial["CreationTime"],
     "FinalObjectiveMetricValue": lambda trial: trial[_FINAL]["Value"],
@@ -56,24 +51,14 @@ class TuningAnswers(responses.SageMakerResponse):
     def list_training_jobs_for_hyper_parameter_tuning_job(self) -> ActionResult:
         """The trials of a tuning job that have a status, sorted, a page at a time."""
         sort, status = self._get_param("SortBy", "Name"), self._get_param("StatusEquals")
-        found = sorted(
-            (
-                trial
-                for trial in self._tuning_job().training_job_summaries()
-                if status in (None, trial["TrainingJobStatus"])
-                and (sort != "FinalObjectiveMetricValue" or _FINAL in trial)
-            ),
-            key=_SORTED_BY[sort],
-            reverse=self._get_param("SortOrder", "Ascending") == "Descending",
+        found = (
+            trial
+            for trial in self._tuning_job().training_job_summaries()
+            if status in (None, trial["TrainingJobStatus"])
+            and (sort != "FinalObjectiveMetricValue" or _FINAL in trial)
         )
-        first = position(self._get_param("NextToken", "0"))
-        last = first + self._get_param("MaxResults", _PAGE)
-        return ActionResult(
-            {
-                "TrainingJobSummaries": found[first:last],
-                "NextToken": str(last) if last < len(found) else None,
-            }
-        )
+        listed, token = sorted_page(self, found, _SORTED_BY[sort])
+        return ActionResult({"TrainingJobSummaries": listed, **token})
 
     def stop_hyper_parameter_tuning_job(self) -> ActionResult:
         """Let a tuning job and all of its trials end."""
@@ -260,15 +245,8 @@ def _invents_no_trials() -> bool:
         )
 
 
-def _missing(operation: str, effect: str) -> Gap:
-    def answered() -> bool:
-        return hasattr(responses.SageMakerResponse, xform_name(operation))
-
-    return Gap("sagemaker", operation, effect, answered)
-
-
 GAPS: list[Gap] = [
     Gap("sagemaker", "CreateHyperParameterTuningJob", "nothing is searched", _invents_no_trials),
-    _missing("ListTrainingJobsForHyperParameterTuningJob", "nobody can see the trials"),
-    _missing("StopHyperParameterTuningJob", "no search can be stopped"),
+    missing("ListTrainingJobsForHyperParameterTuningJob", "nobody can see the trials"),
+    missing("StopHyperParameterTuningJob", "no search can be stopped"),
 ]

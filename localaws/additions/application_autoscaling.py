@@ -22,7 +22,7 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.utilities.utils import get_partition
 
 from localaws.additions import Gap
-from localaws.additions._moto import answer_with, plain_client, refuses
+from localaws.additions._moto import answer_with, page, plain_client, refuses
 from localaws.execution import running
 from localaws.monitoring.alarms import Alarms
 from localaws.monitoring.scaling import (
@@ -270,10 +270,9 @@ class Answers(responses.ApplicationAutoScalingResponse):
             for activity in reversed(activities(self.applicationautoscaling_backend))
             if wanted.items() <= activity.items()
         ]
-        start = int(self._get_param("NextToken") or 0)
-        end = start + (self._get_int_param("MaxResults") or _LISTED_ACTIVITIES)
-        token = {"NextToken": str(end)} if end < len(found) else {}
-        return json.dumps({"ScalingActivities": found[start:end], **token})
+        size = self._get_int_param("MaxResults") or _LISTED_ACTIVITIES
+        listed, token = page(found, self._get_param("NextToken"), size)
+        return json.dumps({"ScalingActivities": listed, **token})
 
     def put_scheduled_action(self) -> str:
         """Put a scheduled action on a registered target."""

@@ -14,7 +14,7 @@ from moto.cloudwatch.exceptions import (
 from moto.core.responses import ActionResult
 
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, REGION, answer_with, plain_client
+from localaws.additions._moto import ACCOUNT, REGION, answer_with, page, plain_client
 from localaws.execution import running
 from localaws.monitoring.alarms import COMPARISONS, Alarm, Alarms, rule_holds
 from localaws.monitoring.metric_math import Query, period, solve
@@ -192,18 +192,16 @@ class Answers(responses.CloudWatchResponse):
             and self._get_param("MetricName") in {None, key.name}
             and all(_has(key, dimension) for dimension in wanted)
         ]
-        start = int(self._get_param("NextToken") or 0)
-        end = start + _LISTED_METRICS
-        listed = [
+        listed, token = page(found, self._get_param("NextToken"), _LISTED_METRICS)
+        metrics = [
             {
                 "Namespace": key.namespace,
                 "MetricName": key.name,
                 "Dimensions": [{"Name": name, "Value": value} for name, value in key.dimensions],
             }
-            for key in found[start:end]
+            for key in listed
         ]
-        token = {"NextToken": str(end)} if end < len(found) else {}
-        return ActionResult({"Metrics": listed, **token})
+        return ActionResult({"Metrics": metrics, **token})
 
     def _grid(self, length: float) -> Grid:
         start, end = (seconds(self._get_param(name)) for name in ("StartTime", "EndTime"))

@@ -13,13 +13,8 @@ from localaws.additions import _sagemaker_endpoints as endpoints
 from localaws.additions import _sagemaker_training as training
 from localaws.additions import _sagemaker_tuning as tuning
 from localaws.additions._moto import ROLE, answer_with, plain_client, refuses
-from localaws.additions._sagemaker_endpoints import (
-    EndpointAnswers,
-    EndpointConfig,
-    flawed,
-    missing,
-    require_enum,
-)
+from localaws.additions._sagemaker import flawed, missing, require_enum
+from localaws.additions._sagemaker_endpoints import EndpointAnswers, EndpointConfig
 from localaws.additions._sagemaker_training import TrainingAnswers
 from localaws.additions._sagemaker_tuning import TuningAnswers
 

@@ -15,7 +15,7 @@ from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.responses import ServiceQuotasResponse
 
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, REGION, answer_with, plain_client, refuses
+from localaws.additions._moto import ACCOUNT, REGION, answer_with, page, plain_client, refuses
 
 _INSTANCES = 20.0
 _VCPUS = 64.0
@@ -47,13 +47,9 @@ class Answers(ServiceQuotasResponse):
 
     def list_service_quotas(self) -> ActionResult:
         """A page of a service's quotas."""
-        quotas = self._quotas()
-        begin = int(self._get_param("NextToken") or 0)
-        end = begin + int(self._get_param("MaxResults") or _PAGE)
-        answer: dict[str, Any] = {"Quotas": quotas[begin:end]}
-        if end < len(quotas):
-            answer["NextToken"] = str(end)
-        return ActionResult(answer)
+        size = int(self._get_param("MaxResults") or _PAGE)
+        quotas, token = page(self._quotas(), self._get_param("NextToken"), size)
+        return ActionResult({"Quotas": quotas, **token})
 
     def get_service_quota(self) -> Any:
         """One quota."""

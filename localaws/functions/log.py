@@ -3,7 +3,6 @@
 import json
 import math
 import platform
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,16 +14,11 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from localaws.execution import Metric, RoleError
+from localaws.monitoring.log_events import put_lines
 
 RUNTIME = f"python:{'.'.join(platform.python_version_tuple()[:2])}"
 TAIL_BYTES = 4096
 """How much of its log an invocation's caller may see."""
-
-_EVENT_BYTES = 256 * 1024
-_BATCH_BYTES = 1 << 20
-_BATCH_EVENTS = 10_000
-# What CloudWatch Logs counts for an event beside its text.
-_EVENT_OVERHEAD_BYTES = 26
 
 Json = dict[str, Any]
 
@@ -221,41 +215,11 @@ class LogStream:
 
     def _send(self, whole: bytes) -> None:
         self._sent += len(whole)
-        lines = [line for line in whole.decode(errors="replace").split("\n") if line.strip()]
+        lines = whole.decode(errors="replace").split("\n")
         with suppress(ClientError, BotoCoreError, RoleError):
-            for batch in _batches(lines):
-                self._put(batch)
+            put_lines(self._client(), self._group, self._name, lines, self._may_create_group)
             for namespace, metrics in embedded_metrics(lines):
                 self._publish(namespace, metrics)
-
-    def _put(self, lines: list[str]) -> None:
-        client, now = self._client(), int(time.time() * 1000)
-        where = {"logGroupName": self._group, "logStreamName": self._name}
-        events = [{"timestamp": now, "message": line} for line in lines]
-        try:
-            client.put_log_events(**where, logEvents=events)
-        except client.exceptions.ResourceNotFoundException:
-            if self._may_create_group():
-                with suppress(client.exceptions.ResourceAlreadyExistsException):
-                    client.create_log_group(logGroupName=self._group)
-            client.create_log_stream(**where)
-            client.put_log_events(**where, logEvents=events)
-
-
-def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Lines in batches that one call takes."""
-    batch: list[str] = []
-    size = 0
-    for line in lines:
-        cut = line.encode()[: _EVENT_BYTES - _EVENT_OVERHEAD_BYTES].decode(errors="ignore")
-        added = len(cut.encode()) + _EVENT_OVERHEAD_BYTES
-        if batch and (size + added > _BATCH_BYTES or len(batch) == _BATCH_EVENTS):
-            yield batch
-            batch, size = [], 0
-        batch.append(cut)
-        size += added
-    if batch:
-        yield batch
 
 
 def embedded_metrics(lines: Iterable[str]) -> Iterator[tuple[str, list[Metric]]]:

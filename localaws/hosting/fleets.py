@@ -28,14 +28,13 @@ from localaws.hosting.model_artifacts import Role, container, fetch_model, requi
 from localaws.hosting.records import Release, Variant
 from localaws.hosting.variant_metrics import Meter
 from localaws.loopback import LOOPBACK
+from localaws.monitoring.log_events import put_lines
 from localaws.processes import Running
 
 _STARTUP_SECONDS = 600
 _POLL_SECONDS = 0.02
 _QUICK_STOP_SECONDS = 2.0
 _REST_SECONDS = 5.0
-_LOG_EVENTS = 1000
-_LOG_BYTES = 1 << 20
 
 T = TypeVar("T")
 
@@ -50,54 +49,32 @@ def complain(about: str, error: Exception) -> None:
     print(f"error: {about}: {error}", file=sys.stderr, flush=True)
 
 
-class _LogStream:
-    """The way of a container's output to CloudWatch Logs."""
+class _Output:
+    """A container's output, which goes to CloudWatch Logs."""
 
-    def __init__(self, logs: Any, group: str, name: str, file: Path) -> None:
+    def __init__(self, logs: Any, group: str, stream: str, file: Path) -> None:
         self._logs = logs
-        self._place = {"logGroupName": group, "logStreamName": name}
+        self._group = group
+        self._stream = stream
         self._file = file
         self._shipped = 0
+        self._is_refused = False
         self._lock = threading.Lock()
-        self._exists = self._create()
 
     def ship(self) -> None:
         """Send what is new."""
         with self._lock:
-            if not self._exists:
-                return
             with self._file.open("rb") as file:
                 file.seek(self._shipped)
-                lines = file.readlines(_LOG_BYTES)
-            self._shipped += sum(map(len, lines))
-            texts = [line.decode(errors="replace").rstrip("\n") for line in lines]
-            now = int(time.time() * 1000)
-            events = [{"timestamp": now, "message": text} for text in texts if text]
-            for start in range(0, len(events), _LOG_EVENTS):
-                batch = events[start : start + _LOG_EVENTS]
-                self._call("put_log_events", **self._place, logEvents=batch)
-
-    def _create(self) -> bool:
-        try:
-            self._logs.create_log_stream(**self._place)
-        except self._logs.exceptions.ResourceNotFoundException:
-            # SageMaker makes a group where there is none, without an end to its retention.
-            group = {"logGroupName": self._place["logGroupName"]}
-            return self._call("create_log_group", **group) and self._call(
-                "create_log_stream", **self._place
-            )
-        except (BotoCoreError, ClientError) as error:
-            complain(self._place["logGroupName"], error)
-            return False
-        return True
-
-    def _call(self, operation: str, **given: Any) -> bool:
-        try:
-            getattr(self._logs, operation)(**given)
-        except (BotoCoreError, ClientError) as error:
-            complain(self._place["logGroupName"], error)
-            return False
-        return True
+                new = file.read()
+            self._shipped += len(new)
+            lines = new.decode(errors="replace").split("\n")
+            try:
+                put_lines(self._logs, self._group, self._stream, lines)
+            except (BotoCoreError, ClientError) as error:
+                if not self._is_refused:
+                    complain(self._group, error)
+                self._is_refused = True
 
 
 class Instance(Running):
@@ -110,7 +87,7 @@ class Instance(Running):
         self._is_draining = False
         log = fleet.folder / f"{self.id}.log"
         self.container = Container(["serve"], log, fleet.environment, fleet.folder)
-        self.log = _LogStream(
+        self.output = _Output(
             fleet.role.client("logs"), log_group(fleet.endpoint), f"{fleet.name}/{self.id}", log
         )
 
@@ -134,13 +111,13 @@ class Instance(Running):
         while self.outstanding and not self.container.has_ended and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
         self.container.stop()
-        self.log.ship()
+        self.output.ship()
 
     def stop(self) -> None:
         """End it at once."""
         self._is_draining = True
         self.container.stop(_QUICK_STOP_SECONDS)
-        self.log.ship()
+        self.output.ship()
 
 
 class VariantFleet(Running):
@@ -298,7 +275,7 @@ class VariantFleet(Running):
         with self._lock:
             instances = list(self._instances)
         for instance in instances:
-            instance.log.ship()
+            instance.output.ship()
 
     def request_metrics(self) -> list[Metric]:
         """What happened to its requests since the last call."""

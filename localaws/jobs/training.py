@@ -30,6 +30,7 @@ from localaws.jobs.transfers import (
     put_file,
     put_files,
 )
+from localaws.monitoring.log_events import put_lines
 
 STOP_SECONDS = 120.0
 """What SageMaker gives a job between SIGTERM and SIGKILL."""
@@ -39,8 +40,6 @@ _GROUP = _NAMESPACE = "/aws/sagemaker/TrainingJobs"
 _POLL_SECONDS = 0.1
 _OBSERVE_SECONDS = 1.0
 _LAST_LINES = 10
-_EVENTS = 1000
-_EVENT_CHARACTERS = 200_000
 _DATA = 500
 # Of the 1024 that AWS keeps; the exit code follows.
 _REASON_CHARACTERS = 980
@@ -403,7 +402,6 @@ class _Observer:
             host: f"{job.training_job_name}/algo-{number}-{now}"
             for number, host in enumerate(hosts, 1)
         }
-        self._made: set[str] = set()
         self._refused: set[str] = set()
         self._next = 0.0
 
@@ -420,7 +418,8 @@ class _Observer:
             lines = [line for line in host.lines(final=final) if line.strip()]
             last.extend(lines)
             found += [value for line in lines for value in self._measured(line)]
-            self._put_lines(self._streams[host], lines)
+            with self._if_allowed("logs"):
+                put_lines(self._logs, _GROUP, self._streams[host], lines)
         self._put_metrics(found)
         with _reasons("ClientError: Checkpoint upload failed:"):
             put = [mirror.sync(self._s3, final=final) for mirror in self._mirrors]
@@ -433,29 +432,6 @@ class _Observer:
             for match in expression.finditer(line):
                 with suppress(TypeError, ValueError):
                     yield name, float(match[1])
-
-    def _put_lines(self, stream: str, lines: list[str]) -> None:
-        now = int(time.time() * 1000)
-        events = [{"timestamp": now, "message": line[:_EVENT_CHARACTERS]} for line in lines]
-        for first in range(0, len(events), _EVENTS):
-            with self._if_allowed("logs"):
-                self._make_stream(stream)
-                self._logs.put_log_events(
-                    logGroupName=_GROUP,
-                    logStreamName=stream,
-                    logEvents=events[first : first + _EVENTS],
-                )
-
-    def _make_stream(self, stream: str) -> None:
-        if stream in self._made:
-            return
-        made = {"logGroupName": _GROUP, "logStreamName": stream}
-        try:
-            self._logs.create_log_stream(**made)
-        except self._logs.exceptions.ResourceNotFoundException:
-            self._logs.create_log_group(logGroupName=_GROUP)
-            self._logs.create_log_stream(**made)
-        self._made.add(stream)
 
     def _put_metrics(self, found: list[tuple[str, float]]) -> None:
         if not found:
@@ -483,7 +459,7 @@ class _Observer:
         """Do it as long as the role may: as on AWS, a job does not fail for want of its logs."""
         try:
             yield
-        except ClientError as error:
+        except (BotoCoreError, ClientError) as error:
             if what not in self._refused:
                 print(
                     f"{self._job.training_job_name}: no {what}: {error}",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from moto.core.common_models import BaseModel
 from moto.core.utils import get_service_model, utcnow
@@ -33,6 +33,13 @@ _MESSAGES = {
     "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds provided",
     "MaxWaitTimeExceeded": "Training job wait time exceeded MaxWaitTimeInSeconds provided",
 }
+
+
+class _Job(Protocol):
+    arn: str
+
+
+J = TypeVar("J", bound=_Job)
 
 
 class TrainingJob(BaseModel):
@@ -178,14 +185,25 @@ def jobs() -> dict[str, TrainingJob]:
 
 
 def keep(job: TrainingJob) -> TrainingJob:
-    """Keep a job.
+    """Keep a job of a new name; see `keep_new`."""
+    return keep_new(jobs(), job.training_job_name, job, "Training job")
+
+
+def keep_new(kept: dict[str, J], name: str, job: J, kind: str) -> J:
+    """Keep the record of a job.
+
+    Args:
+        kept: All records of its kind, by name.
+        name: Its name.
+        job: The record.
+        kind: What SageMaker calls it.
 
     Raises:
         ResourceInUseException: There is one of that name.
     """
-    if jobs().setdefault(job.training_job_name, job) is not job:
+    if kept.setdefault(name, job) is not job:
         raise ResourceInUseException(
-            "Training job names must be unique within an AWS account and region, and a training"
-            f" job with this name already exists ({job.arn})"
+            f"{kind} names must be unique within an AWS account and region, and a {kind.lower()}"
+            f" with this name already exists ({job.arn})"
         )
     return job

@@ -8,13 +8,12 @@ from typing import Any
 
 from moto.core.common_models import BaseModel
 from moto.core.utils import get_service_model, utcnow
-from moto.sagemaker.exceptions import ResourceInUseException
 from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.utils import arn_formatter
 
 from localaws.execution import ACCOUNT, REGION
 from localaws.jobs.ranges import combinations
-from localaws.jobs.training_records import ENDED, TrainingJob
+from localaws.jobs.training_records import ENDED, TrainingJob, keep_new
 from localaws.jobs.tuning_trials import Definition, Trial
 
 # Of a tuning job that gives no number: the quota of an account.
@@ -307,17 +306,9 @@ def tuning_jobs() -> dict[str, TuningJob]:
 
 
 def keep(job: TuningJob) -> TuningJob:
-    """Keep a tuning job.
-
-    Raises:
-        ResourceInUseException: There is one of that name.
-    """
-    if tuning_jobs().setdefault(job.hyper_parameter_tuning_job_name, job) is not job:
-        raise ResourceInUseException(
-            "Hyperparameter tuning job names must be unique within an AWS account and region, and"
-            f" a job with this name already exists ({job.arn})"
-        )
-    return job
+    """Keep a tuning job of a new name; see `keep_new`."""
+    name = job.hyper_parameter_tuning_job_name
+    return keep_new(tuning_jobs(), name, job, "Hyperparameter tuning job")
 
 
 def _is_internal(job: TrainingJob) -> bool:

@@ -1,12 +1,12 @@
 """One model, trained by the real training toolkit, and what our own server answers with it."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.contract.parts import free_port, post, running, until, variables
+from localaws.hosting.endpoints import ServedEndpoint
+from tests.contract.parts import SECONDS, post
 from tests.contract.toolkit import run_job
 from trainer.sources import prepare
 
@@ -57,13 +57,9 @@ def expected(
     model: Path, photos: list[Photo], tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
     """Give our own server's best label for each of `photos`."""
-    folder, port = tmp_path_factory.mktemp("server"), free_port()
-    command = [sys.executable, "-m", "inference.server", "serve", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--model", str(model)]
-    url = f"http://127.0.0.1:{port}/invocations"
-    with running(command, folder / "log", variables("sagemaker", folder), folder) as process:
-        until(lambda: post(url, photos[0].body).is_success, process)
-        labels = [top1(url, photo) for photo in photos]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with ServedEndpoint(model, log, start_seconds=SECONDS) as served:
+        labels = [top1(f"{served.url}/invocations", photo) for photo in photos]
     right = sum(label == photo.label for label, photo in zip(labels, photos, strict=True))
     assert right >= 0.8 * len(photos), f"the model knows only {right} of the photos"
     return labels

@@ -4,10 +4,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from localaws.processes import ManagedProcess
 
@@ -67,8 +68,21 @@ def post(url: str, body: bytes, content_type: str = "image/png") -> httpx.Respon
         return httpx.Response(503)
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """As many ports that nothing listens on, for programs that cannot choose one and tell it."""
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
+        ]
+        return [listening.getsockname()[1] for listening in sockets]
+
+
+def require_port(port: int, program: str) -> None:
+    """Fail at once, and say why, where a port is taken that a program does not let us choose."""
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        pytest.fail(
+            f"port {port} cannot be had ({error}), which {program} always takes: end what listens"
+            " there, such as another run of these tests"
+        )

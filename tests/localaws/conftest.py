@@ -4,9 +4,9 @@ import json
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import pytest
@@ -15,7 +15,19 @@ from botocore.config import Config
 from localaws.processes import ManagedProcess
 from tests.localaws.shapes import check_answers
 
-START_SECONDS = 60
+SECONDS = 120
+"""How long a test waits for what must happen: far longer than it takes, for loaded machines."""
+
+T = TypeVar("T")
+
+
+def until(ask: Callable[[], T], holds: Callable[[T], object] = bool) -> T:
+    """The first answer of `ask` for which `holds` does."""
+    deadline = time.monotonic() + SECONDS
+    while not holds(found := ask()):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    return found
 
 
 class LocalAws:
@@ -34,11 +46,8 @@ class LocalAws:
             [*command, "--state", str(self._folder), *self._options], log
         )
         told = self._folder / "server.json"
-        deadline = time.monotonic() + START_SECONDS
-        while not told.exists():
-            assert self._process.exit_code is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+        until(lambda: told.exists() or self._process.exit_code is not None)
+        assert told.exists(), log.read_text()
         self.endpoint: str = json.loads(told.read_text())["endpoint"]
 
     def stop(self) -> None:

@@ -1,8 +1,7 @@
 """Metrics, metric math and alarms: datapoints in, states and actions out."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,9 +13,8 @@ from hypothesis import strategies as st
 from localaws.monitoring.alarms import Condition, decide, rule_holds
 from localaws.monitoring.metric_math import Query, solve
 from localaws.monitoring.metrics import Grid, MetricError, MetricKey, Metrics, statistic
-from tests.localaws.conftest import LocalAws
+from tests.localaws.conftest import LocalAws, until
 
-LIMIT_SECONDS = 60
 KEY = MetricKey("Probe", "Requests", (("Service", "kennel"),))
 _VALUES = {"0": 0.0, "X": 2.0, "-": None}
 
@@ -202,14 +200,6 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     running.stop()
 
 
-def until(ask: Callable[[], Any], wanted: Any) -> Any:
-    deadline = time.monotonic() + LIMIT_SECONDS
-    while (found := ask()) != wanted:
-        assert time.monotonic() < deadline, f"{found} instead of {wanted}"
-        time.sleep(0.05)
-    return found
-
-
 def record(client: Any, value: float, **dimensions: str) -> None:
     told = [{"Name": name, "Value": text} for name, text in dimensions.items()]
     datum = {"MetricName": "Failures", "Dimensions": told, "Value": value}
@@ -249,19 +239,21 @@ def test_an_alarm_goes_off_tells_its_topic_and_calms_down(fast: LocalAws) -> Non
     cloudwatch.put_composite_alarm(AlarmName="unwell", AlarmRule='ALARM("failures")')
 
     both = ("failures", "unwell")
-    until(lambda: states(cloudwatch, *both), ["OK", "OK"])
+    until(lambda: states(cloudwatch, *both), lambda found: found == ["OK", "OK"])
     record(cloudwatch, 5.0)
-    until(lambda: states(cloudwatch, *both), ["ALARM", "ALARM"])
-    until(lambda: states(cloudwatch, *both), ["OK", "OK"])
+    until(lambda: states(cloudwatch, *both), lambda found: found == ["ALARM", "ALARM"])
+    until(lambda: states(cloudwatch, *both), lambda found: found == ["OK", "OK"])
 
-    told = []
-    deadline = time.monotonic() + LIMIT_SECONDS
-    # The first is the one with which the alarm leaves INSUFFICIENT_DATA.
-    while len(told) < 3 and time.monotonic() < deadline:
-        messages = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", [])
-        told += [json.loads(message["Body"]) for message in messages]
-        for message in messages:
+    told: list[dict[str, Any]] = []
+
+    def receive() -> list[dict[str, Any]]:
+        for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
+            told.append(json.loads(message["Body"]))
             sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+        return told
+
+    # The first is the one with which the alarm leaves INSUFFICIENT_DATA.
+    until(receive, lambda found: len(found) >= 3)
     transitions = {(message["OldStateValue"], message["NewStateValue"]) for message in told}
     assert transitions == {("INSUFFICIENT_DATA", "OK"), ("OK", "ALARM"), ("ALARM", "OK")}
     assert {message["Trigger"]["MetricName"] for message in told} == {"Failures"}
@@ -275,11 +267,11 @@ def test_an_alarm_goes_off_tells_its_topic_and_calms_down(fast: LocalAws) -> Non
 def test_a_state_that_is_set_by_hand_lasts_until_the_next_evaluation(fast: LocalAws) -> None:
     cloudwatch = fast.client("cloudwatch")
     cloudwatch.put_metric_alarm(**{**FAILURES, "AlarmName": "by hand"})
-    until(lambda: states(cloudwatch, "by hand"), ["OK"])
+    until(lambda: states(cloudwatch, "by hand"), lambda found: found == ["OK"])
     cloudwatch.set_alarm_state(AlarmName="by hand", StateValue="ALARM", StateReason="a drill")
     (found,) = cloudwatch.describe_alarms(AlarmNames=["by hand"])["MetricAlarms"]
     assert (found["StateValue"], found["StateReason"]) == ("ALARM", "a drill")
-    until(lambda: states(cloudwatch, "by hand"), ["OK"])
+    until(lambda: states(cloudwatch, "by hand"), lambda found: found == ["OK"])
 
 
 def test_an_alarm_that_cannot_be_evaluated_has_insufficient_data(fast: LocalAws) -> None:
@@ -300,13 +292,16 @@ def test_an_alarm_that_cannot_be_evaluated_has_insufficient_data(fast: LocalAws)
                 },
             ],
         )
-    until(lambda: states(cloudwatch, "even", "odd"), ["OK", "INSUFFICIENT_DATA"])
+    until(
+        lambda: states(cloudwatch, "even", "odd"),
+        lambda found: found == ["OK", "INSUFFICIENT_DATA"],
+    )
 
     def reason() -> bool:
         (odd,) = cloudwatch.describe_alarms(AlarmNames=["odd"])["MetricAlarms"]
         return "RUNNING_SUM" in odd["StateReason"]
 
-    until(reason, True)
+    until(reason)
 
 
 def test_a_changed_alarm_keeps_its_state(aws: LocalAws) -> None:

@@ -6,7 +6,7 @@ import re
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,16 +20,14 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from tests.archives import make_archive
-from tests.localaws.conftest import LocalAws
+from tests.localaws.conftest import LocalAws, until
+from tests.localaws.roles import create_role
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/serving"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com"
 IMAGE = f"{REGISTRY}/kennel-serving:good"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-SECONDS = 60
-"""How long a test waits for what must happen."""
-
 # A container with the command line, the ready line and the routes of the real one. It answers with
 # a file of its model's, and does what a request's body says.
 SERVER = """
@@ -176,25 +174,10 @@ class Endpoint:
         return found
 
 
-def until(ask: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
-    """The first answer of `ask` for which `holds` does."""
-    deadline = time.monotonic() + SECONDS
-    while not holds(found := ask()):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
-    return found
-
-
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     running = LocalAws(tmp_path_factory.mktemp("endpoints"), "--time-scale", "100")
-    trust = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}}
-    running.client("iam").create_role(
-        RoleName="serving",
-        AssumeRolePolicyDocument=json.dumps(
-            {"Version": "2012-10-17", "Statement": [{**trust, "Action": "sts:AssumeRole"}]}
-        ),
-    )
+    create_role(running.client("iam"), "serving", "sagemaker", rights=())
     running.client("s3").create_bucket(Bucket="kennel")
     running.client("ecr").create_repository(repositoryName="kennel-serving")
     running.client("ecr").put_image(
@@ -325,7 +308,7 @@ class Load:
 
     def __enter__(self) -> "Load":
         self._thread.start()
-        until(lambda: self.answers, bool)
+        until(lambda: self.answers)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -473,7 +456,7 @@ def test_a_rolling_update_replaces_the_instances_in_batches(endpoint: Endpoint) 
     rolling = {
         "RollingUpdatePolicy": {
             "MaximumBatchSize": {"Type": "CAPACITY_PERCENT", "Value": 50},
-            "WaitIntervalInSeconds": 60,
+            "WaitIntervalInSeconds": 180,
         }
     }
     with Load(endpoint) as load:
@@ -561,10 +544,11 @@ def test_variants_by_weight_and_by_name(endpoint: Endpoint) -> None:
 def test_a_container_that_dies_is_replaced(endpoint: Endpoint) -> None:
     endpoint.create("red")
     pid = endpoint.told()["pid"]
-    error = endpoint.refusal(b"die")
-    assert (error["Error"]["Code"], error["OriginalStatusCode"]) == ("ModelError", 0)
-    assert endpoint.refusal()["Error"]["Code"] == "ServiceUnavailable"
-    until(lambda: answers_with(endpoint, "red"), bool)
+    with endpoint.starts("hold"):
+        error = endpoint.refusal(b"die")
+        assert (error["Error"]["Code"], error["OriginalStatusCode"]) == ("ModelError", 0)
+        assert endpoint.refusal()["Error"]["Code"] == "ServiceUnavailable"
+    until(lambda: answers_with(endpoint, "red"))
     assert endpoint.told()["pid"] != pid
     assert endpoint.describe()["EndpointStatus"] == "InService"
 
@@ -701,7 +685,7 @@ def test_endpoints_are_there_again_after_a_restart(endpoint: Endpoint) -> None:
     endpoint.sagemaker.delete_model(ModelName="green")
     endpoint.sagemaker.delete_endpoint_config(EndpointConfigName="green")
     endpoint.update("blue", DeploymentConfig=wait)
-    until(lambda: answers_with(endpoint, "blue"), bool)
+    until(lambda: answers_with(endpoint, "blue"))
     assert endpoint.describe()["EndpointStatus"] == "Updating"
     # Another one, whose model cannot be fetched again.
     lost = {"EndpointName": "lost"}
@@ -715,7 +699,7 @@ def test_endpoints_are_there_again_after_a_restart(endpoint: Endpoint) -> None:
     until(lambda: endpoint.sagemaker.describe_endpoint(**lost)[status], lambda s: s == "Failed")
     endpoint.sagemaker.delete_endpoint(**lost)
     until(lambda: psutil.pid_exists(pid), lambda exists: not exists)
-    until(lambda: answers_with(endpoint, "green") or answers_with(endpoint, "blue"), bool)
+    until(lambda: answers_with(endpoint, "green") or answers_with(endpoint, "blue"))
     described = endpoint.settled()
     assert (described["EndpointStatus"], described["EndpointConfigName"]) == ("InService", "blue")
     assert endpoint.answer() == "blue"

@@ -26,8 +26,10 @@ from lambda_src.build import build
 from localaws.errors import LocalAwsError
 from localaws.server import down
 from tests.archives import make_archive
-from tests.localaws.test_endpoints import SERVER, Endpoint, until
-from tests.localaws.test_jobs import EVERYTHING, Account, KilledLocalAws, wait
+from tests.localaws.conftest import until
+from tests.localaws.roles import create_role
+from tests.localaws.test_endpoints import SERVER, Endpoint
+from tests.localaws.test_jobs import Account, KilledLocalAws
 from trainer.errors import KennelError
 from trainer.target import load
 from trainer.upload import upload
@@ -43,17 +45,8 @@ class Machine(Account):
         self.folder = folder
         aws = KilledLocalAws(folder, "--time-scale", "100", "--calls", str(folder / "calls"))
         super().__init__(aws)
-        iam = aws.client("iam")
         for name, service in (("serving", "sagemaker"), ("lambda", "lambda")):
-            trust = {
-                "Effect": "Allow",
-                "Principal": {"Service": f"{service}.amazonaws.com"},
-                "Action": "sts:AssumeRole",
-            }
-            document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
-            iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)
-            everything = json.dumps(EVERYTHING)
-            iam.put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=everything)
+            create_role(aws.client("iam"), name, service)
 
     @property
     def state(self) -> Path:
@@ -189,7 +182,7 @@ def test_a_full_disk_leaves_what_is_there(machine: Machine) -> None:
         assert machine.read("large") == b"former"
 
     # The end of the job was to be saved: that is made up for when there is room.
-    wait(lambda: machine.state.read_bytes() != former)
+    until(lambda: machine.state.read_bytes() != former)
     machine.aws.kill()
     machine.aws.restart()
     assert machine.read("small") == b"new"
@@ -205,7 +198,7 @@ def test_a_model_that_finds_no_room_is_not_uploaded(machine: Machine, tmp_path: 
         (ml / "model/weights").write_bytes(os.urandom(3_000_000))
     """
     machine.create("late", script)
-    wait((tmp_path / "started").exists)
+    until((tmp_path / "started").exists)
     with machine.full_disk(free=1_000_000):
         (tmp_path / "full").touch()
         failed = machine.ended("late")

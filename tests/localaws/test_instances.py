@@ -1,7 +1,5 @@
 """EC2 instances that run their user data, with IAM enforced."""
 
-import json
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,24 +7,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.localaws.conftest import LocalAws
+from tests.localaws.conftest import LocalAws, until
+from tests.localaws.roles import create_role
 
 BUCKET = "kennel-instances"
 NO_CAPACITY = "us-east-1b"
-SECONDS = 30
-TRUST = {
-    "Effect": "Allow",
-    "Principal": {"Service": "ec2.amazonaws.com"},
-    "Action": "sts:AssumeRole",
-}
 RIGHTS = [
     {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/in/*"},
     {"Effect": "Allow", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{BUCKET}/out/*"},
 ]
-
-
-def document(*statements: dict[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
 def script(text: str) -> str:
@@ -43,8 +32,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     s3, iam = local.client("s3"), local.client("iam")
     s3.create_bucket(Bucket=BUCKET)
     s3.put_object(Bucket=BUCKET, Key="in/photo", Body=b"dog")
-    iam.create_role(RoleName="trainer", AssumeRolePolicyDocument=document(TRUST))
-    iam.put_role_policy(RoleName="trainer", PolicyName="own", PolicyDocument=document(*RIGHTS))
+    create_role(iam, "trainer", "ec2", RIGHTS)
     iam.create_instance_profile(InstanceProfileName="trainer")
     iam.add_role_to_instance_profile(InstanceProfileName="trainer", RoleName="trainer")
     local.client("ec2").create_launch_template(
@@ -106,13 +94,6 @@ def wait(ec2: Any, instance: str, state: str) -> dict[str, Any]:
     return described(ec2, instance)
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_it_works_under_its_role_and_ends_itself(local: LocalAws, launch: Any, ec2: Any) -> None:
     instance = launch(
         script(
@@ -164,7 +145,14 @@ def test_a_terminated_one_may_save_its_work(launch: Any, ec2: Any) -> None:
 
 def test_a_shutdown_can_be_cancelled_and_a_start_runs_nothing_again(launch: Any, ec2: Any) -> None:
     instance = launch(
-        script("shutdown -h +0; shutdown -c; shutdown -h +1; shutdown -c; echo goes on"),
+        script(
+            """
+            # For `shutdown`, a minute from now is in three seconds.
+            date() { echo $(($(command date +%s) - 57)); }
+            export -f date
+            shutdown -h +1; shutdown -c; sleep 4; echo goes on
+            """
+        ),
         InstanceInitiatedShutdownBehavior="stop",
     )
     until(lambda: "goes on" in console(ec2, instance))

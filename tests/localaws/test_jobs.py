@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tarfile
 import textwrap
-import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -24,24 +23,10 @@ from PIL import Image
 import inference
 import trainer
 from localaws.jobs.transfers import Mirror
-from tests.localaws.conftest import LocalAws
+from tests.localaws.conftest import LocalAws, until
+from tests.localaws.roles import create_role
 
 GROUP = "/aws/sagemaker/TrainingJobs"
-DEADLINE_SECONDS = 120
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [
-        {
-            "Effect": "Allow",
-            "Principal": {"Service": "sagemaker.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-    ],
-}
-EVERYTHING = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
-}
 PRELUDE = """
 import json, os, sys, time
 from pathlib import Path
@@ -65,19 +50,35 @@ COUNTING = """
 """
 
 
+class KilledLocalAws(LocalAws):
+    """A localaws that can be killed."""
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        self._process.kill()
+        (self._folder / "server.json").unlink()
+
+    def save(self) -> None:
+        page = urllib.request.Request(f"{self.endpoint}/_localaws/save", method="POST")
+        urllib.request.urlopen(page).close()
+
+    def has_saved(self, name: str) -> bool:
+        """Whether what it wrote to disk by itself knows of a name."""
+        path = self._folder / "state.zip"
+        if not path.exists():
+            return False
+        with zipfile.ZipFile(path) as state:
+            return name.encode() in state.read("backends.pickle")
+
+
 class Account:
     """A localaws with a bucket, and a role for jobs."""
 
-    def __init__(self, aws: LocalAws) -> None:
+    def __init__(self, aws: KilledLocalAws) -> None:
         self.aws = aws
         self.s3 = aws.client("s3")
         self.sagemaker = aws.client("sagemaker")
-        iam = aws.client("iam")
-        role = iam.create_role(RoleName="training", AssumeRolePolicyDocument=json.dumps(TRUST))
-        iam.put_role_policy(
-            RoleName="training", PolicyName="all", PolicyDocument=json.dumps(EVERYTHING)
-        )
-        self.role: str = role["Role"]["Arn"]
+        self.role = create_role(aws.client("iam"), "training", "sagemaker")
         self.s3.create_bucket(Bucket="kennel")
 
     def put(self, key: str, content: bytes) -> None:
@@ -133,7 +134,7 @@ class Account:
 
     def ended(self, name: str) -> dict[str, Any]:
         """What is told of a job that has ended."""
-        wait(lambda: self.describe(name)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
+        until(lambda: self.describe(name)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
         return self.describe(name)
 
     def log(self, name: str) -> dict[str, list[str]]:
@@ -157,13 +158,6 @@ class Account:
             return {found.name: packed.extractfile(found).read() for found in packed}  # type: ignore[union-attr]
 
 
-def wait(until: Any) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def statuses(described: dict[str, Any]) -> list[str]:
     return [found["Status"] for found in described["SecondaryStatusTransitions"]]
 
@@ -176,7 +170,7 @@ def channel(name: str, uri: str, **source: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     """AWS's own waits are short in it; its folder's name has a space, as a user's may."""
-    aws = LocalAws(tmp_path_factory.mktemp("local aws"), "--time-scale", "120")
+    aws = KilledLocalAws(tmp_path_factory.mktemp("local aws"), "--time-scale", "120")
     yield Account(aws)
     aws.stop()
 
@@ -352,7 +346,7 @@ def test_a_stop_reaches_the_main_process_alone(
     account: Account, name: str, shell: str, kept: set[str]
 ) -> None:
     account.create(name, HEARS, shell)
-    wait(lambda: account.log(name))
+    until(lambda: account.log(name))
     account.sagemaker.stop_training_job(TrainingJobName=name)
     assert account.describe(name)["TrainingJobStatus"] in ("Stopping", "Stopped")
     told = account.ended(name)
@@ -401,11 +395,11 @@ def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(account: Account) -
         EnableManagedSpotTraining=True,
         StoppingCondition={"MaxRuntimeInSeconds": 300, "MaxWaitTimeInSeconds": 600},
     )
-    wait(lambda: account.keys("checkpoints/spot/count"))
+    until(lambda: account.keys("checkpoints/spot/count"))
     with pytest.raises(urllib.error.HTTPError, match="404"):
         interrupt("another")
     interrupt("spot")
-    wait(lambda: statuses(account.describe("spot")).count("Training") == 2)
+    until(lambda: statuses(account.describe("spot")).count("Training") == 2)
     reached = int(account.read("checkpoints/spot/count"))
     account.put("checkpoints/spot/enough", b"")
     interrupt("spot")
@@ -484,60 +478,34 @@ def test_the_training_toolkits_hyperparameters_lead_to_the_script(account: Accou
     assert failed["FailureReason"].endswith("exit code: 7")
 
 
-class KilledLocalAws(LocalAws):
-    def kill(self) -> None:
-        """End it as a power cut does."""
-        self._process.kill()
-        (self._folder / "server.json").unlink()
-
-    def save(self) -> None:
-        page = urllib.request.Request(f"{self.endpoint}/_localaws/save", method="POST")
-        urllib.request.urlopen(page).close()
-
-    def has_saved(self, name: str) -> bool:
-        """Whether what it wrote to disk by itself knows of a name."""
-        path = self._folder / "state.zip"
-        if not path.exists():
-            return False
-        with zipfile.ZipFile(path) as state:
-            return name.encode() in state.read("backends.pickle")
-
-
-@pytest.fixture
-def killed(tmp_path: Path) -> Iterator[KilledLocalAws]:
-    """A localaws to kill; its state is in `tmp_path`."""
-    aws = KilledLocalAws(tmp_path, "--time-scale", "120")
-    yield aws
-    aws.stop()
-
-
 def test_what_was_running_when_localaws_was_killed_goes_on_or_has_failed(
-    killed: KilledLocalAws,
+    account: Account,
 ) -> None:
-    account = Account(killed)
+    aws = account.aws
     saved = {"CheckpointConfig": {"S3Uri": "s3://kennel/checkpoints/saved"}}
     account.create("saved", COUNTING, **saved)
     account.create("retried", COUNTING, RetryStrategy={"MaximumRetryAttempts": 1})
     account.create("lost", COUNTING)
-    wait(lambda: account.keys("checkpoints/saved/count"))
+    until(lambda: account.keys("checkpoints/saved/count"))
     reached = int(account.read("checkpoints/saved/count"))
-    killed.save()
-    killed.kill()
-    killed.restart()
+    aws.save()
+    aws.kill()
+    aws.restart()
     lost = account.describe("lost")
     assert lost["TrainingJobStatus"] == "Failed"
     assert lost["FailureReason"].startswith("InternalServerError: localaws ended")
-    wait(lambda: account.describe("saved")["SecondaryStatus"] == "Training")
-    wait(lambda: account.describe("retried")["SecondaryStatus"] == "Training")
+    until(lambda: account.describe("saved")["SecondaryStatus"] == "Training")
+    until(lambda: account.describe("retried")["SecondaryStatus"] == "Training")
     account.put("checkpoints/saved/enough", b"")
 
-    killed.restart()  # An orderly stop, which a job outlives too.
+    aws.restart()  # An orderly stop, which a job outlives too.
     told = account.ended("saved")
     assert told["TrainingJobStatus"] == "Completed", told
     assert statuses(told).count("Restarting") == 2
     assert int(account.model("saved")["count"]) >= reached > 0
     assert account.describe("retried")["TrainingJobStatus"] == "Failed"
-    assert account.keys("jobs/") == ["jobs/saved/output/model.tar.gz"]
+    assert account.keys("jobs/saved/") == ["jobs/saved/output/model.tar.gz"]
+    assert account.keys("jobs/retried/") == account.keys("jobs/lost/") == []
 
 
 def test_sagemakers_sdk_trains_one_model_on_two_hosts(account: Account, tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from localaws.processes import ManagedProcess
+from tests.localaws.conftest import until
 
 ROOT = Path(__file__).parents[2]
 # A process with a child of its own, both of which would run for ever.
@@ -30,19 +30,13 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def wait_until_ended(pids: list[int], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while any(is_running(pid) for pid in pids):
-        assert time.monotonic() < deadline, f"still running: {pids}"
-        time.sleep(0.02)
+def wait_until_ended(pids: list[int]) -> None:
+    until(lambda: [pid for pid in pids if is_running(pid)], lambda left: not left)
 
 
-def pids_in(log: Path, seconds: float = 20.0) -> list[int]:
-    deadline = time.monotonic() + seconds
-    while not (log.exists() and log.read_text().endswith("\n")):
-        assert time.monotonic() < deadline, "nothing was started"
-        time.sleep(0.02)
-    return [int(pid) for pid in log.read_text().split()]
+def pids_in(log: Path) -> list[int]:
+    text = until(lambda: log.read_text() if log.exists() else "", lambda text: text.endswith("\n"))
+    return [int(pid) for pid in text.split()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -75,10 +69,21 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     wait_until_ended(pids)
 
 
+def test_a_command_that_is_not_there_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = psutil.Process().children(recursive=True)
+    with pytest.raises(FileNotFoundError):
+        ManagedProcess(["no-such-command"], tmp_path / "log")
+    assert psutil.Process().children(recursive=True) == before
+
+
+def test_the_family_may_end_itself(tmp_path: Path) -> None:
+    with ManagedProcess(["sh", "-c", "sleep 1000 & kill 0"], tmp_path / "log") as process:
+        until(lambda: process.exit_code == -signal.SIGTERM)
+
+
 def test_the_log_keeps_what_it_had(tmp_path: Path) -> None:
     log = tmp_path / "new folder" / "log"
     for text in ("first", "second"):
         with ManagedProcess(["sh", "-c", f"echo {text} >&2"], log, environment={}) as process:
-            while process.exit_code is None:
-                time.sleep(0.01)
+            until(lambda process=process: process.exit_code is not None)
     assert log.read_text() == "first\nsecond\n"

@@ -20,8 +20,9 @@ from localaws.additions import application_autoscaling as answers
 from localaws.execution import ACCOUNT, REGION, Execution
 from localaws.monitoring.scaling import Scaling, Tracking, activities, bounded, tracked
 from localaws.monitoring.schedules import ScheduleError, is_due
+from tests.localaws.conftest import until
 from tests.localaws.test_endpoints import Endpoint as RealEndpoint
-from tests.localaws.test_endpoints import aws, code, endpoint, kennel, until  # noqa: F401 (fixtures)
+from tests.localaws.test_endpoints import aws, code, endpoint, kennel  # noqa: F401 (fixtures)
 
 NOON = datetime(2026, 11, 23, 12, 0, 30, tzinfo=UTC)
 """A Monday."""

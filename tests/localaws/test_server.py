@@ -7,13 +7,12 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 import psutil
@@ -24,6 +23,7 @@ from botocore.parsers import create_parser
 
 from localaws.processes import ManagedProcess
 from localaws.server import Server
+from tests.localaws.conftest import SECONDS, until
 
 UNKNOWN = {
     "json": ("sagemaker", "CreateAlgorithm", "localaws/additions/sagemaker.py"),
@@ -51,7 +51,6 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "SearchJobs": {"filters": []},
 }
 REGION = "us-east-1"
-T = TypeVar("T")
 
 
 class Counted:
@@ -64,7 +63,9 @@ class Counted:
         command = [sys.executable, "-m", "localaws.server", "--port", "0"]
         command += ["--state", str(self.state), "--calls", str(self.calls)]
         self.process = ManagedProcess(command, self.log)
-        self.server = eventually(lambda: Server.of(self.state))
+        server = until(lambda: Server.of(self.state))
+        assert server
+        self.server = server
 
     def client(self, service: str) -> Any:
         """A client with the SDK's usual patience: three attempts."""
@@ -82,16 +83,8 @@ def client(service: str, endpoint: str, **settings: Any) -> Any:
         endpoint_url=endpoint,
         aws_access_key_id="AKIAKENNEL",
         aws_secret_access_key="secret",
-        config=Config(read_timeout=20, **settings),
+        config=Config(read_timeout=SECONDS, **settings),
     )
-
-
-def eventually(ask: Callable[[], T | None]) -> T:
-    for _ in range(1200):
-        if (answer := ask()) is not None:
-            return answer
-        time.sleep(0.05)
-    pytest.fail("it never came")
 
 
 @pytest.fixture(scope="module")
@@ -278,7 +271,7 @@ def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProces
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         given = [sys.executable, "-m", "localaws.server", *arguments, "--state", str(folder)]
-        return subprocess.run(given, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(given, capture_output=True, text=True, timeout=SECONDS, check=False)
 
     yield run
     run("reset")
@@ -313,7 +306,7 @@ def test_its_life_from_the_command_line(
     client("s3", server.endpoint).head_bucket(Bucket="kennel")
 
     os.kill(server.pid, signal.SIGKILL)
-    eventually(lambda: None if Server.of(folder) else True)
+    until(lambda: Server.of(folder) is None)
     assert "not up; its state is in" in command("status").stdout
     assert command("up", "--port", "0").returncode == 0
 
@@ -338,7 +331,7 @@ def test_a_folder_has_one_server(counted: Counted) -> None:
         [sys.executable, "-m", "localaws.server", "--port", "0", "--state", str(counted.state)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
     assert second.returncode == 1

@@ -2,11 +2,9 @@
 
 import hashlib
 import io
-import json
 import math
 import tarfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -21,10 +19,10 @@ from localaws.jobs.search import Observation, Search
 from localaws.jobs.training_records import TrainingJob, jobs
 from localaws.jobs.tuning_records import Ending, TuningJob
 from localaws.jobs.tuning_trials import Trial
-from tests.localaws.conftest import LocalAws
-from tests.localaws.test_jobs import EVERYTHING, TRUST, KilledLocalAws
+from tests.localaws.conftest import LocalAws, until
+from tests.localaws.roles import create_role
+from tests.localaws.test_jobs import KilledLocalAws
 
-DEADLINE_SECONDS = 120
 # A trial is a shell script, which starts sooner than Python. Its only flag is `--x VALUE`.
 SQUARE = """awk -v x="$2" 'BEGIN { print "loss=" (x - 0.5) ^ 2 }'"""
 LINE = {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}]}
@@ -38,10 +36,7 @@ class Account:
         self.aws = aws
         self.bucket = name
         self.s3, self.sagemaker = aws.client("s3"), aws.client("sagemaker")
-        iam = aws.client("iam")
-        role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(TRUST))
-        iam.put_role_policy(RoleName=name, PolicyName="all", PolicyDocument=json.dumps(EVERYTHING))
-        self.role: str = role["Role"]["Arn"]
+        self.role = create_role(aws.client("iam"), name, "sagemaker")
         self.s3.create_bucket(Bucket=self.bucket)
 
     def definition(self, script: str = SQUARE, **more: Any) -> dict[str, Any]:
@@ -105,7 +100,7 @@ class Account:
 
     def ended(self, name: str) -> dict[str, Any]:
         """What is told of a tuning job that has ended."""
-        wait(
+        until(
             lambda: (
                 self.describe(name)["HyperParameterTuningJobStatus"]
                 not in ("InProgress", "Stopping")
@@ -120,13 +115,6 @@ class Account:
             HyperParameterTuningJobName=name, MaxResults=2, **how
         )
         return [trial for page in pages for trial in page["TrainingJobSummaries"]]
-
-
-def wait(until: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def counted(told: dict[str, Any]) -> dict[str, int]:
@@ -334,7 +322,7 @@ def test_a_search_without_results_has_failed(
 
 def test_a_search_that_is_stopped_stops_its_trials(account: Account) -> None:
     account.create("stopped", "sleep 600", ResourceLimits=limits(4, 2))
-    wait(lambda: counted(account.describe("stopped")).get("InProgress") == 2)
+    until(lambda: counted(account.describe("stopped")).get("InProgress") == 2)
     with pytest.raises(ClientError, match="Only one that has ended can be deleted"):
         account.sagemaker.delete_hyper_parameter_tuning_job(HyperParameterTuningJobName="stopped")
     account.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="stopped")
@@ -372,7 +360,7 @@ def test_a_search_goes_on_after_localaws_was_killed(account: Account) -> None:
         }
         return "forever" in trials and aws.has_saved(trials["forever"])
 
-    wait(waits_forever)
+    until(waits_forever)
     aws.kill()
     aws.restart()
     assert account.describe("killed")["HyperParameterTuningJobStatus"] == "InProgress"
