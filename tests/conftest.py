@@ -1,17 +1,21 @@
 import os
 
+import hypothesis
 import pytest
 
 # Tests run beside each other: of two threads that share a core each waits busily for the other.
 # Tests for which several threads matter ask for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# On a busy machine, how long an example took says nothing about it.
+hypothesis.settings.register_profile("kennel", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("kennel")
+
 LONGEST = (
     "test_stacks.py",
     "test_train.py",
     "test_least_privilege.py",
     "test_demo.py",
-    "test_upgrades.py",
     "test_faults.py",
     "test_endpoints.py",
     "test_jobs.py",
@@ -20,6 +24,8 @@ LONGEST = (
     "test_tuning.py",
     "test_tune.py",
     "test_package.py",
+    "test_upgrades.py",
+    "test_iam.py",
     "test_stack_command.py",
 )
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from terraform.cli import objects
-from trainer.errors import KennelError, UsageError
+from terraform.cli import objects, stack
+from trainer.errors import KennelError
 from trainer.target import Target
 
 _OLD_STATES_DAYS = 90
@@ -86,17 +86,13 @@ def delete(target: Target, approved: bool) -> None:
         return
     for key in _keys(client, bucket):
         if _holds_resources(client, bucket, key):
-            name, _, stack = key.removesuffix(".tfstate").partition("/")
+            name, _, held = key.removesuffix(".tfstate").partition("/")
             raise KennelError(
-                f"s3://{bucket}/{key} still holds resources: `make destroy STACK={stack} "
+                f"s3://{bucket}/{key} still holds resources: `make destroy STACK={held} "
                 f"ENV={name}` first"
             )
     if not approved:
-        if not sys.stdin.isatty():
-            raise UsageError("there is no terminal to ask on: pass --auto-approve")
-        question = f"Delete {bucket} with all former states? Only its name goes ahead: "
-        if input(question).strip() != bucket:
-            raise KennelError("not confirmed, nothing was changed")
+        stack.ask(f"Delete {bucket} with all former states?", bucket)
     objects.delete(client, bucket)
     client.delete_bucket(Bucket=bucket, ExpectedBucketOwner=target.account)
     sys.stdout.write(f"{bucket} deleted\n")
@@ -104,21 +100,15 @@ def delete(target: Target, approved: bool) -> None:
 
 def _exists(target: Target) -> bool:
     try:
-        target.client("s3").head_bucket(
-            Bucket=target.state_bucket, ExpectedBucketOwner=target.account
-        )
+        return objects.region(target, target.state_bucket) is not None
     except ClientError as error:
-        code = error.response["Error"]["Code"]
-        if code in {"404", "NoSuchBucket"}:
-            return False
-        if code in {"403", "AccessDenied"}:
-            raise KennelError(
-                f"{target.state_bucket} is there, but not for account {target.account}: somebody "
-                "else owns the name, or these credentials may not read it; choose another "
-                "`project`, or use credentials that may"
-            ) from None
-        raise
-    return True
+        if error.response["Error"]["Code"] not in {"403", "AccessDenied"}:
+            raise
+        raise KennelError(
+            f"{target.state_bucket} is there, but not for account {target.account}: somebody else "
+            "owns the name, or these credentials may not read it; choose another `project`, or use "
+            "credentials that may"
+        ) from None
 
 
 def _keys(client: Any, bucket: str) -> list[str]:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import boto3
-from botocore.exceptions import ClientError
 
-from terraform.cli import binary, deploy, model, stack
+from terraform.cli import binary, deploy, model, objects, stack
 from terraform.cli.paths import BUILD
 from terraform.cli.settings import Settings
 from terraform.cli.stack import Stack
@@ -164,7 +163,7 @@ def terraform(plan: Plan) -> Iterator[Row]:
 def state_bucket(plan: Plan) -> Iterator[Row]:
     """Whether Terraform's states have a place."""
     name = plan.target.state_bucket
-    if _bucket_region(plan.target, name) is None:
+    if objects.region(plan.target, name) is None:
         yield Row("state bucket", "fail", f"there is no {name}", plan.make("bootstrap"))
     else:
         yield Row("state bucket", "pass", name)
@@ -177,7 +176,7 @@ def bucket(plan: Plan) -> Iterator[Row]:
         remedy = plan.make("apply STACK=foundation")
         yield Row("bucket", "fail", "the foundation has not been applied", remedy)
         return
-    where = _bucket_region(plan.target, name)
+    where = objects.region(plan.target, name)
     if where is None:
         remedy = plan.make("apply STACK=foundation")
         yield Row("bucket", "fail", f"{name} is gone", remedy)
@@ -340,17 +339,6 @@ CHECKS = (
     Check("archive", archive, is_needed=True),
 )
 """In the order in which a deployment meets what they look at."""
-
-
-def _bucket_region(target: Target, name: str) -> str | None:
-    """Region of a bucket of this account; None if there is none."""
-    try:
-        answer = target.client("s3").head_bucket(Bucket=name, ExpectedBucketOwner=target.account)
-    except ClientError as error:
-        if error.response["Error"]["Code"] in {"404", "NoSuchBucket"}:
-            return None
-        raise
-    return str(answer["BucketRegion"])
 
 
 def _image(plan: Plan, name: str, address: str, remedy: str) -> Row:

@@ -1,8 +1,22 @@
-"""Objects of a bucket, with all of their versions."""
+"""Buckets, and their objects with all of their versions."""
 
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from trainer.errors import KennelError
+from trainer.target import Target
+
+
+def region(target: Target, bucket: str) -> str | None:
+    """Region of a bucket of this account; None if there is no such bucket."""
+    try:
+        answer = target.client("s3").head_bucket(Bucket=bucket, ExpectedBucketOwner=target.account)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in {"404", "NoSuchBucket"}:
+            return None
+        raise
+    return str(answer["BucketRegion"])
 
 
 def count(client: Any, bucket: str, prefix: str) -> int:

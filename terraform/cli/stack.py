@@ -17,7 +17,7 @@ from typing import IO, Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
-from terraform.cli import adopt, binary, model, provider
+from terraform.cli import adopt, binary, model, objects, provider
 from terraform.cli.paths import TERRAFORM
 from trainer.errors import KennelError, UsageError
 from trainer.files import write_json_atomic, write_text_atomic
@@ -424,15 +424,11 @@ def _fingerprint(stack: Stack) -> str:
 
 
 def _check_state_bucket(target: Target) -> None:
-    try:
-        target.client("s3").head_bucket(Bucket=target.state_bucket)
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
-            raise
+    if objects.region(target, target.state_bucket) is None:
         raise KennelError(
             f"there is no state bucket {target.state_bucket}: `make bootstrap ENV={target.name}` "
             "makes it"
-        ) from None
+        )
 
 
 def _check_provider(stack: Stack) -> None:

@@ -58,6 +58,64 @@ run "defaults" {
   }
 }
 
+run "a_region_with_a_registry_of_its_own" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  override_data {
+    target = data.aws_region.current
+    values = { id = "eu-south-1" }
+  }
+
+  assert {
+    condition = one([
+      for statement in jsondecode(output.policies.training[0]).Statement : statement.Resource
+      if statement.Sid == "PullTrainingImages"
+    ]) == "arn:aws:ecr:eu-south-1:692866216735:repository/pytorch*"
+    error_message = "training must pull from the region's own registry"
+  }
+}
+
+run "a_region_without_a_known_registry" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  override_data {
+    target = data.aws_region.current
+    values = { id = "eu-north-9" }
+  }
+
+  expect_failures = [data.aws_iam_policy_document.training]
+}
+
+run "registries_may_be_named" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  override_data {
+    target = data.aws_region.current
+    values = { id = "eu-north-9" }
+  }
+
+  variables {
+    training_image_accounts = ["210987654321"]
+  }
+
+  assert {
+    condition     = strcontains(output.policies.training[0], "arn:aws:ecr:eu-north-9:210987654321:repository/pytorch*")
+    error_message = "accounts that are named must be taken"
+  }
+}
+
 run "github" {
   command = plan
 

@@ -95,7 +95,7 @@ run "refuses_other_names" {
 
   variables {
     name                    = "Kennel*"
-    training_image_accounts = []
+    training_image_accounts = ["aws"]
   }
 
   expect_failures = [var.name, var.training_image_accounts]

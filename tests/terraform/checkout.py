@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.localaws.conftest import SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,10 +64,16 @@ class Checkout:
     folder: Path
     environ: Mapping[str, str]
 
-    def start(self, *arguments: str, **changes: str | None) -> subprocess.Popen[str]:
-        """Start Python with arguments; None takes a variable out of the environment."""
+    @contextmanager
+    def start(
+        self, *arguments: str, **changes: str | None
+    ) -> Generator[subprocess.Popen[str], None, None]:
+        """Run Python with arguments, no longer than the block that it is started for.
+
+        A change to None takes a variable out of the environment.
+        """
         environ = {**self.environ, **changes}
-        return subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
             env={name: value for name, value in environ.items() if value is not None},
@@ -72,7 +81,11 @@ class Checkout:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def run(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Run `python -m terraform.cli` with arguments to its end."""
@@ -81,7 +94,7 @@ class Checkout:
     def python(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Run Python with arguments to its end."""
         with self.start(*arguments, **changes) as process:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=SECONDS)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def program(self, name: str, text: str) -> Path:
@@ -90,6 +103,12 @@ class Checkout:
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
         return path
+
+
+def done(finished: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """Give what has succeeded; fail with all that was said where it has not."""
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished
 
 
 def make_checkout(folder: Path, aws: Mapping[str, str] | None = None) -> Checkout:

@@ -1,11 +1,10 @@
 """Terraform, its provider and a localaws for the tests of this folder."""
 
-import json
 import os
+import re
+import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,16 @@ import pytest
 from localaws.processes import ManagedProcess
 from terraform import cli
 from terraform.cli import binary
-from trainer.errors import KennelError
+from terraform.cli.__main__ import main
+from tests.archives import make_archive
+from tests.localaws import conftest as localaws
+from trainer.errors import KennelError, run_command
 
-START_SECONDS = 60
+CommandLine = Callable[..., tuple[int, str, str]]
 
 
-@dataclass(frozen=True)
-class LocalAws:
-    endpoint: str
-    folder: Path
+class LocalAws(localaws.LocalAws):
+    """One for processes."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -37,19 +37,46 @@ class LocalAws:
         }
 
 
-@pytest.fixture(scope="session")
-def localaws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    folder = tmp_path_factory.mktemp("localaws")
-    server = [sys.executable, "-m", "localaws.server", "run", "--port", "0", "--records-only"]
-    server += ["--state", str(folder), "--calls", str(folder / "calls")]
-    log = folder / "log"
-    with ManagedProcess(server, log) as process:
-        deadline = time.monotonic() + START_SECONDS
-        while not (folder / "server.json").exists():
-            assert process.exit_code is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield LocalAws(json.loads((folder / "server.json").read_text())["endpoint"], folder)
+@pytest.fixture(scope="session", name="localaws")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    """One for all tests, that keeps records only."""
+    running = LocalAws(tmp_path_factory.mktemp("localaws"), "--records-only")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    """One for a module, that runs what it is asked for."""
+    running = LocalAws(tmp_path_factory.mktemp("localaws"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> CommandLine:
+    """`python -m terraform.cli ...` in this process: exit code and what was printed."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["terraform.cli", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            run_command(main)
+        code = ended.value.code
+        assert isinstance(code, int)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two models with other labels."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        name: make_archive(folder / name, classes=("Red", "Green", name)) for name in ("one", "two")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +101,37 @@ def terraform_environment(localaws: LocalAws, provider: dict[str, str]) -> dict[
 @pytest.fixture(scope="session")
 def terraform_binary() -> Path:
     return binary.find()
+
+
+@pytest.fixture(scope="session")
+def attached(
+    tmp_path_factory: pytest.TempPathFactory,
+    terraform_binary: Path,
+    terraform_environment: dict[str, str],
+) -> Iterator[dict[str, str]]:
+    """Run the provider once, as for a debugger; give what makes Terraform talk to it.
+
+    By itself Terraform starts it twice for each plan, which is most of the work of a small one.
+    """
+    # It takes this setting only the first time that it is configured.
+    environment = {k: v for k, v in terraform_environment.items() if k != "AWS_CA_BUNDLE"}
+    folder = tmp_path_factory.mktemp("provider")
+    (folder / "main.tf").write_text('provider "aws" {}\n')
+    subprocess.run(
+        [terraform_binary, "init", "-input=false"],
+        cwd=folder,
+        env=environment,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    (program,) = folder.glob(".terraform/providers/*/*/*/*/*/terraform-provider-aws_*")
+    log = folder / "log"
+    with ManagedProcess([str(program), "-debug"], log, environment) as process:
+
+        def announced() -> re.Match[str] | None:
+            assert process.exit_code is None, log.read_text()
+            return re.search("TF_REATTACH_PROVIDERS='(.+)'", log.read_text())
+
+        found = localaws.until(announced)
+        assert found
+        yield {**environment, "TF_REATTACH_PROVIDERS": found[1]}

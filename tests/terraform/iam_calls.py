@@ -7,6 +7,15 @@ from localaws.iam.actions import requests
 from localaws.iam.policy import Document, evaluate
 
 TRAINER = {"Name": "kennel-local-trainer"}
+LAUNCHED = {
+    "TagSpecifications": [
+        {
+            "ResourceType": kind,
+            "Tags": [{"Key": key, "Value": value} for key, value in TRAINER.items()],
+        }
+        for kind in ("instance", "volume")
+    ]
+}
 
 
 class Recorded:
@@ -22,7 +31,7 @@ class Recorded:
         return None
 
     def launch_template(self, told: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-        return str(told["LaunchTemplateId"]), {}
+        return str(told["LaunchTemplateId"]), LAUNCHED
 
     def has_role(self, name: str) -> bool:
         return False

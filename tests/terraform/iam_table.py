@@ -27,6 +27,8 @@ QUEUE = arn("sqs", "kennel-dev-classify-failed")
 TRAINER = {"aws:ResourceTag/Name": "kennel-dev-trainer"}
 BY_S3 = {"kms:ViaService": "s3.us-east-1.amazonaws.com"}
 FROM_TEMPLATE = {"ec2:LaunchTemplate": arn("ec2", "launch-template/lt-1")}
+AS_TRAINER = {**FROM_TEMPLATE, "aws:RequestTag/Name": "kennel-dev-trainer"}
+AT_LAUNCH = {"ec2:CreateAction": "RunInstances", "aws:RequestTag/Name": "kennel-dev-trainer"}
 TO_SAGEMAKER = {"iam:PassedToService": "sagemaker.amazonaws.com"}
 TO_LAMBDA = {"iam:PassedToService": "lambda.amazonaws.com"}
 TO_EC2 = {"iam:PassedToService": "ec2.amazonaws.com"}
@@ -37,6 +39,74 @@ def log_stream(group: str, stream: str = "one") -> str:
 
 
 Row = tuple[str, str] | tuple[str, str, dict[str, str]]
+
+# What everybody may who starts trainings, what who operates may besides, and what none of them may.
+TRAIN: list[Row] = [
+    ("sagemaker:CreateTrainingJob", arn("sagemaker", "training-job/kennel-dev-1")),
+    ("sagemaker:AddTags", arn("sagemaker", "training-job/kennel-dev-1")),
+    (
+        "sagemaker:CreateHyperParameterTuningJob",
+        arn("sagemaker", "hyper-parameter-tuning-job/kennel-dev-tune-1"),
+    ),
+    ("sagemaker:ListTrainingJobs", "*"),
+    ("iam:PassRole", role("training"), TO_SAGEMAKER),
+    ("iam:SimulatePrincipalPolicy", role("training")),
+    ("ssm:GetParameter", arn("ssm", "parameter/kennel/dev/bucket")),
+    ("logs:GetLogEvents", log_stream("/aws/sagemaker/TrainingJobs", "kennel-dev-1/algo-1")),
+    ("logs:GetLogEvents", log_stream("/kennel-dev/ec2-trainer", "kennel-dev-1")),
+    ("ec2:DescribeLaunchTemplateVersions", "*"),
+    ("ec2:RunInstances", arn("ec2", "launch-template/lt-1"), TRAINER),
+    ("ec2:RunInstances", arn("ec2", "instance/i-1"), AS_TRAINER),
+    ("ec2:RunInstances", arn("ec2", "volume/vol-1"), AS_TRAINER),
+    ("ec2:RunInstances", arn("ec2", "subnet/subnet-1"), FROM_TEMPLATE),
+    ("ec2:CreateTags", arn("ec2", "instance/i-1"), AT_LAUNCH),
+    ("ec2:TerminateInstances", arn("ec2", "instance/i-1"), TRAINER),
+    ("iam:PassRole", role("ec2"), TO_EC2),
+]
+OPERATE: list[Row] = [
+    *TRAIN,
+    ("s3:PutObject", f"{BUCKET}/data/dogs/train/beagle/1.jpg"),
+    ("s3:PutObject", f"{BUCKET}/models/0123456789ab/model.tar.gz"),
+    ("s3:GetObject", f"{STATE}/dev/serving.tfstate"),
+    ("sagemaker:CreateModelPackage", arn("sagemaker", "model-package/kennel-dev/1")),
+    ("sagemaker:DescribeEndpoint", ENDPOINT),
+    (
+        "sagemaker:DescribeEndpointConfig",
+        arn("sagemaker", "endpoint-config/kennel-dev-0123456789ab"),
+    ),
+    ("sagemaker:DescribeModel", arn("sagemaker", "model/kennel-dev-0123456789ab")),
+    ("lambda:GetAlias", FUNCTION),
+    ("lambda:GetFunctionConfiguration", f"{FUNCTION}:live"),
+    ("lambda:GetProvisionedConcurrencyConfig", f"{FUNCTION}:live"),
+    ("lambda:InvokeFunction", f"{FUNCTION}:live"),
+    ("logs:FilterLogEvents", arn("logs", "log-group:/aws/lambda/kennel-dev-classify:*")),
+    ("codebuild:StartBuild", arn("codebuild", "project/kennel-dev-image")),
+    ("ecr:PutImage", IMAGE),
+    ("kms:Decrypt", KEY, BY_S3),
+]
+NOT_TRAIN: list[Row] = [
+    ("sagemaker:CreateTrainingJob", arn("sagemaker", "training-job/other-1")),
+    ("iam:PassRole", role("training"), TO_LAMBDA),
+    ("iam:PassRole", role("training"), TO_EC2),
+    ("iam:PassRole", role("deploy"), TO_EC2),
+    ("iam:PassRole", role("deploy"), TO_SAGEMAKER),
+    ("iam:PassRole", arn("iam", "role/Administrator", region=""), TO_EC2),
+    # A machine comes from the trainer's template, with its name, or not at all.
+    ("ec2:RunInstances", arn("ec2", "launch-template/lt-2"), FROM_TEMPLATE),
+    ("ec2:RunInstances", arn("ec2", "instance/i-1")),
+    ("ec2:RunInstances", arn("ec2", "subnet/subnet-1")),
+    ("ec2:RunInstances", arn("ec2", "instance/i-1"), FROM_TEMPLATE),
+    (
+        "ec2:RunInstances",
+        arn("ec2", "instance/i-1"),
+        {**FROM_TEMPLATE, "aws:RequestTag/Name": "kennel-prod-trainer"},
+    ),
+    ("ec2:CreateTags", arn("ec2", "instance/i-1")),
+    ("ec2:CreateTags", arn("ec2", "launch-template/lt-2"), AT_LAUNCH),
+    ("ec2:TerminateInstances", arn("ec2", "instance/i-1")),
+    ("ec2:DescribeInstances", "*", {"aws:RequestedRegion": "eu-west-1"}),
+    ("ssm:GetParameter", arn("ssm", "parameter/kennel/prod/bucket")),
+]
 
 ALLOWED: dict[str, list[Row]] = {
     "training": [
@@ -65,23 +135,14 @@ ALLOWED: dict[str, list[Row]] = {
         ("kms:GenerateDataKey", KEY, BY_S3),
     ],
     "notebook": [
+        *TRAIN,
         ("s3:PutObject", f"{BUCKET}/data/dogs/train/beagle/1.jpg"),
         ("s3:PutObject", f"{BUCKET}/source/trainer.tar.gz"),
         ("s3:GetObject", f"{BUCKET}/jobs/kennel-dev-1/output/model.tar.gz"),
-        ("sagemaker:CreateTrainingJob", arn("sagemaker", "training-job/kennel-dev-1")),
-        ("sagemaker:AddTags", arn("sagemaker", "training-job/kennel-dev-1")),
-        (
-            "sagemaker:CreateHyperParameterTuningJob",
-            arn("sagemaker", "hyper-parameter-tuning-job/kennel-dev-tune-1"),
-        ),
-        ("sagemaker:ListTrainingJobs", "*"),
-        ("iam:PassRole", role("training"), TO_SAGEMAKER),
-        ("iam:SimulatePrincipalPolicy", role("training")),
         ("sagemaker:StopNotebookInstance", arn("sagemaker", "notebook-instance/kennel-dev")),
         ("sagemaker:InvokeEndpoint", ENDPOINT),
-        ("ssm:GetParameter", arn("ssm", "parameter/kennel/dev/bucket")),
-        ("logs:GetLogEvents", log_stream("/aws/sagemaker/TrainingJobs", "kennel-dev-1/algo-1")),
     ],
+    "operate": OPERATE,
     "ec2": [
         ("s3:GetObject", f"{BUCKET}/jobs/kennel-dev-1/request.json"),
         ("s3:GetObject", f"{BUCKET}/source/trainer.tar.gz"),
@@ -196,21 +257,7 @@ ALLOWED: dict[str, list[Row]] = {
         ("cloudwatch:PutCompositeAlarm", "*"),
         ("cloudwatch:PutDashboard", arn("cloudwatch", "dashboard/kennel-dev", region="")),
         # Commands
-        ("s3:PutObject", f"{BUCKET}/data/dogs/train/beagle/1.jpg"),
-        ("s3:PutObject", f"{BUCKET}/models/0123456789ab/model.tar.gz"),
-        ("sagemaker:CreateTrainingJob", arn("sagemaker", "training-job/kennel-dev-1")),
-        (
-            "sagemaker:CreateHyperParameterTuningJob",
-            arn("sagemaker", "hyper-parameter-tuning-job/kennel-dev-1"),
-        ),
-        ("sagemaker:CreateModelPackage", arn("sagemaker", "model-package/kennel-dev/1")),
-        ("ec2:RunInstances", arn("ec2", "launch-template/lt-1"), TRAINER),
-        ("ec2:RunInstances", arn("ec2", "instance/i-1"), FROM_TEMPLATE),
-        ("ec2:TerminateInstances", arn("ec2", "instance/i-1"), TRAINER),
-        ("lambda:InvokeFunction", f"{FUNCTION}:live"),
-        ("logs:FilterLogEvents", arn("logs", "log-group:/aws/lambda/kennel-dev-classify:*")),
-        ("codebuild:StartBuild", arn("codebuild", "project/kennel-dev-image")),
-        ("ecr:PutImage", IMAGE),
+        *OPERATE,
         ("servicequotas:GetServiceQuota", arn("servicequotas", "sagemaker/L-1")),
     ],
 }
@@ -245,11 +292,29 @@ DENIED: dict[str, list[Row]] = {
         ("logs:PutLogEvents", log_stream("/aws/sagemaker/Endpoints/kennel-prod")),
         ("sagemaker:InvokeEndpoint", ENDPOINT),
     ],
+    "operate": [
+        *NOT_TRAIN,
+        ("s3:GetObject", f"{PROD_BUCKET}/data/dogs/1.jpg"),
+        ("s3:GetObject", f"{STATE}/dev/foundation.tfstate"),
+        ("s3:GetObject", f"{STATE}/prod/serving.tfstate"),
+        ("s3:PutObject", f"{STATE}/dev/serving.tfstate"),
+        ("sagemaker:DeleteEndpoint", ENDPOINT),
+        ("sagemaker:DescribeEndpoint", arn("sagemaker", "endpoint/kennel-prod")),
+        ("sagemaker:DescribeModel", arn("sagemaker", "model/kennel-prod-0123456789ab")),
+        ("sagemaker:UpdateEndpoint", ENDPOINT),
+        ("lambda:InvokeFunction", FUNCTION),
+        ("lambda:UpdateAlias", FUNCTION),
+        ("lambda:GetFunction", FUNCTION),
+        ("ec2:CreateLaunchTemplateVersion", arn("ec2", "launch-template/lt-1"), TRAINER),
+        ("iam:PassRole", role("serving"), TO_SAGEMAKER),
+        ("iam:PutRolePolicy", role("training"), {"iam:PermissionsBoundary": BOUNDARY}),
+    ],
     "notebook": [
+        *NOT_TRAIN,
+        ("iam:PassRole", role("serving"), TO_SAGEMAKER),
         ("s3:PutObject", f"{BUCKET}/models/0123456789ab/model.tar.gz"),
         ("s3:DeleteObject", f"{BUCKET}/data/dogs/1.jpg"),
         ("s3:GetObject", f"{STATE}/dev/serving.tfstate"),
-        ("sagemaker:CreateTrainingJob", arn("sagemaker", "training-job/other-1")),
         ("sagemaker:DeleteEndpoint", ENDPOINT),
         ("sagemaker:InvokeEndpoint", arn("sagemaker", "endpoint/kennel-prod")),
         ("sagemaker:StopNotebookInstance", arn("sagemaker", "notebook-instance/other")),
@@ -257,10 +322,6 @@ DENIED: dict[str, list[Row]] = {
             "sagemaker:CreatePresignedNotebookInstanceUrl",
             arn("sagemaker", "notebook-instance/kennel-dev"),
         ),
-        ("iam:PassRole", role("training"), TO_LAMBDA),
-        ("iam:PassRole", role("deploy"), TO_SAGEMAKER),
-        ("iam:PassRole", role("serving"), TO_SAGEMAKER),
-        ("ssm:GetParameter", arn("ssm", "parameter/kennel/prod/bucket")),
         ("ssm:PutParameter", arn("ssm", "parameter/kennel/dev/bucket")),
         ("logs:GetLogEvents", log_stream("/aws/sagemaker/TrainingJobs", "other-1/algo-1")),
     ],
@@ -313,9 +374,6 @@ DENIED: dict[str, list[Row]] = {
             "iam:UpdateOpenIDConnectProviderThumbprint",
             arn("iam", "oidc-provider/token.actions.githubusercontent.com", region=""),
         ),
-        ("iam:PassRole", role("training"), TO_LAMBDA),
-        ("iam:PassRole", role("deploy"), TO_SAGEMAKER),
-        ("iam:PassRole", arn("iam", "role/Administrator", region=""), TO_EC2),
         (
             "iam:CreateServiceLinkedRole",
             arn("iam", "role/aws-service-role/ecs.amazonaws.com/X", region=""),
@@ -323,6 +381,7 @@ DENIED: dict[str, list[Row]] = {
         ),
         ("sts:AssumeRole", arn("iam", "role/Administrator", region="")),
         # It keeps to its project and environment.
+        *NOT_TRAIN,
         ("s3:GetObject", f"{STATE}/prod/serving.tfstate"),
         ("s3:DeleteObject", f"{STATE}/dev/serving.tfstate"),
         ("s3:PutBucketPolicy", STATE),
@@ -331,17 +390,11 @@ DENIED: dict[str, list[Row]] = {
         ("s3:PutObject", f"{BUCKET}/data/dogs/1.jpg", {"aws:SecureTransport": "false"}),
         ("s3:PutObject", f"{BUCKET}/capture/kennel-dev/main/1.jsonl"),
         ("sagemaker:DeleteEndpoint", arn("sagemaker", "endpoint/kennel-prod")),
-        ("sagemaker:CreateTrainingJob", arn("sagemaker", "training-job/other")),
         ("lambda:InvokeFunction", arn("lambda", "function:other")),
         ("lambda:UpdateFunctionCode", arn("lambda", "function:other")),
         ("ssm:PutParameter", arn("ssm", "parameter/kennel/prod/bucket")),
         ("ssm:GetParameter", arn("ssm", "parameter/other/secret")),
-        ("ec2:TerminateInstances", arn("ec2", "instance/i-1")),
-        ("ec2:RunInstances", arn("ec2", "instance/i-1")),
-        ("ec2:RunInstances", arn("ec2", "launch-template/lt-2"), FROM_TEMPLATE),
         ("ec2:DeleteSecurityGroup", arn("ec2", "security-group/sg-1")),
-        ("ec2:CreateTags", arn("ec2", "instance/i-1")),
-        ("ec2:DescribeInstances", "*", {"aws:RequestedRegion": "eu-west-1"}),
         ("cloudwatch:PutMetricAlarm", arn("cloudwatch", "alarm:billing")),
         ("logs:DeleteLogGroup", arn("logs", "log-group:/aws/lambda/other")),
         (

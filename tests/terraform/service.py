@@ -7,14 +7,16 @@ import io
 import json
 import sys
 import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.localaws.conftest import LocalAws
 from tests.terraform.checkout import SHARED, Checkout, make_checkout
+from tests.terraform.conftest import LocalAws
 
 BUCKET = "kennel-dev-123456789012-us-east-1"
 FUNCTION = "kennel-dev-classify"
+IMAGE = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/kennel-dev-serving@sha256:{'0' * 64}"
 ROLE = "arn:aws:iam::123456789012:role/kennel-dev-serving"
 STATES = "kennel-tfstate-123456789012-us-east-1"
 
@@ -104,7 +106,7 @@ def serves(name):
     else:
         if found["EndpointConfigName"] != name:
             client.update_endpoint(**given)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         found = client.describe_endpoint(EndpointName="kennel-dev")
         if found["EndpointStatus"] not in ("Creating", "Updating", "RollingBack"):
@@ -149,12 +151,7 @@ def make_service(folder: Path, aws: LocalAws) -> Checkout:
     checkout = make_checkout(
         folder,
         {
-            "AWS_ENDPOINT_URL": aws.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_MAX_ATTEMPTS": "3",
+            **aws.environment,
             "COLUMNS": "200",
             "KENNEL_PYTHON": sys.executable,
         },
@@ -163,36 +160,40 @@ def make_service(folder: Path, aws: LocalAws) -> Checkout:
     (folder / "release.py").write_text(RELEASE)
     for bucket in (BUCKET, STATES):
         aws.client("s3").create_bucket(Bucket=bucket)
-    _make_roles(aws)
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    aws.client("s3").put_bucket_encryption(
+        Bucket=BUCKET, ServerSideEncryptionConfiguration={"Rules": [rule]}
+    )
+    everything = _document({"Effect": "Allow", "Action": "*", "Resource": "*"})
+    for name, service in (("serving", "sagemaker"), ("lambda", "lambda")):
+        make_role(aws, name, {"Service": f"{service}.amazonaws.com"}, [everything])
     _make_function(aws)
     for key, value in {
         "bucket": BUCKET,
         "endpoint_name": "kennel-dev",
         "function_name": FUNCTION,
-        "image_uri": "123456789012.dkr.ecr.us-east-1.amazonaws.com/kennel-dev-serving@sha256:0",
+        "image_uri": IMAGE,
     }.items():
         aws.client("ssm").put_parameter(Name=f"/kennel/dev/{key}", Type="String", Value=value)
     return checkout
 
 
-def _make_roles(aws: LocalAws) -> None:
-    for name, service in (("serving", "sagemaker"), ("lambda", "lambda")):
-        trust = {
-            "Effect": "Allow",
-            "Principal": {"Service": f"{service}.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        }
-        everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
-        aws.client("iam").create_role(
-            RoleName=f"kennel-dev-{name}", AssumeRolePolicyDocument=_document(trust)
+def make_role(
+    aws: LocalAws, name: str, principal: Mapping[str, str], policies: Iterable[Mapping[str, Any]]
+) -> str:
+    """Make the role `kennel-dev-<name>` for a principal, with inline policies; give its ARN."""
+    role, iam = f"kennel-dev-{name}", aws.client("iam")
+    trust = _document({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
+    made = iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
+    for number, policy in enumerate(policies):
+        iam.put_role_policy(
+            RoleName=role, PolicyName=f"policy-{number}", PolicyDocument=json.dumps(policy)
         )
-        aws.client("iam").put_role_policy(
-            RoleName=f"kennel-dev-{name}", PolicyName="all", PolicyDocument=_document(everything)
-        )
+    return str(made["Arn"])
 
 
-def _document(statement: dict[str, Any]) -> str:
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+def _document(statement: Mapping[str, Any]) -> dict[str, Any]:
+    return {"Version": "2012-10-17", "Statement": [statement]}
 
 
 def _make_function(aws: LocalAws) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import Checkout, make_checkout
 
 FIND = "from terraform.cli import binary; print(binary.resolve())"
@@ -32,7 +33,7 @@ output "account" {
 WAITING = """
 resource "terraform_data" "slow" {
   provisioner "local-exec" {
-    command = "touch started; sleep 60"
+    command = "touch started; sleep 600"
   }
 }
 """
@@ -199,7 +200,7 @@ def test_the_embedded_one_answers_an_interrupt(terraform: Terraform) -> None:
                 assert process.poll() is None
                 time.sleep(0.05)
             process.send_signal(signal.SIGINT)
-            out, _ = process.communicate(timeout=30)
+            out, _ = process.communicate(timeout=SECONDS)
         finally:
             process.kill()
     assert process.returncode == 1

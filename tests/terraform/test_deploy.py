@@ -1,7 +1,6 @@
 """`deploy`, `verify`, `rollback` and `destroy`, with a stack that releases models in localaws."""
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from inference.archive import describe_files, open_model, write_archive
 from terraform.cli import packages
 from terraform.cli.deploy import find_latest
 from tests.archives import make_archive, write_manifest
-from tests.localaws.conftest import LocalAws
-from tests.terraform.checkout import Checkout
+from tests.terraform.checkout import Checkout, done
+from tests.terraform.conftest import LocalAws
 from tests.terraform.service import BUCKET, FUNCTION, make_service
 from trainer.errors import KennelError
 from trainer.target import load
@@ -22,13 +21,6 @@ from trainer.target import load
 GROUP = "kennel-dev"
 LATEST = "jobs/latest.json"
 JOB_ARCHIVE = f"s3://{BUCKET}/jobs/kennel-dev-1/output/model.tar.gz"
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    running = LocalAws(tmp_path_factory.mktemp("localaws"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +32,8 @@ def checkout(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Checkou
 
 
 @pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return {
-        name: make_archive(folder / name, classes=("Red", "Green", name)) for name in ("one", "two")
-    }
-
-
-@pytest.fixture(scope="module")
 def digests(archives: dict[str, Path]) -> dict[str, str]:
     return {name: open_model(path).digest for name, path in archives.items()}
-
-
-def done(finished: Any) -> Any:
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished
 
 
 def deploy(checkout: Checkout, *arguments: str, **changes: str) -> Any:

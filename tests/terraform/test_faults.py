@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from terraform.cli import adopt
+from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import SHARED, Checkout, make_checkout
 from tests.terraform.conftest import LocalAws
 
@@ -68,8 +69,12 @@ def checkout(
 ) -> Checkout:
     """A small foundation in an environment of its own, in a region that no other test uses."""
     folder = tmp_path_factory.mktemp("faults")
-    started = {"KENNEL_STARTED": str(folder / "started")}
-    made = make_checkout(folder / "checkout", {**localaws.environment, **provider, **started})
+    told = {
+        "KENNEL_STARTED": str(folder / "started"),
+        # On a slow machine Terraform would save what it has made so far before it is killed.
+        "TF_STATE_PERSIST_INTERVAL": "600",
+    }
+    made = make_checkout(folder / "checkout", {**localaws.environment, **provider, **told})
     environments = made.folder / "terraform/environments"
     (environments / "faults.tfvars").write_text(
         'environment = "faults"\nregion      = "eu-west-1"\n'
@@ -87,14 +92,14 @@ def run(checkout: Checkout, *arguments: str) -> Any:
 
 def test_apply_works_again_after_terraform_was_killed(checkout: Checkout) -> None:
     started = Path(checkout.environ["KENNEL_STARTED"])
-    with checkout.start("-m", "terraform.cli", *APPLY, "-var=wait_s=60") as process:
+    with checkout.start("-m", "terraform.cli", *APPLY, "-var=wait_s=600") as process:
         while not started.exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         children = psutil.Process(process.pid).children(recursive=True)
         for child in children:
             child.kill()
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=SECONDS)
     assert process.returncode != 0
     lock = next(line for line in said.splitlines() if line.startswith("The state is locked by"))
     unlock = lock.partition(" -- ")[2].strip("`").split()

@@ -1,4 +1,4 @@
-"""The policies that Terraform renders, against the table of who may do what."""
+"""The policies that Terraform renders: who may do what, and that their commands are among it."""
 
 import json
 import subprocess
@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hcl2
 import pytest
 
 from localaws.iam.policy import Outcome, Principal, Request, evaluate
 from tests.terraform import iam_table as table
+from tests.terraform.checkout import Checkout, done
+from tests.terraform.people import Account
+from tests.terraform.test_refusals import LITERAL
+from trainer import catalogue
 
 MODULES = Path(__file__).parents[2] / "terraform" / "modules"
 ACCOUNT = table.ACCOUNT
@@ -90,7 +95,7 @@ class Rendered:
 def rendered(
     tmp_path_factory: pytest.TempPathFactory,
     terraform_binary: Path,
-    terraform_environment: dict[str, str],
+    attached: dict[str, str],
 ) -> Rendered:
     """A plan is enough: no policy depends on what an apply makes."""
     folder = tmp_path_factory.mktemp("roles")
@@ -98,9 +103,7 @@ def rendered(
 
     def terraform(*words: str) -> str:
         command = [terraform_binary, *words]
-        answer = subprocess.run(
-            command, cwd=folder, env=terraform_environment, capture_output=True, text=True
-        )
+        answer = subprocess.run(command, cwd=folder, env=attached, capture_output=True, text=True)
         assert answer.returncode == 0, answer.stdout + answer.stderr
         return answer.stdout
 
@@ -261,3 +264,67 @@ def test_without_the_option_nothing_reaches_into_a_vpc_or_a_key(rendered):
     working = {role: p for role, p in rendered.policies["prod"].items() if role != "deploy"}
     assert "ec2:CreateNetworkInterface" not in json.dumps(working)
     assert "kms:" not in json.dumps(rendered.policies["prod"])
+
+
+def test_training_images_come_from_the_registries_that_the_launcher_names():
+    content = hcl2.loads((MODULES / "roles/images.tf").read_text(), serialization_options=LITERAL)
+    (local,) = content["locals"]
+    assert local["registry_accounts"] == catalogue.load().registries
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory, rendered: Rendered) -> Iterator[Account]:
+    made = Account(tmp_path_factory.mktemp("account"), rendered.policies["dev"]["ec2"])
+    yield made
+    made.aws.stop()
+
+
+@pytest.fixture(scope="module")
+def operator(account: Account, rendered: Rendered) -> Checkout:
+    return account.person("operator", rendered.policies["dev"]["operate"])
+
+
+TRAIN_ON_EC2 = ("-m", "trainer.launch", "train", "--where", "ec2", "--env", "dev")
+
+
+def test_who_operates_uploads_and_trains_on_ec2(account: Account, operator: Checkout) -> None:
+    upload = ("-m", "trainer.upload", "upload", "--env", "dev", "--data", str(account.photos))
+    done(operator.python(*upload))
+    trained = done(operator.python(*TRAIN_ON_EC2, "--dataset", "photos"))
+    assert trained.stdout.endswith("/output/model.tar.gz\n")
+
+
+def test_the_notebook_trains_on_ec2(account: Account, rendered: Rendered) -> None:
+    notebook = account.person("notebook", rendered.policies["dev"]["notebook"])
+    trained = done(notebook.python(*TRAIN_ON_EC2, "--dataset", "photos"))
+    assert trained.stdout.endswith("/output/model.tar.gz\n")
+
+
+def test_who_operates_sees_verifies_and_asks_what_serves(
+    account: Account, operator: Checkout
+) -> None:
+    found = json.loads(done(operator.run("status", "--env", "dev", "--json")).stdout)
+    assert found["endpoint"]["status"] == "InService"
+    assert found["function"]["version"] == "1"
+    report = json.loads(done(operator.run("verify", "--env", "dev", "--json")).stdout)
+    assert report["passed"]
+    photo = next(account.photos.rglob("*.png"))
+    done(operator.run("invoke", "--env", "dev", "--file", str(photo)))
+    logged = done(operator.run("logs", "--env", "dev", "--json")).stdout.splitlines()
+    assert {json.loads(line)["what"] for line in logged} == {"endpoint", "function"}
+
+
+def test_who_operates_deploys_nothing(account: Account, operator: Checkout) -> None:
+    refused = operator.run("destroy", "serving", "--env", "dev", "--auto-approve")
+    assert refused.returncode == 1
+    assert "AccessDenied" in refused.stderr
+
+
+@pytest.mark.parametrize("role", ["deploy", "operate"])
+def test_preflight_can_look_at_all_that_a_deployment_needs(
+    account: Account, rendered: Rendered, role: str
+) -> None:
+    person = account.person(f"{role}-before", rendered.policies["dev"][role])
+    looked = person.run("preflight", "--env", "dev", "--json")
+    rows = json.loads(looked.stdout)["checks"]
+    assert [row for row in rows if row["state"] != "pass"] == []

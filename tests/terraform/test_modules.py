@@ -1,17 +1,11 @@
 """Every module's own tests, example and formatting, with the real provider."""
 
 import json
-import re
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from localaws.processes import ManagedProcess
-from tests.terraform.conftest import START_SECONDS
 
 ROOT = Path(__file__).parents[2] / "terraform"
 MODULES = sorted(path.parent.name for path in ROOT.glob("modules/*/main.tf"))
@@ -46,48 +40,23 @@ class Folder:
 
 
 @pytest.fixture(scope="session")
-def environment(
-    tmp_path_factory: pytest.TempPathFactory,
-    terraform_binary: Path,
-    terraform_environment: dict[str, str],
-) -> Iterator[dict[str, str]]:
-    """Run the provider once, as for a debugger; give what makes Terraform talk to it.
-
-    By itself Terraform starts it twice for each plan, which is most of the work of a small one.
-    """
-    # It takes this setting only the first time that it is configured.
-    environment = {k: v for k, v in terraform_environment.items() if k != "AWS_CA_BUNDLE"}
-    path = tmp_path_factory.mktemp("provider")
-    Folder(path / "terraform", terraform_binary, environment).run("init", "-input=false")
-    (program,) = path.glob("terraform/.terraform/providers/*/*/*/*/*/terraform-provider-aws_*")
-    log = path / "log"
-    with ManagedProcess([str(program), "-debug"], log, environment) as process:
-        deadline = time.monotonic() + START_SECONDS
-        while not (attach := re.search("TF_REATTACH_PROVIDERS='(.+)'", log.read_text())):
-            assert process.exit_code is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield {**environment, "TF_REATTACH_PROVIDERS": attach[1]}
-
-
-@pytest.fixture(scope="session")
 def modules(
-    tmp_path_factory: pytest.TempPathFactory, terraform_binary: Path, environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, terraform_binary: Path, attached: dict[str, str]
 ) -> Folder:
     """Give a folder in which all tests can run: one `init` serves all modules."""
     path = tmp_path_factory.mktemp("modules") / "terraform"
-    folder = Folder(path, terraform_binary, environment)
+    folder = Folder(path, terraform_binary, attached)
     folder.run("init", "-input=false")
     return folder
 
 
 @pytest.fixture(scope="session")
 def examples(
-    tmp_path_factory: pytest.TempPathFactory, terraform_binary: Path, environment: dict[str, str]
+    tmp_path_factory: pytest.TempPathFactory, terraform_binary: Path, attached: dict[str, str]
 ) -> Folder:
     """Give a root module that calls the example of every module."""
     path = tmp_path_factory.mktemp("examples") / "terraform"
-    folder = Folder(path, terraform_binary, environment)
+    folder = Folder(path, terraform_binary, attached)
     shutil.rmtree(path / "tests")
     calls = [
         f'module "{name}" {{ source = "./modules/{name}/examples/basic" }}\n' for name in MODULES

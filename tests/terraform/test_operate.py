@@ -3,9 +3,7 @@
 import base64
 import json
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,27 +14,16 @@ from PIL import Image
 
 from inference.archive import open_model
 from terraform.cli import function, smoke, teardown, verify
-from terraform.cli.__main__ import main
 from terraform.cli.function import Answer
 from terraform.cli.logs import age
 from terraform.cli.model import Archive, publish
 from tests.archives import make_archive
-from tests.localaws.conftest import LocalAws
+from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import Checkout
+from tests.terraform.conftest import CommandLine, LocalAws
 from tests.terraform.service import BUCKET, FUNCTION, make_service
-from trainer.errors import KennelError, run_command
+from trainer.errors import KennelError
 from trainer.target import Target, load
-
-Command = Callable[..., tuple[int, str, str]]
-
-DEADLINE_SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    running = LocalAws(tmp_path_factory.mktemp("localaws"))
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +62,9 @@ def target(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Target:
 
 
 @pytest.fixture
-def command(
-    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """`python -m terraform.cli COMMAND --env dev ...` in this process."""
-
-    def run(name: str, *arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["terraform.cli", name, "--env", "dev", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            run_command(main)
-        code = ended.value.code
-        assert isinstance(code, int)
-        return code, *capsys.readouterr()
-
-    return run
+def command(target: Target, command_line: CommandLine) -> CommandLine:
+    """A command for the environment: its name, and its flags."""
+    return lambda name, *arguments: command_line(name, "--env", target.name, *arguments)
 
 
 @pytest.fixture
@@ -115,7 +91,9 @@ def failed(report: verify.Report) -> dict[str, str]:
     return {row.name: row.found for row in report.checks if not row.passed}
 
 
-def test_invoke_shows_labels_model_and_times(command: Command, photo: Path, digest: str) -> None:
+def test_invoke_shows_labels_model_and_times(
+    command: CommandLine, photo: Path, digest: str
+) -> None:
     code, out, _ = command("invoke", "--file", str(photo))
     assert code == 0
     (row,) = (line for line in out.splitlines() if "Red" in line)
@@ -128,7 +106,7 @@ def test_invoke_shows_labels_model_and_times(command: Command, photo: Path, dige
     assert "ms in the function" in caption
 
 
-def test_invoke_takes_several_files_and_speaks_json(command: Command, photo: Path) -> None:
+def test_invoke_takes_several_files_and_speaks_json(command: CommandLine, photo: Path) -> None:
     code, out, _ = command("invoke", "--json", "--file", str(photo), str(photo.parent / "red.png"))
     assert code == 0
     for row in json.loads(out):
@@ -136,7 +114,7 @@ def test_invoke_takes_several_files_and_speaks_json(command: Command, photo: Pat
         assert row["duration_ms"] <= row["round_trip_ms"]
 
 
-def test_a_refusal_of_the_function_is_one_line(command: Command) -> None:
+def test_a_refusal_of_the_function_is_one_line(command: CommandLine) -> None:
     code, out, err = command("invoke", "--url", "https://10.0.0.1/dog.jpg")
     assert code == 1
     assert out == ""
@@ -147,7 +125,7 @@ def test_a_refusal_of_the_function_is_one_line(command: Command) -> None:
 
 
 def test_photos_that_cannot_be_sent_are_refused_before_any_is(
-    command: Command, photo: Path, tmp_path: Path
+    command: CommandLine, photo: Path, tmp_path: Path
 ) -> None:
     code, out, err = command("invoke", "--file", str(photo), str(tmp_path / "nowhere.jpg"))
     assert (code, out) == (2, "")
@@ -186,7 +164,7 @@ def test_a_function_that_does_not_survive_says_why(target: Target) -> None:
     assert answer.failure == "no answer of this service: null"
 
 
-def test_logs_of_all_writers_come_in_the_order_of_time(command: Command, aws: LocalAws) -> None:
+def test_logs_of_all_writers_come_in_the_order_of_time(command: CommandLine, aws: LocalAws) -> None:
     client, now = aws.client("logs"), int(time.time() * 1000)
     for group, stream, at, message in (
         ("/kennel-dev/ec2-trainer", "run", now - 3000, "epoch=1"),
@@ -244,7 +222,7 @@ def test_logs_are_followed_until_the_user_ends_it(checkout: Checkout, aws: Local
             assert process.stdout is not None
             assert process.stdout.readline() == f"{message}\n"
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=DEADLINE_SECONDS)
+        process.communicate(timeout=SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -255,13 +233,13 @@ def test_ages(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "10", "m", "0m", "-1m", "10 m", "1.5h", "10w", "9999999s"])
-def test_what_is_no_age_is_refused(command: Command, text: str) -> None:
+def test_what_is_no_age_is_refused(command: CommandLine, text: str) -> None:
     code, _, err = command("logs", f"--since={text}")
     assert code == 2
     assert f"{text!r} is no age such as 30s, 10m, 2h or 1d" in err
 
 
-def test_status_is_one_page(command: Command, digest: str) -> None:
+def test_status_is_one_page(command: CommandLine, digest: str) -> None:
     code, out, _ = command("status", "--json")
     assert code == 0
     found = json.loads(out)

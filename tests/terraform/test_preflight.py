@@ -3,10 +3,10 @@
 import json
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,15 @@ import pytest
 
 from inference.archive import open_model
 from terraform.cli import checks, settings, stack
-from terraform.cli.__main__ import main
 from terraform.cli.checks import CHECKS, Check, Plan, Row
 from terraform.cli.model import Archive, publish
 from terraform.cli.preflight import look
 from terraform.cli.settings import Settings
 from tests.archives import make_archive
 from tests.localaws.conftest import LocalAws
+from tests.terraform.conftest import CommandLine
 from trainer import target as targets
-from trainer.errors import UsageError, run_command
+from trainer.errors import UsageError
 from trainer.target import Target, load
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +30,6 @@ BUCKET = "kennel-local-123456789012-us-east-1"
 STATES = "kennel-tfstate-123456789012-us-east-1"
 TODAY = date(2026, 11, 23)
 ROLE = "arn:aws:iam::123456789012:role/looker"
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +90,8 @@ def plan(target: Target) -> Plan:
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*arguments: str) -> tuple[int, str, str]:
-        argv = ["terraform.cli", "preflight", "--env", "local", *arguments]
-        monkeypatch.setattr(sys, "argv", argv)
-        with pytest.raises(SystemExit) as ended:
-            run_command(main)
-        code = ended.value.code
-        assert isinstance(code, int)
-        return code, *capsys.readouterr()
-
-    return run
+def command(command_line: CommandLine) -> CommandLine:
+    return partial(command_line, "preflight", "--env", "local")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +108,7 @@ def one(check: Callable[[Plan], Iterator[Row]], plan: Plan, beginning: str = "")
     return row
 
 
-def test_a_ready_account_passes_everything(command: Command, archive: Path) -> None:
+def test_a_ready_account_passes_everything(command: CommandLine, archive: Path) -> None:
     code, out, err = command("--json", "--model", str(archive), "--instances", "2")
     answer = json.loads(out)
     assert code == 0, err
@@ -139,7 +128,7 @@ def test_a_ready_account_passes_everything(command: Command, archive: Path) -> N
     }
 
 
-def test_a_failure_is_a_row_with_a_remedy_and_exit_1(command: Command) -> None:
+def test_a_failure_is_a_row_with_a_remedy_and_exit_1(command: CommandLine) -> None:
     code, out, err = command("--instance-type", "ml.m5.xlarge", "--instances", "21")
     name = "quota: ml.m5.xlarge for training job usage"
     assert code == 1
@@ -151,7 +140,7 @@ def test_a_failure_is_a_row_with_a_remedy_and_exit_1(command: Command) -> None:
 @pytest.mark.parametrize(
     "arguments", [("--instances", "0"), ("--instances", "x"), ("--instance",), ("more",)]
 )
-def test_wrong_usage_ends_with_2(command: Command, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_ends_with_2(command: CommandLine, arguments: tuple[str, ...]) -> None:
     assert command(*arguments)[0] == 2
 
 
@@ -475,7 +464,7 @@ def test_a_check_that_breaks_takes_nothing_from_the_others(plan: Plan) -> None:
 
 
 def test_without_credentials_nothing_else_is_asked(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     code, out, _ = command("--json")

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from inference.archive import open_model
 from terraform.cli.model import Archive, choose
 from tests.archives import make_archive
-from tests.terraform.checkout import ROOT, Checkout, make_checkout
+from tests.localaws.conftest import SECONDS
+from tests.terraform.checkout import ROOT, Checkout, done, make_checkout
 from tests.terraform.conftest import LocalAws
 from trainer.errors import UsageError
 from trainer.target import PROJECT, is_loopback
@@ -21,19 +21,9 @@ STATES = "kennel-tfstate-123456789012-us-east-1"
 MODELS = "kennel-dev-models"
 
 
-def client(localaws: LocalAws, service: str) -> Any:
-    return boto3.client(
-        service,
-        endpoint_url=localaws.endpoint,
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        region_name="us-east-1",
-    )
-
-
 @pytest.fixture(scope="module")
 def s3(localaws: LocalAws) -> Any:
-    return client(localaws, "s3")
+    return localaws.client("s3")
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +43,9 @@ def checkout(localaws: LocalAws, s3: Any, tmp_path_factory: pytest.TempPathFacto
     assert "`make apply STACK=foundation ENV=dev`" in early.stderr
     done(made.run("apply", "foundation", "--env", "dev", "--auto-approve"))
     s3.create_bucket(Bucket=MODELS)
-    ssm = client(localaws, "ssm")
+    ssm = localaws.client("ssm")
     ssm.put_parameter(Name="/kennel/dev/bucket", Type="String", Value=MODELS)
     return made
-
-
-@pytest.fixture(scope="module")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return {
-        name: make_archive(folder / name, classes=("Red", "Green", name)) for name in ("one", "two")
-    }
-
-
-def done(finished: Any) -> Any:
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished
 
 
 def serving(checkout: Checkout, *arguments: str, command: str = "apply") -> Any:
@@ -253,13 +230,13 @@ def test_an_interrupt_lets_terraform_end_in_order(checkout: Checkout, s3: Any, n
     started.unlink(missing_ok=True)
     arguments = ["-m", "terraform.cli", "apply", "serving", "--env", "dev", "--auto-approve"]
     with checkout.start(
-        *arguments, "--", "-var=wait_s=60", "-replace=terraform_data.endpoint"
+        *arguments, "--", "-var=wait_s=600", "-replace=terraform_data.endpoint"
     ) as process:
         while not started.exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "Gracefully shutting down" in out
     assert "`make apply STACK=serving ENV=dev` goes on from there" in err
@@ -310,7 +287,7 @@ def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path)
 
 
 def test_all_is_destroyed_in_reverse(checkout: Checkout, localaws: LocalAws, s3: Any) -> None:
-    ssm = client(localaws, "ssm")
+    ssm = localaws.client("ssm")
     # What `image` leaves there, and Terraform does not know.
     ssm.put_parameter(Name="/kennel/dev/image_uri", Type="String", Value="image")
     said = done(checkout.run("destroy", "all", "--env", "dev", "--auto-approve")).stdout

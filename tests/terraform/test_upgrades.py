@@ -380,6 +380,9 @@ CHANGES = [
 ]
 
 
+OWN_PROVIDER = {"TF_REATTACH_PROVIDERS": ""}
+
+
 @dataclass(frozen=True)
 class Terraform:
     """Terraform in folders of root modules."""
@@ -407,8 +410,8 @@ class Terraform:
 
 
 @pytest.fixture(scope="module")
-def terraform(terraform_binary: Path, terraform_environment: dict[str, str]) -> Terraform:
-    return Terraform(terraform_binary, terraform_environment)
+def terraform(terraform_binary: Path, attached: dict[str, str]) -> Terraform:
+    return Terraform(terraform_binary, attached)
 
 
 def _write(folder: Path, *roots: Inputs) -> None:
@@ -547,7 +550,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, terraform: Terraform) -> I
     """
     folder = tmp_path_factory.mktemp("service")
     _write(folder, ROOTS["endpoint"])
-    terraform.run(folder, "init", "-input=false")
+    # For the runs that have the provider for themselves, too.
+    terraform.attempt(folder, "init", "-input=false", **OWN_PROVIDER).check_returncode()
     terraform.run(folder, "apply", "-auto-approve", "-input=false")
     yield folder
     terraform.run(folder, "destroy", "-auto-approve", "-input=false")
@@ -598,7 +602,12 @@ def test_what_sagemaker_rolls_back_to_is_not_deleted(
     _write(service, _changed(name))
     with _rolling_back(terraform.environment["AWS_ENDPOINT_URL"]) as address:
         applied = terraform.attempt(
-            service, "apply", "-auto-approve", "-input=false", AWS_ENDPOINT_URL=address
+            service,
+            "apply",
+            "-auto-approve",
+            "-input=false",
+            **OWN_PROVIDER,
+            AWS_ENDPOINT_URL=address,
         )
     assert applied.returncode == 1
     message = " ".join(applied.stderr.replace("│", " ").split())

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.localaws.conftest import SECONDS
+
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "terraform" / "modules" / "ec2_trainer" / "templates"
 JOB = "kennel-dev-1"
@@ -75,7 +77,7 @@ if os.environ.get("TRAINING") == "fails":
     sys.exit("error: the photos are gone")
 if os.environ.get("TRAINING") == "hangs":
     pathlib.Path(os.environ["STAND_IN"], "hanging").touch()
-    time.sleep(60)
+    time.sleep(600)
 checkpoint.write_text("trained")
 pathlib.Path(flags["--model-dir"]).mkdir()
 pathlib.Path(flags["--model-dir"], "weights.safetensors").touch()
@@ -332,7 +334,7 @@ class TestMachine:
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 143
+        assert process.wait(timeout=SECONDS) == 143
         assert (machine.status["status"], machine.status["stage"]) == ("stopped", "training")
         checkpoint = machine.bucket / "checkpoints" / JOB / "run" / "last.pt"
         assert checkpoint.read_text() == "stopped"

@@ -25,6 +25,7 @@ locals {
     iam       = data.aws_iam_policy_document.deploy_iam.json
     operate   = data.aws_iam_policy_document.operate.json
     sagemaker = data.aws_iam_policy_document.deploy_sagemaker.json
+    train     = data.aws_iam_policy_document.train.json
     watch     = data.aws_iam_policy_document.deploy_watch.json
   }
 
@@ -387,7 +388,7 @@ data "aws_iam_policy_document" "deploy_compute" {
     condition {
       test     = "StringEquals"
       variable = "aws:RequestTag/Name"
-      values   = ["${var.name}-trainer"]
+      values   = [local.trainer_name]
     }
   }
 
@@ -406,7 +407,7 @@ data "aws_iam_policy_document" "deploy_compute" {
     condition {
       test     = "StringEquals"
       variable = "aws:RequestTag/Name"
-      values   = ["${var.name}-trainer"]
+      values   = [local.trainer_name]
     }
   }
 
@@ -433,7 +434,7 @@ data "aws_iam_policy_document" "deploy_compute" {
     condition {
       test     = "StringEquals"
       variable = "aws:ResourceTag/Name"
-      values   = ["${var.name}-trainer"]
+      values   = [local.trainer_name]
     }
   }
 
@@ -450,7 +451,6 @@ data "aws_iam_policy_document" "deploy_compute" {
         "AuthorizeSecurityGroupIngress",
         "CreateLaunchTemplate",
         "CreateSecurityGroup",
-        "RunInstances",
       ]
     }
   }
@@ -463,50 +463,7 @@ data "aws_iam_policy_document" "deploy_compute" {
     condition {
       test     = "StringEquals"
       variable = "aws:ResourceTag/Name"
-      values   = ["${var.name}-trainer"]
-    }
-  }
-
-  # Machines are launched from the trainer's template only; the network it names may belong to others.
-  statement {
-    sid       = "LaunchFromTemplate"
-    actions   = ["ec2:RunInstances"]
-    resources = ["arn:${local.partition}:ec2:${local.here}:launch-template/*"]
-
-    condition {
-      test     = "StringEquals"
-      variable = "aws:ResourceTag/Name"
-      values   = ["${var.name}-trainer"]
-    }
-  }
-
-  statement {
-    sid     = "LaunchTrainer"
-    actions = ["ec2:RunInstances"]
-    resources = concat(
-      ["arn:${local.partition}:ec2:${local.region}::image/*"],
-      [
-        for kind in ["instance", "key-pair", "network-interface", "security-group", "spot-instances-request", "subnet", "volume"] :
-        "arn:${local.partition}:ec2:${local.here}:${kind}/*"
-      ],
-    )
-
-    condition {
-      test     = "ArnLike"
-      variable = "ec2:LaunchTemplate"
-      values   = ["arn:${local.partition}:ec2:${local.here}:launch-template/*"]
-    }
-  }
-
-  statement {
-    sid       = "EndTrainer"
-    actions   = ["ec2:GetConsoleOutput", "ec2:TerminateInstances"]
-    resources = ["arn:${local.partition}:ec2:${local.here}:instance/*"]
-
-    condition {
-      test     = "StringEquals"
-      variable = "aws:ResourceTag/Name"
-      values   = ["${var.name}-trainer"]
+      values   = [local.trainer_name]
     }
   }
 
@@ -516,7 +473,6 @@ data "aws_iam_policy_document" "deploy_compute" {
     actions = [
       "ec2:DescribeImages",
       "ec2:DescribeInstanceTypeOfferings",
-      "ec2:DescribeInstances",
       "ec2:DescribeLaunchTemplateVersions",
       "ec2:DescribeLaunchTemplates",
       "ec2:DescribeNetworkInterfaces",

@@ -35,10 +35,11 @@ locals {
   job_arns          = [for kind in ["training-job", "hyper-parameter-tuning-job"] : "arn:${local.partition}:sagemaker:${local.here}:${kind}/${var.name}-*"]
   notebook_arn      = "arn:${local.partition}:sagemaker:${local.here}:notebook-instance/${var.name}"
   parameters_arn    = "arn:${local.partition}:ssm:${local.here}:parameter/${var.project}/${var.environment}/*"
+  trainer_name      = "${var.name}-trainer"
   training_log_arns = ["${local.log_group_arns.training}:log-stream:${var.name}-*"]
 
   training_image_arns = [
-    for account in var.training_image_accounts :
+    for account in local.training_image_accounts :
     "arn:${local.partition}:ecr:${local.region}:${account}:repository/pytorch*"
   ]
 

@@ -1,9 +1,12 @@
-# What the commands around the stacks ask for: upload, train, tune, image, deploy, verify, invoke, logs. It is one of
-# the deploy role's policies, and fits a person's role too (output `policies`).
+# What the commands around the stacks ask for, beside `train`: upload, preflight, image, verify, invoke, status, logs, and
+# what deploy does beside Terraform. It is one of the deploy role's policies, and fits a person's role too (output
+# `policies`).
 data "aws_iam_policy_document" "operate" {
+  source_policy_documents = local.key_documents
+
   statement {
     sid       = "ListBucket"
-    actions   = ["s3:ListBucket"]
+    actions   = ["s3:GetEncryptionConfiguration", "s3:ListBucket"]
     resources = [var.bucket_arn]
   }
 
@@ -17,22 +20,6 @@ data "aws_iam_policy_document" "operate" {
     sid       = "WriteObjects"
     actions   = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:ListMultipartUploadParts", "s3:PutObject"]
     resources = [for prefix in ["checkpoints", "data", "jobs", "models", "source"] : "${var.bucket_arn}/${prefix}/*"]
-  }
-
-  statement {
-    sid = "RunJobs"
-    actions = [
-      "sagemaker:AddTags",
-      "sagemaker:CreateHyperParameterTuningJob",
-      "sagemaker:CreateTrainingJob",
-      "sagemaker:DescribeHyperParameterTuningJob",
-      "sagemaker:DescribeTrainingJob",
-      "sagemaker:ListTags",
-      "sagemaker:ListTrainingJobsForHyperParameterTuningJob",
-      "sagemaker:StopHyperParameterTuningJob",
-      "sagemaker:StopTrainingJob",
-    ]
-    resources = local.job_arns
   }
 
   statement {
@@ -57,33 +44,49 @@ data "aws_iam_policy_document" "operate" {
 
   statement {
     sid       = "InvokeEndpoint"
-    actions   = ["sagemaker:InvokeEndpoint"]
+    actions   = ["sagemaker:DescribeEndpoint", "sagemaker:InvokeEndpoint"]
     resources = [local.endpoint_arn]
   }
 
   statement {
+    sid     = "ReadWhatServes"
+    actions = ["sagemaker:DescribeEndpointConfig", "sagemaker:DescribeModel"]
+    resources = [
+      for kind in ["endpoint-config", "model"] : "arn:${local.partition}:sagemaker:${local.here}:${kind}/${var.name}-*"
+    ]
+  }
+
+  statement {
     sid       = "InvokeFunction"
-    actions   = ["lambda:InvokeFunction"]
+    actions   = ["lambda:GetFunctionConfiguration", "lambda:GetProvisionedConcurrencyConfig", "lambda:InvokeFunction"]
     resources = ["${local.function_arn}:live"]
   }
 
   statement {
-    sid       = "PassTrainingRole"
-    actions   = ["iam:PassRole"]
-    resources = [local.role_arns.training]
+    sid       = "ReadFunction"
+    actions   = ["lambda:GetAlias", "lambda:GetFunctionConcurrency"]
+    resources = [local.function_arn]
+  }
 
-    condition {
-      test     = "StringEquals"
-      variable = "iam:PassedToService"
-      values   = ["sagemaker.amazonaws.com"]
+  # `make verify` compares what serves with what Terraform applied.
+  dynamic "statement" {
+    for_each = var.state_bucket_arn == null ? [] : [var.state_bucket_arn]
+
+    content {
+      sid       = "FindState"
+      actions   = ["s3:ListBucket"]
+      resources = [statement.value]
     }
   }
 
-  # The SageMaker SDK looks at the role before it starts a job.
-  statement {
-    sid       = "ReadTrainingRole"
-    actions   = ["iam:GetRole", "iam:SimulatePrincipalPolicy"]
-    resources = [local.role_arns.training]
+  dynamic "statement" {
+    for_each = var.state_bucket_arn == null ? [] : [var.state_bucket_arn]
+
+    content {
+      sid       = "ReadState"
+      actions   = ["s3:GetObject"]
+      resources = ["${statement.value}/${var.environment}/serving.tfstate"]
+    }
   }
 
   statement {
@@ -125,23 +128,18 @@ data "aws_iam_policy_document" "operate" {
     resources = [replace(local.parameters_arn, "*", "image_uri")]
   }
 
-  statement {
-    sid       = "ReadHandover"
-    actions   = ["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"]
-    resources = [local.parameters_arn, trimsuffix(local.parameters_arn, "/*")]
-  }
-
   # Lists, metrics, quotas and registry tokens are no resources, or have no names of ours.
   statement {
     sid = "LookAround"
     actions = [
       "cloudwatch:DescribeAlarms",
       "cloudwatch:GetMetricData",
+      "ec2:DescribeInstanceTypeOfferings",
+      "ec2:DescribeRegions",
+      "ec2:DescribeSubnets",
       "ecr:GetAuthorizationToken",
       "lambda:GetAccountSettings",
-      "sagemaker:ListHyperParameterTuningJobs",
       "sagemaker:ListModelPackageGroups",
-      "sagemaker:ListTrainingJobs",
       "servicequotas:GetServiceQuota",
       "servicequotas:ListServiceQuotas",
     ]

@@ -31,10 +31,13 @@ output "notebook_role_arn" {
 }
 
 output "policies" {
-  description = "Policies of each role (training, serving, notebook, ec2, lambda, deploy) as JSON, to be read, evaluated or given to roles that are made elsewhere."
+  description = "Policies of each role (training, serving, notebook, ec2, lambda, deploy), and of people who train and operate (operate), as JSON, to be read, evaluated or given to roles that are made elsewhere."
   value = merge(
     { for key, policy in local.policies : key => [policy] },
-    { deploy = values(local.deploy_policies) },
+    {
+      deploy  = values(local.deploy_policies)
+      operate = [data.aws_iam_policy_document.operate.json, data.aws_iam_policy_document.train.json]
+    },
   )
 }
 

@@ -63,6 +63,13 @@ data "aws_iam_policy_document" "training" {
       values   = [local.region]
     }
   }
+
+  lifecycle {
+    precondition {
+      condition     = length(local.training_image_accounts) > 0
+      error_message = "No registry of AWS's training images is known in ${local.region}: set training_image_accounts to the account that AWS's table of Deep Learning Containers names for it."
+    }
+  }
 }
 
 # What SageMaker does in the name of the endpoint.
@@ -129,18 +136,16 @@ data "aws_iam_policy_document" "serving" {
 
 # What a person does on the notebook: data up, jobs started and watched, the endpoint tried.
 data "aws_iam_policy_document" "notebook" {
-  source_policy_documents = concat(local.key_documents, local.volume_documents, local.vpc_documents)
+  source_policy_documents = concat(
+    [data.aws_iam_policy_document.train.json],
+    local.key_documents, local.volume_documents, local.vpc_documents,
+  )
 
+  # Without a condition on the prefix: S3 says that an object is not there only to who may list the whole bucket.
   statement {
-    sid       = "ListPrefixes"
+    sid       = "ListBucket"
     actions   = ["s3:ListBucket"]
     resources = [var.bucket_arn]
-
-    condition {
-      test     = "StringLike"
-      variable = "s3:prefix"
-      values   = ["checkpoints/*", "data/*", "jobs/*", "models/*", "source/*"]
-    }
   }
 
   statement {
@@ -156,54 +161,6 @@ data "aws_iam_policy_document" "notebook" {
   }
 
   statement {
-    sid = "RunJobs"
-    actions = [
-      "sagemaker:AddTags",
-      "sagemaker:CreateHyperParameterTuningJob",
-      "sagemaker:CreateTrainingJob",
-      "sagemaker:DescribeHyperParameterTuningJob",
-      "sagemaker:DescribeTrainingJob",
-      "sagemaker:ListTags",
-      "sagemaker:ListTrainingJobsForHyperParameterTuningJob",
-      "sagemaker:StopHyperParameterTuningJob",
-      "sagemaker:StopTrainingJob",
-    ]
-    resources = local.job_arns
-  }
-
-  # Lists know no resources.
-  statement {
-    sid       = "ListJobs"
-    actions   = ["sagemaker:ListHyperParameterTuningJobs", "sagemaker:ListTrainingJobs"]
-    resources = ["*"]
-
-    condition {
-      test     = "StringEquals"
-      variable = "aws:RequestedRegion"
-      values   = [local.region]
-    }
-  }
-
-  statement {
-    sid       = "PassTrainingRole"
-    actions   = ["iam:PassRole"]
-    resources = [local.role_arns.training]
-
-    condition {
-      test     = "StringEquals"
-      variable = "iam:PassedToService"
-      values   = ["sagemaker.amazonaws.com"]
-    }
-  }
-
-  # The SageMaker SDK looks at the role before it starts a job.
-  statement {
-    sid       = "ReadTrainingRole"
-    actions   = ["iam:GetRole", "iam:SimulatePrincipalPolicy"]
-    resources = [local.role_arns.training]
-  }
-
-  statement {
     sid       = "TryEndpoint"
     actions   = ["sagemaker:DescribeEndpoint", "sagemaker:InvokeEndpoint"]
     resources = [local.endpoint_arn]
@@ -213,24 +170,6 @@ data "aws_iam_policy_document" "notebook" {
     sid       = "StopItself"
     actions   = ["sagemaker:DescribeNotebookInstance", "sagemaker:StopNotebookInstance"]
     resources = [local.notebook_arn]
-  }
-
-  statement {
-    sid       = "ReadHandover"
-    actions   = ["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"]
-    resources = [local.parameters_arn, trimsuffix(local.parameters_arn, "/*")]
-  }
-
-  statement {
-    sid       = "FollowJobLogs"
-    actions   = ["logs:DescribeLogStreams"]
-    resources = ["${local.log_group_arns.training}:*"]
-  }
-
-  statement {
-    sid       = "ReadJobLogs"
-    actions   = ["logs:GetLogEvents"]
-    resources = local.training_log_arns
   }
 
   statement {

@@ -132,12 +132,12 @@ variable "state_bucket_arn" {
 
 variable "training_image_accounts" {
   type        = list(string)
-  description = "Accounts of AWS's registries of training images; they differ in some regions (see the AWS Deep Learning Containers' region table)."
-  default     = ["763104351884"]
+  description = "Accounts of AWS's registries of training images; empty for the region's own, by AWS's table of Deep Learning Containers."
+  default     = []
   nullable    = false
 
   validation {
-    condition     = length(var.training_image_accounts) > 0 && alltrue([for account in var.training_image_accounts : can(regex("^[0-9]{12}$", account))])
-    error_message = "training_image_accounts must be one or more account ids of 12 digits, such as [\"763104351884\"]."
+    condition     = alltrue([for account in var.training_image_accounts : can(regex("^[0-9]{12}$", account))])
+    error_message = "training_image_accounts must be account ids of 12 digits, such as [\"763104351884\"]."
   }
 }

@@ -79,6 +79,7 @@ module "roles" {
   project                  = var.project
   repository_arn           = module.registry.repository_arn
   state_bucket_arn         = local.state_bucket_arn
+  training_image_accounts  = var.training_image_accounts
 }
 
 module "notebook" {

@@ -25,6 +25,13 @@ output "notebook_start_command" {
   value       = one(module.notebook[*].start_command)
 }
 
+output "operate_policies" {
+  description = "Policies for the role of people who train, verify, invoke and look, as JSON."
+  value       = module.roles.policies.operate
+  # Nothing secret: they are too long to be shown after every apply.
+  sensitive = true
+}
+
 output "repository_url" {
   description = "Address of the serving image's repository."
   value       = module.registry.repository_url

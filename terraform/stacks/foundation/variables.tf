@@ -190,6 +190,13 @@ variable "s3_use_path_style" {
   nullable    = false
 }
 
+variable "training_image_accounts" {
+  type        = list(string)
+  description = "Accounts of AWS's registries of training images; empty for the region's own. See ../../modules/roles."
+  default     = []
+  nullable    = false
+}
+
 variable "vpc" {
   type        = object({ vpc_id = string, subnet_ids = list(string) })
   description = "Network of the EC2 trainer, whose subnets are tried in turn; null for the account's default VPC."

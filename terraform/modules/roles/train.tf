@@ -1,0 +1,176 @@
+# What starting, watching and ending a training asks for: SageMaker's jobs, and with `make train WHERE=ec2` a machine from
+# the trainer's launch template. It is one of the deploy role's policies and a part of the notebook's, and goes with
+# `operate` for people (output `policies`).
+data "aws_iam_policy_document" "train" {
+  statement {
+    sid = "RunJobs"
+    actions = [
+      "sagemaker:AddTags",
+      "sagemaker:CreateHyperParameterTuningJob",
+      "sagemaker:CreateTrainingJob",
+      "sagemaker:DescribeHyperParameterTuningJob",
+      "sagemaker:DescribeTrainingJob",
+      "sagemaker:ListTags",
+      "sagemaker:ListTrainingJobsForHyperParameterTuningJob",
+      "sagemaker:StopHyperParameterTuningJob",
+      "sagemaker:StopTrainingJob",
+    ]
+    resources = local.job_arns
+  }
+
+  # Lists know no resources.
+  statement {
+    sid       = "ListJobs"
+    actions   = ["sagemaker:ListHyperParameterTuningJobs", "sagemaker:ListTrainingJobs"]
+    resources = ["*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestedRegion"
+      values   = [local.region]
+    }
+  }
+
+  statement {
+    sid       = "PassTrainingRole"
+    actions   = ["iam:PassRole"]
+    resources = [local.role_arns.training]
+
+    condition {
+      test     = "StringEquals"
+      variable = "iam:PassedToService"
+      values   = ["sagemaker.amazonaws.com"]
+    }
+  }
+
+  # The SageMaker SDK looks at the role before it starts a job.
+  statement {
+    sid       = "ReadTrainingRole"
+    actions   = ["iam:GetRole", "iam:SimulatePrincipalPolicy"]
+    resources = [local.role_arns.training]
+  }
+
+  statement {
+    sid       = "ReadHandover"
+    actions   = ["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath"]
+    resources = [local.parameters_arn, trimsuffix(local.parameters_arn, "/*")]
+  }
+
+  statement {
+    sid       = "FollowJobLogs"
+    actions   = ["logs:DescribeLogStreams"]
+    resources = [for key in ["ec2", "training"] : "${local.log_group_arns[key]}:*"]
+  }
+
+  statement {
+    sid       = "ReadJobLogs"
+    actions   = ["logs:GetLogEvents"]
+    resources = concat(local.training_log_arns, ["${local.log_group_arns.ec2}:*"])
+  }
+
+  # The only template that may be used: every other resource below must come with one.
+  statement {
+    sid       = "LaunchFromTemplate"
+    actions   = ["ec2:RunInstances"]
+    resources = ["arn:${local.partition}:ec2:${local.here}:launch-template/*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceTag/Name"
+      values   = [local.trainer_name]
+    }
+  }
+
+  # What is made carries the template's tag, by which it can be ended.
+  statement {
+    sid       = "LaunchTrainer"
+    actions   = ["ec2:RunInstances"]
+    resources = [for kind in ["instance", "volume"] : "arn:${local.partition}:ec2:${local.here}:${kind}/*"]
+
+    condition {
+      test     = "ArnLike"
+      variable = "ec2:LaunchTemplate"
+      values   = ["arn:${local.partition}:ec2:${local.here}:launch-template/*"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestTag/Name"
+      values   = [local.trainer_name]
+    }
+  }
+
+  # Image and network may belong to others.
+  statement {
+    sid     = "UseForTrainer"
+    actions = ["ec2:RunInstances"]
+    resources = concat(
+      ["arn:${local.partition}:ec2:${local.region}::image/*"],
+      [
+        for kind in ["key-pair", "network-interface", "security-group", "spot-instances-request", "subnet"] :
+        "arn:${local.partition}:ec2:${local.here}:${kind}/*"
+      ],
+    )
+
+    condition {
+      test     = "ArnLike"
+      variable = "ec2:LaunchTemplate"
+      values   = ["arn:${local.partition}:ec2:${local.here}:launch-template/*"]
+    }
+  }
+
+  statement {
+    sid       = "TagTrainer"
+    actions   = ["ec2:CreateTags"]
+    resources = [for kind in ["instance", "volume"] : "arn:${local.partition}:ec2:${local.here}:${kind}/*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "ec2:CreateAction"
+      values   = ["RunInstances"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestTag/Name"
+      values   = [local.trainer_name]
+    }
+  }
+
+  statement {
+    sid       = "EndTrainer"
+    actions   = ["ec2:GetConsoleOutput", "ec2:TerminateInstances"]
+    resources = ["arn:${local.partition}:ec2:${local.here}:instance/*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:ResourceTag/Name"
+      values   = [local.trainer_name]
+    }
+  }
+
+  # EC2's Describe actions know no resources.
+  statement {
+    sid       = "FindTrainer"
+    actions   = ["ec2:DescribeInstances", "ec2:DescribeLaunchTemplateVersions"]
+    resources = ["*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestedRegion"
+      values   = [local.region]
+    }
+  }
+
+  statement {
+    sid       = "PassTrainerRole"
+    actions   = ["iam:PassRole"]
+    resources = [local.role_arns.ec2]
+
+    condition {
+      test     = "StringEquals"
+      variable = "iam:PassedToService"
+      values   = ["ec2.amazonaws.com"]
+    }
+  }
+}
