@@ -1,14 +1,12 @@
 """Command line and life cycle of the server: load, listen, warm up, serve, drain."""
 
 import argparse
-import ctypes
 import math
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -19,11 +17,11 @@ from inference.app import create_app
 from inference.archive import ArchiveError, open_model
 from inference.cpus import available_cpus
 from inference.logs import configure_logs, log
+from inference.memory import keep_small_blocks
 from inference.predictor import Predictor
 from inference.protocol import BoundedProtocol
 from inference.service import Service
 
-_M_MMAP_THRESHOLD = -3  # glibc's malloc.h
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # longer than a load balancer's usual 60, so that it closes first
 
@@ -72,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     # The first process of a container ignores SIGTERM unless it says otherwise.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     configure_logs()
-    _give_memory_back()
+    keep_small_blocks()
     try:
         predictor = Predictor(open_model(options.model), options.threads)
         listening = _listen(options.host, options.port)
@@ -102,13 +100,6 @@ def main(arguments: list[str] | None = None) -> None:
         timeout_graceful_shutdown=2,
     )
     DrainingServer(config, service).run([listening])
-
-
-def _give_memory_back() -> None:
-    # The C library keeps freed blocks once it has seen large ones, in every thread: a server would
-    # stay as big as its largest pictures. With a fixed threshold it returns them at once.
-    with suppress(AttributeError):  # only glibc has the call
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 from tqdm import tqdm
 
-from trainer.errors import KennelError, UsageError
+from trainer.errors import KennelError
 from trainer.files import json_text
 from trainer.target import LATEST_KEY, Target
 
@@ -260,22 +260,6 @@ def cost_line(outcome: Outcome) -> str:
         f"{outcome.job}: {outcome.seconds:.0f} s in all, "
         f"billed {outcome.billable_seconds:.0f} s: {price}{saved}"
     )
-
-
-def dataset_fingerprint(target: Target, bucket: str, dataset: str) -> str:
-    """The fingerprint of an uploaded data set.
-
-    Raises:
-        UsageError: It has not been uploaded.
-    """
-    key = f"data/{dataset}/manifest.json"
-    manifest = read_json(target, bucket, key)
-    if manifest is None:
-        raise UsageError(
-            f"there is no data set at s3://{bucket}/{key}: upload it with "
-            f"`make upload DATASET={dataset} ENV={target.name}`"
-        )
-    return str(manifest.get("fingerprint", ""))
 
 
 def read_json(target: Target, bucket: str, key: str) -> Mapping[str, Any] | None:

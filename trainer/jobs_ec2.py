@@ -17,7 +17,6 @@ from trainer.jobs import (
     Job,
     Outcome,
     State,
-    dataset_fingerprint,
     read_json,
     slug,
     timestamp,
@@ -25,6 +24,7 @@ from trainer.jobs import (
 )
 from trainer.prices import hourly_usd
 from trainer.target import Target
+from trainer.upload import require_manifest
 
 _NAME_CHARACTERS = 63
 _GONE = frozenset({"terminated", "stopped"})
@@ -52,7 +52,7 @@ def submit(
     bucket = target.required_parameter("bucket")
     template = target.required_parameter("ec2_launch_template_id")
     subnets = target.required_parameter("ec2_subnet_ids").split(",")
-    dataset_fingerprint(target, bucket, dataset)
+    require_manifest(target, dataset)
     end = f"-{timestamp()}"
     job = f"{target.prefix}-{slug(dataset)}"[: _NAME_CHARACTERS - len(end)].rstrip("-") + end
     request = {

@@ -20,16 +20,16 @@ from trainer.jobs import (
     Job,
     Outcome,
     State,
-    dataset_fingerprint,
     metric_regex,
     slug,
 )
 from trainer.prices import hourly_usd
 from trainer.target import Target
+from trainer.upload import address, require_manifest
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-FINGERPRINT = "KENNEL_DATASET_FINGERPRINT"
-"""Environment variable of a job: the fingerprint of the data that it was started on."""
+FINGERPRINT = "dataset-fingerprint"
+"""Tag of a job: the fingerprint of the data that it was started on."""
 
 _NAME_CHARACTERS = 63
 _TIMESTAMP_CHARACTERS = 15  # what the SDK appends to a job's name
@@ -119,6 +119,7 @@ def submit(target: Target, work: Work, machines: Machines) -> str:
         UsageError: The data set has not been uploaded.
     """
     trainer = model_trainer(target, work, machines, work.checkpoints)
+    trainer.environment["KENNEL_GIT_COMMIT"] = source.git_commit()  # for the archive's manifest
     trainer.train(input_data_config=channels(target, work), wait=False, logs=False)
     return str(trainer._latest_training_job.training_job_name)
 
@@ -127,9 +128,7 @@ def channels(target: Target, work: Work) -> list[Any]:
     """The data set as the SDK's input configuration."""
     from sagemaker.core.training.configs import InputData
 
-    bucket = target.required_parameter("bucket")
-    uri = f"s3://{bucket}/data/{work.dataset}/"
-    return [InputData(channel_name="training", data_source=uri)]
+    return [InputData(channel_name="training", data_source=address(target, work.dataset))]
 
 
 def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: str) -> Any:
@@ -143,7 +142,7 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
     """
     bucket = target.required_parameter("bucket")
     role = target.required_parameter("training_role_arn")
-    fingerprint = dataset_fingerprint(target, bucket, work.dataset)
+    manifest = require_manifest(target, work.dataset)
     code = source.publish(target, bucket)
     os.environ.update(_SDK_ENVIRONMENT)
     # Imported here, for it takes seconds.
@@ -171,6 +170,7 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
         "project": target.project,
         "environment": target.name,
         "dataset": work.dataset,
+        FINGERPRINT: manifest.fingerprint,
         "git-commit": source.git_commit(),
     }
     trainer = ModelTrainer(
@@ -201,8 +201,6 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
         output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/jobs/"),
         checkpoint_config=CheckpointConfig(s3_uri=f"s3://{bucket}/{checkpoints}/"),
         environment={
-            "KENNEL_GIT_COMMIT": source.git_commit(),
-            FINGERPRINT: fingerprint,
             # torchrun kills after half a minute what SageMaker gives two to save its state.
             "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "100",
             "PIP_QUIET": "1",

@@ -30,6 +30,7 @@ from trainer.target import Target
 BEST = "best.json"
 OBJECTIVE = "valid_loss"
 
+_CODE = "sagemaker_submit_directory"
 _NAME_CHARACTERS = 32
 _ENDED = frozenset({"Completed", "Failed", "Stopped", "DeleteFailed"})
 _REPORTS = frozenset({BEST, "search.html", "search.json", "trials.csv"})
@@ -69,10 +70,16 @@ def start_search(
     if machines.keep_alive_seconds:
         raise UsageError("--keep-alive: SageMaker's tuner keeps no machines; use --engine job")
     trainer = model_trainer(target, work, machines, f"checkpoints/{name}")
-    # The tuner starts trials through the training toolkit, which heeds this and not `Torchrun`. It
-    # is set in any case: a warm start takes only searches with the same names of hyperparameters.
-    distributed = machines.count > 1 or machines.gpu
-    trainer.hyperparameters["sagemaker_torch_distributed_enabled"] = str(distributed).lower()
+    # The tuner starts trials through the training toolkit, which heeds these and not `Torchrun`;
+    # for `source_code`, the SDK would also add a channel with an address of this search alone. All
+    # are always set: a warm start takes only searches with the same data and the same names of
+    # hyperparameters.
+    code, trainer.source_code = trainer.source_code, None
+    trainer.hyperparameters |= {
+        "sagemaker_program": code.entry_script,
+        _CODE: code.source_dir,
+        "sagemaker_torch_distributed_enabled": str(machines.count > 1 or machines.gpu).lower(),
+    }
     from sagemaker.train.tuner import HyperparameterTuner
 
     parent = _warm_start(target, warm_start, trainer) if warm_start else None
@@ -123,9 +130,12 @@ def _warm_start(target: Target, parent: str, trainer: Any) -> Any:
     except client.exceptions.ResourceNotFound:
         raise UsageError(f"--warm-start {parent}: there is no such tuning job") from None
     definition = former["TrainingJobDefinition"]
+    tags = client.list_tags(ResourceArn=former["HyperParameterTuningJobArn"])["Tags"]
+    (fingerprint,) = (tag.value for tag in trainer.tags if tag.key == FINGERPRINT)
     same = (
         definition["AlgorithmSpecification"].get("TrainingImage") == trainer.training_image
-        and definition.get("Environment", {}).get(FINGERPRINT) == trainer.environment[FINGERPRINT]
+        and definition["StaticHyperParameters"].get(_CODE) == trainer.hyperparameters[_CODE]
+        and {"Key": FINGERPRINT, "Value": fingerprint} in tags
     )
     return HyperParameterTuningJobWarmStartConfig(
         parent_hyper_parameter_tuning_jobs=[

@@ -7,6 +7,7 @@ A run saves its state after every epoch and on SIGTERM; the same command goes on
 """
 
 import argparse
+import inspect
 import math
 import os
 import shutil
@@ -332,8 +333,11 @@ def prepared(network: nn.Module, config: TrainConfig, ranks: Ranks) -> nn.Module
     if ranks.world > 1:
         devices = [ranks.device.index] if ranks.device.type == "cuda" else None
         # Processes may compute their shares in unequal numbers of parts, at each of which buffers
-        # would be broadcast; `Ranks.share_buffers` does it once an epoch.
-        network = DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        # would be broadcast; `Ranks.share_buffers` does it once an epoch. Torch 2.15 renamed this.
+        known = inspect.signature(DistributedDataParallel).parameters
+        flag = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        without: dict[str, Any] = {flag: False}
+        network = DistributedDataParallel(network, device_ids=devices, **without)
     if config.compile:
         network.compile()
     return network

@@ -14,12 +14,12 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.synchronize import Semaphore
 from threading import Event
 from typing import Any
 
 import optuna
 import torch
-from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 from torch import nn
 
@@ -66,6 +66,29 @@ class Search:
         return f"sqlite:///{self.folders.output / 'study.db'}"
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What all processes together may still do; each claims a trial before it starts it.
+
+    Attributes:
+        trials: Trials to start.
+        replacements: Failed trials to start another for. Without an end to them, a search in which
+            every trial fails would have none.
+    """
+
+    trials: Semaphore
+    replacements: Semaphore
+
+    def claim(self) -> bool:
+        """Take one of the trials; false if none is left."""
+        return self.trials.acquire(block=False)
+
+    def replace_failed(self) -> None:
+        """Allow a trial in the place of one that failed."""
+        if self.replacements.acquire(block=False):
+            self.trials.release()
+
+
 def search(plan: Search) -> dict[str, Any]:
     """Run a search, or the rest of one; write best.json, trials.csv, search.json, search.html.
 
@@ -81,10 +104,10 @@ def search(plan: Search) -> dict[str, Any]:
     with locked(plan.folders.output):
         # Computes the features once, before several processes want them.
         task_maker(plan, data, alone())
-        study = open_study(plan, data)
+        study = open_study(plan, data, plan.config.seed)
         for trial in study.get_trials(states=[TrialState.RUNNING]):  # of a search that was killed
             study.tell(trial.number, state=TrialState.FAIL)
-        run_workers(plan, data)
+        run_workers(plan, data, study)
         finished = study.get_trials(states=FINISHED)
         if not any(trial.state == TrialState.COMPLETE for trial in finished):
             raise KennelError(f"no trial succeeded; {plan.storage} and the lines above say why")
@@ -118,7 +141,7 @@ def load_data(plan: Search) -> Dataset:
     )
 
 
-def open_study(plan: Search, data: Dataset) -> optuna.Study:
+def open_study(plan: Search, data: Dataset, sampler_seed: int) -> optuna.Study:
     """Open the study of this configuration and this data, or start it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = plan.config
@@ -129,7 +152,7 @@ def open_study(plan: Search, data: Dataset) -> optuna.Study:
         study_name=checkpoint.run_id(fixed, data.fingerprint()),
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(
-            seed=config.seed, n_startup_trials=4, constant_liar=plan.parallel > 1
+            seed=sampler_seed, n_startup_trials=4, constant_liar=plan.parallel > 1
         ),
         # The first rung is where the learning rate has begun to fall: before, a low one looks bad
         # and a high one looks better than it ends.
@@ -137,13 +160,20 @@ def open_study(plan: Search, data: Dataset) -> optuna.Study:
     )
 
 
-def run_workers(plan: Search, data: Dataset) -> None:
-    """Run the search's trials here, or in processes that share the cores."""
-    if plan.parallel == 1:
-        work(plan, data)
-        return
+def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:
+    """Run the trials that the study lacks here, or in processes that share the cores."""
+    lacking = max(0, plan.trials - len(study.get_trials(states=FINISHED)))
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=work_in_process, args=(plan,)) for _ in range(plan.parallel)]
+    budget = Budget(context.Semaphore(lacking), context.Semaphore(plan.trials))
+    # Equal seeds would give equal trials: in each process, and again when a search goes on.
+    first_seed = plan.config.seed + len(study.trials)
+    if plan.parallel == 1:
+        work(plan, data, budget, first_seed)
+        return
+    workers = [
+        context.Process(target=work_in_process, args=(plan, budget, first_seed + number))
+        for number in range(min(plan.parallel, lacking))
+    ]
     for worker in workers:
         worker.start()
     try:
@@ -154,39 +184,37 @@ def run_workers(plan: Search, data: Dataset) -> None:
             worker.terminate()
     if failed := [worker.exitcode for worker in workers if worker.exitcode]:
         raise KennelError(
-            f"{len(failed)} of {plan.parallel} search processes failed; the lines above say why"
+            f"{len(failed)} of {len(workers)} search processes failed; the lines above say why"
         )
 
 
-def work_in_process(plan: Search) -> None:
+def work_in_process(plan: Search, budget: Budget, sampler_seed: int) -> None:
     """Run trials on this process's share of the cores."""
     torch.set_num_threads(max(1, available_cpus() // plan.parallel))
-    run_command(lambda: work(plan, load_data(plan)))
+    run_command(lambda: work(plan, load_data(plan), budget, sampler_seed))
 
 
-def work(plan: Search, data: Dataset) -> None:
-    """Run trials until all processes together have finished as many as the search wants."""
+def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int) -> None:
+    """Run trials until the budget of all processes is spent."""
     ranks = alone()
-    study = open_study(plan, data)
+    study = open_study(plan, data, sampler_seed)
     make = task_maker(plan, data, ranks)
 
     def objective(trial: optuna.Trial) -> float:
         config = replace(plan.config, **suggest(trial, plan.config.unfreeze))
         return run_trial(trial, config, *make(config), ranks)
 
-    def report(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    def account(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.state == TrialState.FAIL:
+            budget.replace_failed()
         value = "" if trial.value is None else f" valid_loss={trial.value:.6g}"
         print(
             f"trial={trial.number} {trial.state.name.lower()}{value} {json.dumps(trial.params)}",
             flush=True,
         )
 
-    if len(study.get_trials(states=FINISHED)) < plan.trials:
-        callbacks: list[Callable[[optuna.Study, optuna.trial.FrozenTrial], None]] = [
-            report,
-            MaxTrialsCallback(plan.trials, states=FINISHED),
-        ]
-        study.optimize(objective, callbacks=callbacks, catch=(KennelError,))
+    while budget.claim():
+        study.optimize(objective, n_trials=1, callbacks=[account], catch=(KennelError,))
 
 
 def run_trial(

@@ -129,7 +129,8 @@ def require_manifest(target: Target, name: str) -> Manifest:
     """Read what a data set in the bucket holds.
 
     Raises:
-        KennelError: There is none of that name.
+        UsageError: There is none of that name.
+        KennelError: The foundation has not been applied, or the manifest is damaged.
     """
     return _store(target, name).require_manifest()[0]
 
@@ -388,7 +389,12 @@ class _Store:
 
     client: Any
     bucket: str
-    prefix: str
+    name: str
+    environment: str
+
+    @property
+    def prefix(self) -> str:
+        return f"data/{self.name}/"
 
     @property
     def uri(self) -> str:
@@ -405,9 +411,9 @@ class _Store:
     def require_manifest(self) -> tuple[Manifest, str | None]:
         manifest, etag = self.manifest()
         if manifest is None:
-            raise KennelError(
-                f"there is no {self.uri}{MANIFEST}: `make upload` uploads a data set, "
-                "DATASET=... says which"
+            raise UsageError(
+                f"there is no {self.uri}{MANIFEST}: upload the data set with "
+                f"`make upload DATASET={self.name} ENV={self.environment}`"
             )
         return manifest, etag
 
@@ -504,7 +510,7 @@ def _store(target: Target, name: str) -> _Store:
             f"{name!r} is no name for a data set: use up to 63 letters, digits, dots, hyphens and "
             "underscores, and begin with a letter or a digit"
         )
-    return _Store(target.client("s3"), target.required_parameter("bucket"), f"data/{name}/")
+    return _Store(target.client("s3"), target.required_parameter("bucket"), name, target.name)
 
 
 def _side_by_side(

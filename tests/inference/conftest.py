@@ -17,8 +17,8 @@ from inference.archive import Model, open_model
 from tests.archives import make_archive, write_manifest
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 60
-STOP_SECONDS = 30
+START_SECONDS = 120
+STOP_SECONDS = 120
 
 Pictures = Callable[..., bytes]
 Change = Callable[..., None]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 JPEG = {"Content-Type": "image/jpeg"}
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: kennel\r\nContent-Type: image/jpeg\r\n"
 MIB = 2**20
-SECONDS = 30
+SECONDS = 120
 BODIES = 300
 MOST_MEMORY = 600 * MIB
 """The server, and one picture of 50 megapixels before and after its conversion."""

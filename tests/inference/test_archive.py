@@ -100,7 +100,7 @@ def unpacked(content: bytes) -> bytes | None:
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_flipped_bit_is_refused(
     archive: Path, tmp_path_factory: Any, data: st.DataObject
@@ -115,7 +115,7 @@ def test_a_flipped_bit_is_refused(
         open_model(flipped)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_a_truncated_archive_is_refused(
     archive: Path, tmp_path_factory: Any, data: st.DataObject

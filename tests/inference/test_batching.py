@@ -45,7 +45,7 @@ def run(
         batcher = MicroBatcher(model, max_batch, max_delay_s)
         loop = asyncio.create_task(batcher.run())
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await scenario(batcher)
         finally:
             model.gate.set()

@@ -56,7 +56,7 @@ def difference(body: bytes, preprocess: Preprocess) -> np.ndarray:
     return np.abs(load_image(body, preprocess).astype(int) - reference(body, preprocess))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     width=SIDES,
     height=SIDES,
@@ -73,7 +73,7 @@ def test_equals_torchvision_for_all_modes_and_sizes(
     assert difference(body, preprocess).max() <= 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     width=SIDES,
     height=SIDES,
@@ -245,7 +245,7 @@ def test_truncated_files_are_refused(kind: str, part: float) -> None:
         decode_rgb(body[: int(len(body) * part)], 32)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     kind=st.sampled_from(["JPEG", "PNG", "WEBP"]),
     edits=st.lists(st.tuples(st.integers(0, 2**16), st.binary(min_size=1, max_size=4)), max_size=8),

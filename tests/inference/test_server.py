@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 JPEG = {"Content-Type": "image/jpeg"}
-SECONDS = 30
+SECONDS = 120
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -136,7 +136,7 @@ def test_a_folder_serves_as_its_archive_does(
 def failed_start(*arguments: str, **environment: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "inference.server", *arguments]
     result = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, timeout=60
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, timeout=120
     )
     assert result.stdout == b""
     (line,) = result.stderr.decode().splitlines()

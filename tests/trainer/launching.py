@@ -7,6 +7,7 @@ import pytest
 
 from tests.localaws.conftest import LocalAws
 from trainer import jobs
+from trainer.shards import Manifest
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -25,7 +26,7 @@ def hand_over(aws: LocalAws) -> None:
     parameters = {"bucket": BUCKET, "training_role_arn": role}
     for key, value in parameters.items():
         put_parameter(aws, key, value)
-    put_json(aws, "data/pets/manifest.json", {"fingerprint": FINGERPRINT})
+    put_dataset(aws, "pets", FINGERPRINT)
 
 
 def work_in(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, poll_seconds: float) -> None:
@@ -53,6 +54,12 @@ def put_parameter(aws: LocalAws, key: str, value: str) -> None:
     aws.client("ssm").put_parameter(
         Name=f"/kennel/local/{key}", Type="String", Value=value, Overwrite=True
     )
+
+
+def put_dataset(aws: LocalAws, name: str, fingerprint: str) -> None:
+    """Make what an upload of no photos would."""
+    manifest = Manifest(1, "0" * 64, fingerprint, ("cat", "dog"), None, ()).to_text()
+    put_json(aws, f"data/{name}/manifest.json", json.loads(manifest))
 
 
 def put_json(aws: LocalAws, key: str, content: Any) -> None:

@@ -276,7 +276,7 @@ def test_processes_that_build_at_once_share_one_store(tmp_path, photos):
     orders = [photos, photos[::-1], photos[::2]]
     processes = [build(folder, order) for order in orders]
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert_holds(folder, photos)
     pixels, _ = decode(photos, folder)
@@ -290,7 +290,7 @@ def test_killed_while_building_the_store_goes_on_from_its_last_commit(tmp_path, 
     os.mkfifo(tmp_path / "pipe")
     process = build(folder, [*photos[:16], tmp_path / "pipe", *photos[16:]], int(ends[9]))
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not any(file.stat().st_size > ends[9] for file in folder.rglob("pixels.bin")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
@@ -314,7 +314,7 @@ def test_a_full_disk_is_named_and_leaves_the_store_whole(tmp_path, photos):
     process.communicate()
     assert process.returncode == 0
     process = build(folder, photos, size_limit=100_000)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"cannot write the image cache in {folder}" in errors
     assert "Traceback" not in errors

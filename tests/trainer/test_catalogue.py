@@ -102,9 +102,9 @@ def test_terraform_has_the_same(kind: catalogue.Kind, name: str, path: str, text
     assert text.format(entry.value) in (ROOT / "terraform" / path).read_text()
 
 
-def test_the_roles_may_pull_from_the_usual_registry() -> None:
-    source = (MODULES / "roles/variables.tf").read_text()
-    assert f'default     = ["{load().registries["us-east-1"]}"]' in source
+def test_the_roles_may_pull_from_each_regions_registry() -> None:
+    source = (MODULES / "roles/images.tf").read_text()
+    assert dict(re.findall(r'^ +([a-z0-9-]+) += "(\d{12})"$', source, re.M)) == load().registries
 
 
 def test_notebook_platforms_are_those_that_terraform_takes() -> None:

@@ -201,7 +201,7 @@ def test_a_folder_and_its_archive_get_the_same_figures(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     served: Summary = json.loads((output / "evaluation.json").read_text())
@@ -254,7 +254,7 @@ def test_results_that_cannot_be_written_are_reported(
         evaluate(workspace / "model", colours, tmp_path / "file", workspace / "cache")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     label=st.text(st.characters(exclude_categories=["C"]), min_size=1), classes=st.integers(2, 50)
 )

@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from tests.localaws.conftest import LocalAws
-from tests.trainer.launching import BUCKET, FINGERPRINT, get_json, hand_over, put_json, work_in
-from trainer import jobs, jobs_sagemaker, jobs_tuning, launch
+from tests.trainer.launching import BUCKET, FINGERPRINT, get_json, hand_over, put_dataset, work_in
+from trainer import jobs, jobs_sagemaker, jobs_tuning, launch, source
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
 from trainer.jobs import State
@@ -23,6 +23,13 @@ from trainer.target import load
 
 TRAIN = ("train", "--env", "local", "--dataset", "pets")
 TUNE = ("tune", "--env", "local", "--dataset", "pets")
+TAGS = {
+    "project": "kennel",
+    "environment": "local",
+    "dataset": "pets",
+    "dataset-fingerprint": FINGERPRINT,
+    "git-commit": "c0ffee",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +46,10 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 def _here(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
     work_in(aws, monkeypatch, poll_seconds=0.01)
     monkeypatch.setenv("KENNEL_GIT_COMMIT", "c0ffee")
+
+
+def tags(request: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in request["Tags"]}
 
 
 def asked(aws: LocalAws, operation: str) -> dict[str, Any]:
@@ -73,13 +84,8 @@ def test_a_training_is_asked_for_as_sagemaker_takes_it(
     assert channels["sm_drivers"].startswith(f"s3://{BUCKET}/jobs/")
     assert request["CheckpointConfig"]["S3Uri"].startswith(f"s3://{BUCKET}/checkpoints/pets-")
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 12 * 3600}
-    assert request["Environment"]["KENNEL_DATASET_FINGERPRINT"] == FINGERPRINT
-    assert {tag["Key"]: tag["Value"] for tag in request["Tags"]} == {
-        "project": "kennel",
-        "environment": "local",
-        "dataset": "pets",
-        "git-commit": "c0ffee",
-    }
+    assert request["Environment"]["KENNEL_GIT_COMMIT"] == "c0ffee"  # for the archive's manifest
+    assert tags(request) == TAGS
     archive = f"s3://{BUCKET}/jobs/{job}/output/model.tar.gz"
     assert capsys.readouterr().out == f"{archive}\n"
     latest = get_json(aws, "jobs/latest.json")
@@ -148,20 +154,33 @@ def test_a_search_is_asked_for_as_sagemakers_tuner_takes_it(
     assert not static.keys() & {"batch_size", "head_learning_rate", "package"}
     assert definition["EnableManagedSpotTraining"] is True
     assert definition["StoppingCondition"]["MaxWaitTimeInSeconds"] == 7200
+    assert tags(request) == TAGS
 
-    monkeypatch.setattr(jobs_tuning, "timestamp", lambda: "000000000001")
+    # A warm start: SageMaker refuses one whose definition differs in more than it allows.
+    seconds = iter(range(9))
+    monkeypatch.setattr(jobs_tuning, "timestamp", lambda: f"{next(seconds):012}")
+    monkeypatch.setenv("KENNEL_GIT_COMMIT", "decaf")
     jobs_tuning.start_search(target, work, machines, 1, 3, name)
     warm = asked(aws, "CreateHyperParameterTuningJob")
     assert warm["WarmStartConfig"] == {
         "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": name}],
         "WarmStartType": "IdenticalDataAndAlgorithm",
     }
-    put_json(aws, "data/pets2/manifest.json", {"fingerprint": "0" * 64})
-    monkeypatch.setattr(jobs_tuning, "timestamp", lambda: "000000000002")
-    other = jobs_sagemaker.Work("train", "pets2", config)
-    jobs_tuning.start_search(target, other, machines, 1, 3, name)
-    warm = asked(aws, "CreateHyperParameterTuningJob")
-    assert warm["WarmStartConfig"]["WarmStartType"] == "TransferLearning"
+    own = {"CheckpointConfig": definition["CheckpointConfig"]}
+    assert warm["TrainingJobDefinition"] | own == definition
+    assert tags(warm) == TAGS | {"git-commit": "decaf"}
+
+    def warm_start_type() -> str:
+        jobs_tuning.start_search(target, work, machines, 1, 3, name)
+        last = asked(aws, "CreateHyperParameterTuningJob")
+        return str(last["WarmStartConfig"]["WarmStartType"])
+
+    with monkeypatch.context() as changed:
+        changed.setattr(source, "archive", lambda: b"another version")
+        assert warm_start_type() == "TransferLearning"
+    put_dataset(aws, "pets", "0" * 64)
+    assert warm_start_type() == "TransferLearning"
+    put_dataset(aws, "pets", FINGERPRINT)
     with pytest.raises(UsageError, match="--warm-start nobody: there is no such tuning job"):
         jobs_tuning.start_search(target, work, machines, 1, 1, "nobody")
 

@@ -14,7 +14,7 @@ import pytest
 from trainer import entry, source
 
 POLL_SECONDS = 0.05
-START_SECONDS = 60
+START_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_sigterm_reaches_what_it_started_through_the_containers_shell(tmp_path: 
         "    sys.exit('error: stopped by SIGTERM')\n"
         "signal.signal(signal.SIGTERM, save)\n"
         f"pathlib.Path({str(ready)!r}).touch()\n"
-        "time.sleep(60)\n"
+        "time.sleep(300)\n"
     )
     start = tmp_path / "start.py"
     start.write_text(

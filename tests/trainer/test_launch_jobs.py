@@ -52,6 +52,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 @pytest.fixture(autouse=True)
 def _here(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
     work_in(aws, monkeypatch, poll_seconds=0.2)
+    monkeypatch.setenv("KENNEL_GIT_COMMIT", "c0ffee")
 
 
 def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
@@ -74,6 +75,7 @@ def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
     aws.client("s3").download_file(BUCKET, key, str(archive))
     model = open_model(archive)
     assert set(model.labels) == {"red", "green", "blue"}
+    assert model.manifest["git_commit"] == "c0ffee"
     reports = tmp_path / "output.tar.gz"
     aws.client("s3").download_file(BUCKET, key.replace("model.", "output."), str(reports))
     with tarfile.open(reports) as tar:

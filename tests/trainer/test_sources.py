@@ -189,7 +189,7 @@ def test_the_split_keeps_its_shares():
         assert abs(splits.count(split) / len(splits) - share) < 0.01
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     bodies=st.lists(st.binary(max_size=8), max_size=12, unique=True),
     kept=st.lists(st.booleans(), min_size=12, max_size=12),

@@ -1,14 +1,20 @@
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 
+from trainer import tune
 from trainer.config import TrainConfig
+from trainer.errors import KennelError
 from trainer.ranks import alone
 from trainer.search_space import Choice, search_space
 from trainer.train import Folders, train
@@ -47,13 +53,18 @@ def test_the_best_hyperparameters_are_taken_as_they_are(
     assert last["valid_accuracy"] == pytest.approx(report["valid_accuracy"])
 
 
-def test_trials_lie_in_the_search_space(searched: Path):
-    with (searched / "output/trials.csv").open() as file:
+def trials(root: Path) -> list[dict[str, float]]:
+    """The searched values of each trial in trials.csv."""
+    with (root / "output/trials.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 5
+    return [{name: float(row[name]) for name in search_space("none")} for row in rows]
+
+
+def test_trials_lie_in_the_search_space(searched: Path):
+    assert len(trials(searched)) == 5
     for name, space in search_space("none").items():
-        for row in rows:
-            value = float(row[name])
+        for trial in trials(searched):
+            value = trial[name]
             assert (
                 value in space.values
                 if isinstance(space, Choice)
@@ -88,28 +99,61 @@ def command(data: Path, root: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "trainer.tune", *map(str, places), *fixed, *more]
 
 
-def test_a_killed_search_goes_on(colours: Path, tmp_path: Path):
+def test_a_killed_search_goes_on_in_parallel_to_the_number_asked_for(colours: Path, tmp_path: Path):
     search_command = command(colours, tmp_path)
     process = subprocess.Popen(search_command, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     assert next(iter(process.stdout)).startswith("trial=0 ")
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    done = subprocess.run(search_command, capture_output=True, text=True, timeout=200)
+    before = len(finished(tmp_path))
+    # An odd number is left: one process ends its last trial while the other still runs one.
+    more = ("--parallel", "2", "--trials", str(before + 3))
+    done = subprocess.run([*search_command, *more], capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     assert "trial=0 " not in done.stdout
-    assert json.loads((tmp_path / "output/search.json").read_text())["trials"] == 6
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/output/study.db")
-    assert not study.get_trials(states=[optuna.trial.TrialState.RUNNING])
+    report = json.loads((tmp_path / "output/search.json").read_text())
+    assert report["trials"] == len(trials(tmp_path)) == len(finished(tmp_path)) == before + 3
+    assert len({tuple(values.values()) for values in trials(tmp_path)}) == before + 3
+    assert not study(tmp_path).get_trials(states=[TrialState.RUNNING])
 
 
-def test_parallel_trials_share_one_study(colours: Path, tmp_path: Path):
-    done = subprocess.run(
-        command(colours, tmp_path, "--parallel", "2"),
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "output/search.json").read_text())["trials"] >= 6
+def study(root: Path) -> optuna.Study:
+    return optuna.load_study(study_name=None, storage=f"sqlite:///{root}/output/study.db")
+
+
+def finished(root: Path) -> list[optuna.trial.FrozenTrial]:
+    return study(root).get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])
+
+
+def test_failed_trials_are_replaced_but_not_for_ever(
+    searched: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    plan = Search(CONFIG, replace(folders(colours, tmp_path), cache=searched / "cache"), 3, 1)
+    real = tune.run_trial
+
+    def diverges(*_: Any) -> float:
+        raise KennelError("the validation loss is nan")
+
+    def run_again() -> list[bool]:
+        """Whether each trial failed."""
+        search(plan)
+        states = re.findall(r"^trial=\d+ (\w+)", capsys.readouterr().out, re.MULTILINE)
+        return [state == "fail" for state in states]
+
+    monkeypatch.setattr(tune, "run_trial", diverges)
+    with pytest.raises(KennelError, match="no trial succeeded"):
+        run_again()
+    assert re.findall(r"^trial=(\d+) fail", capsys.readouterr().out, re.MULTILINE)[-1] == "5"
+
+    outcomes = iter([diverges, real, diverges, real, real])
+    monkeypatch.setattr(tune, "run_trial", lambda *given: next(outcomes)(*given))
+    assert run_again() == [True, False, True, False, False]
+    assert run_again() == []
 
 
 def test_fine_tuning_is_searched_on_pixels(colours: Path, tmp_path: Path):

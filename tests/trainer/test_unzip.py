@@ -184,7 +184,7 @@ def test_ordinary_paths_are_safe(name):
     assert is_safe_path(name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=8))
 def test_a_mutated_archive_is_refused_or_harmless(tmp_path_factory, edits):
     tmp_path = tmp_path_factory.mktemp("mutated")

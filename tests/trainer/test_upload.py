@@ -271,7 +271,7 @@ def test_of_two_uploads_at_a_time_the_later_one_wins(
 
     def switch_together(*given):
         with suppress(threading.BrokenBarrierError):
-            both.wait(60)
+            both.wait(120)
         both.abort()
         return switch(*given)
 
@@ -291,13 +291,13 @@ def test_an_upload_that_lingers_removes_nothing_that_a_later_one_needs(
 
     def remove_late(*given):
         lingering.set()
-        assert go.wait(60)
+        assert go.wait(120)
         remove(*given)
 
     monkeypatch.setattr(upload._Store, "remove", remove_late)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(up, targets.load("local"), rivals[0], name)
-        assert lingering.wait(60)
+        assert lingering.wait(120)
         monkeypatch.setattr(upload._Store, "remove", remove)
         # It wants back the shard of `train` that the first one is about to remove.
         up(target, rivals[1], name)
@@ -419,7 +419,11 @@ def test_the_commands_print_lines_for_people_and_for_machines(
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["download", "--env", "local", "--name", "nothing"], 1, "`make upload`"),
+        (
+            ["download", "--env", "local", "--name", "nothing"],
+            2,
+            "`make upload DATASET=nothing ENV=local`",
+        ),
         (["download", "--env", "local", "--name", "../models"], 2, "is no name for a data set"),
         (["download", "--env", "dev", "--name", "any"], 1, "apply the foundation first"),
         (["upload", "--env", "local"], 2, "has no train/, valid/, test/"),

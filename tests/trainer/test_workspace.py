@@ -112,8 +112,8 @@ def test_processes_take_turns_and_say_so(output):
     assert second.stderr is not None
     assert second.stderr.readline().startswith("waiting for another process to finish in")
     assert second.poll() is None
-    first.communicate(timeout=30)
-    printed, _ = second.communicate(timeout=30)
+    first.communicate(timeout=120)
+    printed, _ = second.communicate(timeout=120)
     assert printed == "held\n"
     assert (output / "file").read_text() == "theirs"
     assert list(output.parent.iterdir()) == [output]
