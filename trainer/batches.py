@@ -77,7 +77,7 @@ class FeatureSource:
     def __init__(
         self, features: Sequence[NDArray[np.float32]], targets: Indices, config: TrainConfig
     ) -> None:
-        self.views = [torch.from_numpy(np.array(view)) for view in features]
+        self.views = [torch.from_numpy(view) for view in features]
         self.targets = targets
         self.config = config
 

@@ -160,13 +160,21 @@ def from_arguments(arguments: argparse.Namespace) -> TrainConfig:
     Raises:
         UsageError: The file is missing, no JSON object, or names an unknown hyperparameter.
     """
-    names = {option.name for option in dataclasses.fields(TrainConfig)}
-    given = {name: value for name, value in vars(arguments).items() if name in names}
-    saved = _read_hyperparameters(arguments.config, names) if arguments.config else {}
-    return TrainConfig(**saved | given)
+    flags = {name: getattr(arguments, name) for name in given(arguments)}
+    saved = _read_hyperparameters(arguments.config) if arguments.config else {}
+    return TrainConfig(**saved | flags)
 
 
-def _read_hyperparameters(path: Path, names: set[str]) -> dict[str, Any]:
+def given(arguments: argparse.Namespace) -> frozenset[str]:
+    """Name the hyperparameters that flags have set."""
+    return frozenset(vars(arguments)) & _names()
+
+
+def _names() -> frozenset[str]:
+    return frozenset(option.name for option in dataclasses.fields(TrainConfig))
+
+
+def _read_hyperparameters(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
@@ -175,6 +183,6 @@ def _read_hyperparameters(path: Path, names: set[str]) -> dict[str, Any]:
         raise UsageError(f"--config {path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(f"--config {path} holds no JSON object")
-    if unknown := sorted(content.keys() - names):
+    if unknown := sorted(content.keys() - _names()):
         raise UsageError(f"--config {path}: unknown hyperparameters {', '.join(unknown)}")
     return content

@@ -69,32 +69,37 @@ def frozen_features(
         for name, view in zip(names, views, strict=True):
             if not any((folder / name).exists() for folder in folders):
                 source = PixelSource(split, preprocess, config)
-                features = _compute(backbone, source, preprocess, ranks, bf16, view)
-                with replacing(folders[0] / name) as temporary, temporary.open("wb") as file:
-                    np.save(file, features)
+                with replacing(folders[0] / name) as temporary:
+                    _compute(temporary, backbone, source, preprocess, ranks, bf16, view)
     ranks.wait()
     paths = [
         next(folder / name for folder in folders if (folder / name).exists()) for name in names
     ]
-    return [np.load(path, mmap_mode="r") for path in paths]
+    # Private to this process, which torch takes for writable, but nobody writes.
+    return [np.load(path, mmap_mode="c") for path in paths]
 
 
 @torch.inference_mode()
 def _compute(
+    path: Path,
     backbone: nn.Module,
     source: PixelSource,
     preprocess: Preprocess,
     ranks: Ranks,
     bf16: bool,
     mirrored: bool,
-) -> NDArray[np.float32]:
-    rows = []
+) -> None:
+    """Write features to a .npy file, a batch at a time: they need not fit into memory."""
     title = "mirrored features" if mirrored else "features"
-    with progress(title, len(source.targets), "images") as advance:
+    count = len(source.targets)
+    with path.open("wb") as file, progress(title, count, "images") as advance:
         for batch in evaluation_batches(source, BATCH):
             pixels = batch.inputs.to(ranks.device)
             with autocast(ranks.device, bf16):
                 features = backbone(normalize(pixels.flip(2) if mirrored else pixels, preprocess))
-            rows.append(features.float().cpu().numpy())
+            if not file.tell():
+                shape = (count, features.shape[1])
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(features.float().cpu().numpy().tobytes())
             advance(len(features))
-    return np.concatenate(rows)

@@ -24,7 +24,7 @@ from trainer.jobs_sagemaker import (
     remedy,
 )
 from trainer.prices import hourly_usd
-from trainer.search_space import Choice, Range, search_space
+from trainer.search_space import Choice, Range
 from trainer.target import Target
 
 BEST = "best.json"
@@ -39,6 +39,7 @@ _REPORTS = frozenset({BEST, "search.html", "search.json", "trials.csv"})
 def start_search(
     target: Target,
     work: Work,
+    searched: Mapping[str, Range | Choice],
     machines: Machines,
     trials: int,
     parallel: int,
@@ -49,6 +50,7 @@ def start_search(
     Args:
         target: Where it runs.
         work: What a trial does; the values that are searched for are replaced.
+        searched: What is searched for.
         machines: What a trial runs on.
         trials: How many.
         parallel: How many at a time.
@@ -87,7 +89,7 @@ def start_search(
         model_trainer=trainer,
         objective_metric_name=OBJECTIVE,
         objective_type="Minimize",
-        hyperparameter_ranges=ranges(str(work.hyperparameters["unfreeze"])),
+        hyperparameter_ranges=ranges(searched),
         metric_definitions=[{"Name": metric, "Regex": metric_regex(metric)} for metric in METRICS],
         strategy="Bayesian",
         max_jobs=trials,
@@ -99,7 +101,7 @@ def start_search(
     return name
 
 
-def ranges(unfreeze: str) -> dict[str, Any]:
+def ranges(searched: Mapping[str, Range | Choice]) -> dict[str, Any]:
     """The search space as the SDK's parameter ranges."""
     from sagemaker.core.parameter import (
         CategoricalParameter,
@@ -115,7 +117,7 @@ def ranges(unfreeze: str) -> dict[str, Any]:
             return IntegerParameter(int(space.low), int(space.high), scaling_type=scale)
         return ContinuousParameter(space.low, space.high, scaling_type=scale)
 
-    return {name: convert(space) for name, space in search_space(unfreeze).items()}
+    return {name: convert(space) for name, space in searched.items()}
 
 
 def _warm_start(target: Target, parent: str, trainer: Any) -> Any:

@@ -27,6 +27,7 @@ from trainer.jobs_ec2 import Ec2Job
 from trainer.jobs_ec2 import submit as submit_to_ec2
 from trainer.jobs_sagemaker import Machines, TrainingJob, Work, remedy, submit
 from trainer.jobs_tuning import TuningJob, finish_search, start_search
+from trainer.search_space import search_space
 from trainer.target import Target
 
 _HOURS = 12.0
@@ -51,18 +52,21 @@ def tune(target: Target, options: argparse.Namespace) -> Outcome:
             raise UsageError("--warm-start is for --engine sagemaker")
         if machines.count > 1:
             raise UsageError("--engine job searches on one machine: leave --instances out")
-        flags = _config(options).to_json() | {
-            "trials": options.trials,
-            "parallel": options.parallel,
-        }
+        config = _config(options)
+        # What a job is given it does not search for.
+        searched = search_space(config.unfreeze, configuration.given(options))
+        flags = {name: value for name, value in config.to_json().items() if name not in searched}
+        flags |= {"trials": options.trials, "parallel": options.parallel}
         name = submit(target, Work("tune", options.dataset, flags, processes=1), machines)
         return _finished(target, TrainingJob(target, name), options)
     # A search that trains whole networks in jobs of their own is for fine-tuning.
     if not hasattr(options, "unfreeze") and not options.config:
         options.unfreeze = "all"
-    work = Work("train", options.dataset, _config(options).to_json())
+    config = _config(options)
+    work = Work("train", options.dataset, config.to_json())
+    searched = search_space(config.unfreeze, configuration.given(options))
     name = start_search(
-        target, work, machines, options.trials, options.parallel, options.warm_start
+        target, work, searched, machines, options.trials, options.parallel, options.warm_start
     )
     return _finished(target, TuningJob(target, name), options)
 

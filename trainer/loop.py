@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trainer.backbones import Classifier
 from trainer.batches import Batch
 from trainer.config import TrainConfig
+from trainer.optimizer import SGD, AdamW, Optimizer
 from trainer.ranks import Ranks
 
 
@@ -46,14 +47,14 @@ def learning_rate_factor(step: int, steps: int, warmup_fraction: float) -> float
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def make_optimizer(classifier: Classifier, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(classifier: Classifier, config: TrainConfig) -> Optimizer:
     """Make the optimizer: head and unfrozen backbone, each with its own peak learning rate."""
     groups = [{"params": list(classifier.head.parameters()), "peak": config.head_learning_rate}]
     if unfrozen := [p for p in classifier.backbone.parameters() if p.requires_grad]:
         groups.append({"params": unfrozen, "peak": config.backbone_learning_rate})
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        return SGD(groups, config.momentum, config.weight_decay)
+    return AdamW(groups, config.weight_decay)
 
 
 def seed_step(ranks: Ranks, *place: int) -> None:
@@ -69,7 +70,7 @@ def seed_step(ranks: Ranks, *place: int) -> None:
 def train_steps(
     network: nn.Module,
     batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     config: TrainConfig,
     ranks: Ranks,
     bf16: bool,

@@ -1,5 +1,6 @@
 """The ranges of a hyperparameter search, once, for Optuna and for SageMaker's tuner."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -35,6 +36,12 @@ FINE_TUNING: dict[str, Range | Choice] = {
 }
 
 
-def search_space(unfreeze: str) -> dict[str, Range | Choice]:
-    """Give the range of each field of `TrainConfig` that is searched for."""
-    return SHARED | (HEAD_ONLY if unfreeze == "none" else FINE_TUNING)
+def search_space(unfreeze: str, fixed: Collection[str] = ()) -> dict[str, Range | Choice]:
+    """Give the range of each field of `TrainConfig` that is searched for.
+
+    Args:
+        unfreeze: What is trained beside the head.
+        fixed: Fields whose value has been chosen.
+    """
+    whole = SHARED | (HEAD_ONLY if unfreeze == "none" else FINE_TUNING)
+    return {name: values for name, values in whole.items() if name not in fixed}

@@ -37,6 +37,8 @@ from trainer.dataset import Dataset, load
 from trainer.errors import KennelError, run_command
 from trainer.features import frozen_features
 from trainer.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from trainer.memory import keep_large_blocks
+from trainer.optimizer import Optimizer
 from trainer.progress import progress
 from trainer.ranks import Ranks, joined
 
@@ -140,7 +142,7 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
 
 def train_epoch(
     task: Task,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     state: RunState,
     config: TrainConfig,
     ranks: Ranks,
@@ -451,6 +453,7 @@ def make_servable(folders: Folders) -> None:
 
 def main() -> None:
     """Run the command line."""
+    keep_large_blocks()
     parser = argparse.ArgumentParser(prog="trainer.train", description="Train an image classifier.")
     parser.add_argument(
         "--package",

@@ -12,7 +12,7 @@ import io
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Semaphore
 from threading import Event
@@ -34,8 +34,9 @@ from trainer.errors import KennelError, UsageError, run_command
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.lock import locked
 from trainer.loop import make_optimizer, should_stop
+from trainer.memory import keep_large_blocks
 from trainer.ranks import Ranks, alone
-from trainer.search_space import Range, search_space
+from trainer.search_space import Choice, Range, search_space
 from trainer.train import (
     Folders,
     Task,
@@ -53,12 +54,26 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 @dataclass(frozen=True)
 class Search:
-    """`trials` trials, `parallel` at a time, of `config` with values from its search space."""
+    """`trials` trials, `parallel` at a time, of `config` with values from its search space.
+
+    Attributes:
+        config: What is not searched for.
+        folders: Where to read and write.
+        trials: Trials in all.
+        parallel: Trials at a time.
+        fixed: Hyperparameters that the user has chosen, which are not searched for either.
+    """
 
     config: TrainConfig
     folders: Folders
     trials: int
     parallel: int
+    fixed: frozenset[str] = frozenset()
+
+    @property
+    def space(self) -> dict[str, Range | Choice]:
+        """What is searched for."""
+        return search_space(self.config.unfreeze, self.fixed)
 
     @property
     def storage(self) -> str:
@@ -145,8 +160,7 @@ def open_study(plan: Search, data: Dataset, sampler_seed: int) -> optuna.Study:
     """Open the study of this configuration and this data, or start it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     config = plan.config
-    searched = search_space(config.unfreeze)
-    fixed = {name: value for name, value in config.to_json().items() if name not in searched}
+    fixed = {name: value for name, value in config.to_json().items() if name not in plan.space}
     return optuna.create_study(
         storage=plan.storage,
         study_name=checkpoint.run_id(fixed, data.fingerprint()),
@@ -190,6 +204,7 @@ def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:
 
 def work_in_process(plan: Search, budget: Budget, sampler_seed: int) -> None:
     """Run trials on this process's share of the cores."""
+    keep_large_blocks()
     torch.set_num_threads(max(1, available_cpus() // plan.parallel))
     run_command(lambda: work(plan, load_data(plan), budget, sampler_seed))
 
@@ -201,7 +216,7 @@ def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int) -> None
     make = task_maker(plan, data, ranks)
 
     def objective(trial: optuna.Trial) -> float:
-        config = replace(plan.config, **suggest(trial, plan.config.unfreeze))
+        config = replace(plan.config, **suggest(trial, plan.space))
         return run_trial(trial, config, *make(config), ranks)
 
     def account(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
@@ -229,13 +244,19 @@ def run_trial(
         optuna.TrialPruned: The trial lags behind the others.
     """
     state, optimizer = RunState(), make_optimizer(classifier, config)
-    while state.epoch < config.epochs and not should_stop(state.valid_losses, config.patience):
+    lags = False
+    while (
+        not lags
+        and state.epoch < config.epochs
+        and not should_stop(state.valid_losses, config.patience)
+    ):
         train_epoch(task, optimizer, state, config, ranks, Event())
         finish_epoch(task, state, ranks)
-        trial.set_user_attr("valid_accuracy", state.history[-1]["valid_accuracy"])
         trial.report(state.valid_losses[-1], state.epoch)
-        if trial.should_prune():
-            raise optuna.TrialPruned
+        lags = trial.should_prune()
+    trial.set_user_attr("valid_accuracy", state.history[-1]["valid_accuracy"])
+    if lags:
+        raise optuna.TrialPruned
     return state.valid_losses[-1]
 
 
@@ -265,10 +286,10 @@ def task_maker(
     return head
 
 
-def suggest(trial: optuna.Trial, unfreeze: str) -> dict[str, Any]:
+def suggest(trial: optuna.Trial, searched: Mapping[str, Range | Choice]) -> dict[str, Any]:
     """Let the sampler choose a value of each hyperparameter that is searched for."""
     values: dict[str, Any] = {}
-    for name, space in search_space(unfreeze).items():
+    for name, space in searched.items():
         if not isinstance(space, Range):
             values[name] = trial.suggest_categorical(name, space.values)
         elif space.integer:
@@ -307,7 +328,12 @@ def charts(study: optuna.Study) -> str:
     figures = [optuna.visualization.plot_optimization_history(study, target_name="validation loss")]
     if len({trial.value for trial in finished}) > 1:  # importance is about differences
         figures.append(
-            optuna.visualization.plot_param_importances(study, target_name="validation loss")
+            optuna.visualization.plot_param_importances(
+                study,
+                # The default one loads scikit-learn and scipy, which takes seconds.
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
+                target_name="validation loss",
+            )
         )
         figures.append(
             optuna.visualization.plot_parallel_coordinate(study, target_name="validation loss")
@@ -323,6 +349,7 @@ def charts(study: optuna.Study) -> str:
 
 def main() -> None:
     """Run the command line."""
+    keep_large_blocks()
     parser = argparse.ArgumentParser(prog="trainer.tune", description="Search for hyperparameters.")
     parser.add_argument(
         "--trials", type=int, default=8, help="trials in all, earlier ones counted (default: 8)"
@@ -340,6 +367,7 @@ def main() -> None:
             folders_from(arguments),
             arguments.trials,
             arguments.parallel,
+            configuration.given(arguments),
         )
     )
 

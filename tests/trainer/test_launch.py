@@ -19,6 +19,7 @@ from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
 from trainer.jobs import State
 from trainer.jobs_sagemaker import TrainingJob
+from trainer.search_space import search_space
 from trainer.target import load
 
 TRAIN = ("train", "--env", "local", "--dataset", "pets")
@@ -30,6 +31,8 @@ TAGS = {
     "dataset-fingerprint": FINGERPRINT,
     "git-commit": "c0ffee",
 }
+
+SEARCHED = search_space("all")
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,14 @@ def test_spot_waits_longer_than_it_runs_and_the_same_command_finds_its_checkpoin
     assert submitted.prefix == "kennel-local"
 
 
+def test_what_a_flag_has_chosen_is_not_searched_for(aws: LocalAws) -> None:
+    with pytest.raises(KennelError):  # since nothing runs here, there is no best.json
+        launch.main([*TUNE, "--engine", "job", "--epochs", "2"])
+    given = asked(aws, "CreateTrainingJob")["HyperParameters"]
+    assert given["epochs"] == "2"
+    assert given.keys().isdisjoint(search_space("none", fixed={"epochs"}))
+
+
 def test_a_search_is_asked_for_as_sagemakers_tuner_takes_it(
     aws: LocalAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +136,7 @@ def test_a_search_is_asked_for_as_sagemakers_tuner_takes_it(
     machines = jobs_sagemaker.Machines("ml.m5.xlarge", 2, True, 0, 3600)
     config = TrainConfig(unfreeze="all").to_json()
     work = jobs_sagemaker.Work("train", "pets", config)
-    name = jobs_tuning.start_search(target, work, machines, 6, 3, None)
+    name = jobs_tuning.start_search(target, work, SEARCHED, machines, 6, 3, None)
     assert len(name) <= 32
     request = asked(aws, "CreateHyperParameterTuningJob")
     tuning = request["HyperParameterTuningJobConfig"]
@@ -160,7 +171,7 @@ def test_a_search_is_asked_for_as_sagemakers_tuner_takes_it(
     seconds = iter(range(9))
     monkeypatch.setattr(jobs_tuning, "timestamp", lambda: f"{next(seconds):012}")
     monkeypatch.setenv("KENNEL_GIT_COMMIT", "decaf")
-    jobs_tuning.start_search(target, work, machines, 1, 3, name)
+    jobs_tuning.start_search(target, work, SEARCHED, machines, 1, 3, name)
     warm = asked(aws, "CreateHyperParameterTuningJob")
     assert warm["WarmStartConfig"] == {
         "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": name}],
@@ -171,7 +182,7 @@ def test_a_search_is_asked_for_as_sagemakers_tuner_takes_it(
     assert tags(warm) == TAGS | {"git-commit": "decaf"}
 
     def warm_start_type() -> str:
-        jobs_tuning.start_search(target, work, machines, 1, 3, name)
+        jobs_tuning.start_search(target, work, SEARCHED, machines, 1, 3, name)
         last = asked(aws, "CreateHyperParameterTuningJob")
         return str(last["WarmStartConfig"]["WarmStartType"])
 
@@ -182,7 +193,7 @@ def test_a_search_is_asked_for_as_sagemakers_tuner_takes_it(
     assert warm_start_type() == "TransferLearning"
     put_dataset(aws, "pets", FINGERPRINT)
     with pytest.raises(UsageError, match="--warm-start nobody: there is no such tuning job"):
-        jobs_tuning.start_search(target, work, machines, 1, 1, "nobody")
+        jobs_tuning.start_search(target, work, SEARCHED, machines, 1, 1, "nobody")
 
 
 @pytest.mark.parametrize(

@@ -158,5 +158,7 @@ def test_failed_trials_are_replaced_but_not_for_ever(
 
 def test_fine_tuning_is_searched_on_pixels(colours: Path, tmp_path: Path):
     config = TrainConfig(backbone="resnet18", weights="none", unfreeze="all", image_size=32)
-    best = search(Search(config, folders(colours, tmp_path), trials=1, parallel=1))
+    chosen = replace(config, epochs=1)
+    best = search(Search(chosen, folders(colours, tmp_path), 1, 1, frozenset({"epochs"})))
     assert 1e-5 <= best["backbone_learning_rate"] <= 1e-3
+    assert best["epochs"] == 1
