@@ -18,7 +18,7 @@ import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -240,6 +240,10 @@ def demonstrate(plan: Plan) -> dict[str, Any]:
         chain.make("local-up")
     try:
         return _chain(chain)
+    except DemoError:
+        with suppress(DemoError):
+            chain.make("logs", SINCE="1h")  # into the demonstration's own; localaws forgets them
+        raise
     finally:
         chain.make("local-reset")
 
