@@ -37,7 +37,7 @@ FLAGS ?=#                       more flags for trainer.tune and trainer.train, s
 # network is trained; photographs of things need a new head only.
 ifeq ($(DATASET),digits)
 UNFREEZE ?= all
-EPOCHS ?= 5
+EPOCHS ?= 6
 VIEW := --image-size 64 --crop-pct 1
 FLAGS += --hflip 0 --min-scale 0.8
 else

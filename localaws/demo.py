@@ -8,6 +8,7 @@ import argparse
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import socket
@@ -393,10 +394,8 @@ def _release(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> dict[s
     terraform = {"scaling": TWO_INSTANCES, "release": CANARY}
     bodies = [photo.read_bytes() for photo in photos]
     with chain.step("a second model, by canary under traffic"):
-        served_as = _read(chain.job / "package.json")["precision"]
-        precision = "fp32" if served_as == "int8" else "int8"
-        flags = ("--output", second, "--precision", precision)
-        chain.python("trainer.package", "--model", chain.model, *flags)
+        flags = ("--output", second, "--precision", "fp32")
+        chain.python("trainer.package", "--model", _second_model(chain), *flags)
         created = _described(chain)["CreationTime"]
         with endpoint.clients(bodies, 1) as traffic:
             chain.make("deploy", MODEL=second, terraform=terraform)
@@ -424,6 +423,17 @@ def _release(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> dict[s
         },
         "verify": {"passed": verified["passed"], "checks": len(verified["checks"])},
     }
+
+
+def _second_model(chain: Chain) -> Path:
+    """The first model, to be served in float32; if it is served so already, one with a new head."""
+    if _read(chain.job / "package.json")["precision"] == "int8":
+        return chain.model
+    folder = chain.plan.output / "second"
+    config = ("--config", chain.plan.run / "tune/best.json", "--unfreeze", "none", "--epochs", 2)
+    places = [(f"--{name}-dir", folder / name) for name in ("model", "output", "checkpoint")]
+    chain.python("trainer.train", *config, *itertools.chain.from_iterable(places))
+    return folder / "model"
 
 
 def test_photos(data: Path) -> list[Path]:
