@@ -1,9 +1,9 @@
 """Micro-batching: requests that arrive together are answered together.
 
-One thread runs the model; while it runs, pictures queue up, and the next batch takes all that
-are there. Waiting for more pays only if more are on their way, so a batch waits, at most
-`max_delay_s`, while other pictures are being decoded and it is not full. A lone request never
-waits.
+Each thread of the model runs a batch of its own: they never wait for each other. While all are
+busy, pictures queue up, and the next batch takes its share of them. Waiting for more pays only if
+more are on their way, so a batch waits, at most `max_delay_s`, while other pictures are being
+decoded and it is not full. A lone request never waits, and has the help of all threads.
 """
 
 import asyncio
@@ -36,24 +36,32 @@ class Classified:
 
 
 class MicroBatcher:
-    """Feeds one inference thread; all methods belong to the event loop's thread.
+    """Feeds the model's threads; all methods belong to the event loop's thread.
 
     Args:
-        predict: Maps pixels [N, crop, crop, 3] to probabilities [N, classes].
+        predict: Maps pixels [N, crop, crop, 3] to probabilities [N, classes]; told whether it is
+            alone, and so may use all threads.
         max_batch: The most pictures in a batch.
         max_delay_s: The longest wait, in seconds, for pictures that are being decoded.
+        threads: The most batches at a time.
     """
 
     def __init__(
-        self, predict: Callable[[Pixels], Probabilities], max_batch: int, max_delay_s: float
+        self,
+        predict: Callable[[Pixels, bool], Probabilities],
+        max_batch: int,
+        max_delay_s: float,
+        threads: int,
     ) -> None:
         self._predict = predict
         self._max_batch = max_batch
         self._max_delay_s = max_delay_s
+        self._threads = threads
         self._waiting: deque[tuple[Pixels, asyncio.Future[Classified]]] = deque()
         self._expected = 0
         self._changed = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
+        self._running: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def expected(self) -> Iterator[None]:
@@ -74,14 +82,23 @@ class MicroBatcher:
 
     async def run(self) -> None:
         """Answer batches until cancelled."""
-        with self._thread:
+        with self._pool:
             while True:
                 await self._collect()
-                size = min(len(self._waiting), self._max_batch)
-                await self._answer([self._waiting.popleft() for _ in range(size)])
+                share = -(-len(self._waiting) // self._threads)
+                size = min(share, self._max_batch)
+                batch = [self._waiting.popleft() for _ in range(size)]
+                is_alone = not (self._running or self._waiting or self._expected)
+                task = asyncio.create_task(self._answer(batch, is_alone))
+                self._running.add(task)
+                task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self._changed.set()
 
     async def _collect(self) -> None:
-        while not self._waiting:
+        while not self._waiting or len(self._running) == self._threads:
             await self._next_change()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._max_delay_s):
@@ -92,12 +109,14 @@ class MicroBatcher:
         self._changed.clear()
         await self._changed.wait()
 
-    async def _answer(self, batch: list[tuple[Pixels, asyncio.Future[Classified]]]) -> None:
+    async def _answer(
+        self, batch: list[tuple[Pixels, asyncio.Future[Classified]]], is_alone: bool
+    ) -> None:
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
         try:
             pixels = np.stack([pixels for pixels, _ in batch])
-            rows = await loop.run_in_executor(self._thread, self._predict, pixels)
+            rows = await loop.run_in_executor(self._pool, self._predict, pixels, is_alone)
         except Exception as error:  # the requests of this batch fail, the next ones need not
             for _, result in batch:
                 if not result.done():

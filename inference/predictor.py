@@ -1,8 +1,6 @@
 """Pixels to class probabilities with ONNX Runtime."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -28,14 +26,14 @@ class Prediction(TypedDict):
 
 
 class Predictor:
-    """A model ready to answer; one thread may call it at a time for the best speed.
+    """A model ready to answer; from any thread.
 
-    Threads share a lone image, operator by operator. Of a batch each takes images of its own: they
-    need not wait for each other after every operator, which saves 6 % of the time.
+    Any number of threads may call it. A call that is alone has the help of others; calls beside
+    each other do best on a thread each, without waiting for helpers after every operator.
 
     Args:
         model: A verified model.
-        threads: Threads that share the work of a batch; by default the cores available.
+        threads: Threads that share the work of a call; by default the cores available.
 
     Raises:
         ArchiveError: ONNX Runtime cannot load the network, or its inputs or outputs are not those
@@ -44,26 +42,24 @@ class Predictor:
 
     def __init__(self, model: Model, threads: int | None = None) -> None:
         self.model = model
-        self._threads = threads or available_cpus()
-        self._shared = _session(model, self._threads)
-        self._own = _session(model, 1) if self._threads > 1 else self._shared
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="model")
+        self.threads = threads or available_cpus()
+        self._shared = _session(model, self.threads)
+        self._single = _session(model, 1) if self.threads > 1 else self._shared
         self._check_interface()
 
-    def probabilities(self, images: Pixels) -> Probabilities:
+    def probabilities(self, images: Pixels, is_alone: bool = True) -> Probabilities:
         """Classify images.
 
         Args:
             images: RGB pixels [N, crop, crop, 3].
+            is_alone: Whether no other call runs, so that all threads may help.
 
         Returns:
             Probabilities [N, classes]; each row sums to 1.
         """
-        parts = min(self._threads, len(images))
-        if parts <= 1:
-            return _run(self._shared, images)
-        answers = self._pool.map(partial(_run, self._own), np.array_split(images, parts))
-        return np.concatenate(list(answers))
+        session = self._shared if is_alone else self._single
+        (answer,) = session.run([OUTPUT], {INPUT: images})
+        return np.asarray(answer)
 
     def _check_interface(self) -> None:
         crop, classes = self.model.preprocess.crop, len(self.model.labels)
@@ -97,11 +93,6 @@ def _session(model: Model, threads: int) -> onnxruntime.InferenceSession:
     # ONNX Runtime raises a class of its own for every kind of fault, without a common base.
     except Exception as error:
         raise ArchiveError(f"{model.onnx}: not loadable: {error}") from error
-
-
-def _run(session: onnxruntime.InferenceSession, images: Pixels) -> Probabilities:
-    (answer,) = session.run([OUTPUT], {INPUT: images})
-    return np.asarray(answer)
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

@@ -55,7 +55,9 @@ class Service:
     ) -> None:
         self._model = predictor.model
         self._queue = queue
-        self._batcher = MicroBatcher(predictor.probabilities, max_batch, max_delay_s)
+        self._batcher = MicroBatcher(
+            predictor.probabilities, max_batch, max_delay_s, predictor.threads
+        )
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         self._batches: asyncio.Task[None] | None = None
         self._is_warm = False

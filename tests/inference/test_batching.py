@@ -14,15 +14,17 @@ FOREVER = 3600.0
 
 
 class Model:
-    """Gives each picture its own first value; runs only while `gate` is open."""
+    """Gives each picture its own first value; ends only while `gate` is open."""
 
     def __init__(self) -> None:
+        self.alone: list[bool] = []
         self.batches: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
         self.is_running = threading.Event()
 
-    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, is_alone: bool) -> np.ndarray:
+        self.alone.append(is_alone)
         self.is_running.set()
         self.gate.wait()
         self.batches.append(len(pixels))
@@ -40,9 +42,10 @@ def run(
     scenario: Callable[[MicroBatcher], Coroutine[Any, Any, None]],
     max_batch: int = 4,
     max_delay_s: float = FOREVER,
+    threads: int = 1,
 ) -> None:
     async def main() -> None:
-        batcher = MicroBatcher(model, max_batch, max_delay_s)
+        batcher = MicroBatcher(model, max_batch, max_delay_s, threads)
         loop = asyncio.create_task(batcher.run())
         try:
             async with asyncio.timeout(120):
@@ -152,3 +155,22 @@ def test_a_request_given_up_does_not_harm_its_batch() -> None:
         assert (await second).probabilities == [2]
 
     run(model, scenario)
+
+
+def test_threads_run_batches_beside_each_other_and_a_lone_one_has_them_all() -> None:
+    model = Model()
+    model.gate.clear()
+
+    async def scenario(batcher: MicroBatcher) -> None:
+        first = asyncio.create_task(batcher.classify(picture(0)))
+        await asyncio.to_thread(model.is_running.wait)
+        others = asyncio.create_task(classify(batcher, range(1, 5)))
+        while len(model.alone) < 2:
+            await asyncio.sleep(0.001)
+        assert model.alone == [True, False]
+        model.gate.set()
+        results = [await first, *await others]
+        assert [float(result.probabilities[0]) for result in results] == list(range(5))
+        assert [result.batch for result in results[:3]] == [1, 2, 2]
+
+    run(model, scenario, threads=2)

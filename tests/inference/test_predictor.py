@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_batches_of_any_size_give_each_image_its_own_answer(model: Model) -> None:
-    predictor = Predictor(model, threads=1)
+    predictor = Predictor(model, threads=2)
     colours = np.repeat(np.eye(3, dtype=np.uint8) * 255, 3, axis=0)[:, None, None]
     images = np.broadcast_to(colours, (9, 32, 32, 3)).copy()
     whole = predictor.probabilities(images)
@@ -25,6 +25,8 @@ def test_batches_of_any_size_give_each_image_its_own_answer(model: Model) -> Non
     np.testing.assert_allclose(whole.sum(1), 1, rtol=1e-6)
     single = np.concatenate([predictor.probabilities(image[None]) for image in images])
     np.testing.assert_allclose(whole, single, rtol=1e-6)
+    beside = predictor.probabilities(images, is_alone=False)
+    np.testing.assert_allclose(whole, beside, rtol=1e-6)
 
 
 @given(
