@@ -60,9 +60,10 @@ def test_it_may_read_and_no_more_but_for_aws(path: Path) -> None:
 def test_tests_run_on_every_push_and_pull_request() -> None:
     path = ROOT / ".github/workflows/test.yml"
     assert set(triggers(path)) == {"push", "pull_request"}
-    (job,) = jobs(path)
-    assert [step["run"] for step in job["steps"] if "run" in step] == ["make lint", "make test"]
-    assert "permissions" not in job
+    tests, demo = jobs(path)
+    assert [step["run"] for step in tests["steps"] if "run" in step] == [".ci/run"]
+    assert [step["run"] for step in demo["steps"] if "run" in step][0] == "make demo"
+    assert not any("permissions" in job for job in (tests, demo))
 
 
 def test_a_fork_plans_nothing() -> None:
