@@ -62,7 +62,7 @@ def test_tests_run_on_every_push_and_pull_request() -> None:
     assert set(triggers(path)) == {"push", "pull_request"}
     tests, demo = jobs(path)
     assert [step["run"] for step in tests["steps"] if "run" in step] == [".ci/run"]
-    assert [step["run"] for step in demo["steps"] if "run" in step][0] == "make demo"
+    assert next(step["run"] for step in demo["steps"] if "run" in step) == "make demo"
     assert not any("permissions" in job for job in (tests, demo))
 
 
