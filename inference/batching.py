@@ -1,17 +1,17 @@
-"""Micro-batching: requests that arrive together are answered together.
+"""A thread for each core, which decodes pictures and runs the model on those that are decoded.
 
-Each thread of the model runs a batch of its own: they never wait for each other. While all are
-busy, pictures queue up, and the next batch takes its share of them. Waiting for more pays only if
-more are on their way, so a batch waits, at most `max_delay_s`, while other pictures are being
-decoded and it is not full. A lone request never waits, and has the help of all threads.
+More threads would take each other's turns on the cores, and fewer would leave one idle. A thread
+that is free decodes first, so that pictures that arrived together are answered together, which is
+less work: the next batch begins once nothing is left to decode, or when it would be full. Then it
+takes its share of what the free threads have before them. Nobody ever waits while there is
+something to do, and a lone picture has the help of all threads.
 """
 
 import asyncio
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,103 +26,155 @@ class Classified:
 
     Attributes:
         probabilities: Probabilities [classes].
+        decode_s: Seconds that its decoding took.
         inference_s: Seconds that the model took for the whole batch.
         batch: Pictures in the batch.
     """
 
     probabilities: Probabilities
+    decode_s: float
     inference_s: float
     batch: int
 
 
+class _Picture:
+    """A picture on its way: a body first, then pixels [crop, crop, 3]."""
+
+    def __init__(self, body: bytes) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.result: asyncio.Future[Classified] = self.loop.create_future()
+        self.body = body
+        self.pixels: Pixels
+        self.decode_s = 0.0
+
+    def answer(self, outcome: Classified | Exception) -> None:
+        """Set the result; on the event loop."""
+        if self.result.done():  # given up
+            return
+        if isinstance(outcome, Exception):
+            self.result.set_exception(outcome)
+        else:
+            self.result.set_result(outcome)
+
+
 class MicroBatcher:
-    """Feeds the model's threads; all methods belong to the event loop's thread.
+    """Decodes and classifies pictures in threads of its own, which run until `close`.
 
     Args:
+        decode: Maps a body to pixels [crop, crop, 3].
         predict: Maps pixels [N, crop, crop, 3] to probabilities [N, classes]; told whether it is
-            alone, and so may use all threads.
+            alone, and so may use all cores.
         max_batch: The most pictures in a batch.
-        max_delay_s: The longest wait, in seconds, for pictures that are being decoded.
-        threads: The most batches at a time.
+        threads: The most pictures or batches worked on at a time.
     """
 
     def __init__(
         self,
+        decode: Callable[[bytes], Pixels],
         predict: Callable[[Pixels, bool], Probabilities],
         max_batch: int,
-        max_delay_s: float,
         threads: int,
     ) -> None:
+        self._decode = decode
         self._predict = predict
         self._max_batch = max_batch
-        self._max_delay_s = max_delay_s
-        self._threads = threads
-        self._waiting: deque[tuple[Pixels, asyncio.Future[Classified]]] = deque()
-        self._expected = 0
-        self._changed = asyncio.Event()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="inference")
-        self._running: set[asyncio.Task[None]] = set()
+        self._changed = threading.Condition()
+        self._arrived: deque[_Picture] = deque()
+        self._decoded: deque[_Picture] = deque()
+        self._decoding = 0
+        self._predicting = 0
+        self._is_closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    @contextmanager
-    def expected(self) -> Iterator[None]:
-        """Announce, for the time of the block, that a picture is being decoded."""
-        self._expected += 1
-        try:
-            yield
-        finally:
-            self._expected -= 1
-            self._changed.set()
+    async def classify(self, body: bytes) -> Classified:
+        """Decode and classify a picture.
 
-    async def classify(self, pixels: Pixels) -> Classified:
-        """Classify pixels [crop, crop, 3] as part of a batch."""
-        result: asyncio.Future[Classified] = asyncio.get_running_loop().create_future()
-        self._waiting.append((pixels, result))
-        self._changed.set()
-        return await result
+        Raises:
+            Exception: What `decode` raised for this picture, or `predict` for its batch.
+        """
+        picture = _Picture(body)
+        with self._changed:
+            self._arrived.append(picture)
+            self._changed.notify()
+        return await picture.result
 
-    async def run(self) -> None:
-        """Answer batches until cancelled."""
-        with self._pool:
-            while True:
-                await self._collect()
-                share = -(-len(self._waiting) // self._threads)
-                size = min(share, self._max_batch)
-                batch = [self._waiting.popleft() for _ in range(size)]
-                is_alone = not (self._running or self._waiting or self._expected)
-                task = asyncio.create_task(self._answer(batch, is_alone))
-                self._running.add(task)
-                task.add_done_callback(self._ended)
+    def close(self) -> None:
+        """End the threads once nothing is left to do."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._running.discard(task)
-        self._changed.set()
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._arrived and not self._decoded:
+                    if self._is_closed:
+                        return
+                    self._changed.wait()
+                picture, batch, is_alone = self._next()
+            if picture:
+                self._decode_one(picture)
+            else:
+                self._answer(batch, is_alone)
 
-    async def _collect(self) -> None:
-        while not self._waiting or len(self._running) == self._threads:
-            await self._next_change()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._max_delay_s):
-                while self._expected and len(self._waiting) < self._max_batch:
-                    await self._next_change()
+    def _next(self) -> tuple[_Picture | None, list[_Picture], bool]:
+        """Take a picture to decode, or a batch to classify and whether nothing else is to do."""
+        if self._arrived and len(self._decoded) < self._max_batch:
+            self._decoding += 1
+            return self._arrived.popleft(), [], False
+        free = len(self._threads) - self._predicting
+        share = -(-(len(self._decoded) + self._decoding) // free)
+        size = min(self._max_batch, len(self._decoded), share)
+        batch = [self._decoded.popleft() for _ in range(size)]
+        is_alone = not (self._predicting or self._decoding or self._arrived or self._decoded)
+        self._predicting += 1
+        return None, batch, is_alone
 
-    async def _next_change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()
-
-    async def _answer(
-        self, batch: list[tuple[Pixels, asyncio.Future[Classified]]], is_alone: bool
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    def _decode_one(self, picture: _Picture) -> None:
         started = time.perf_counter()
+        error: Exception | None = None
         try:
-            pixels = np.stack([pixels for pixels, _ in batch])
-            rows = await loop.run_in_executor(self._pool, self._predict, pixels, is_alone)
+            picture.pixels = self._decode(picture.body)
+        except Exception as reason:
+            error = reason
+        picture.decode_s = time.perf_counter() - started
+        with self._changed:
+            self._decoding -= 1
+            if error is None:
+                self._decoded.append(picture)
+        if error is not None:
+            _deliver([picture], [error])
+
+    def _answer(self, batch: Sequence[_Picture], is_alone: bool) -> None:
+        started = time.perf_counter()
+        outcomes: Sequence[Classified | Exception]
+        try:
+            rows = self._predict(np.stack([picture.pixels for picture in batch]), is_alone)
         except Exception as error:  # the requests of this batch fail, the next ones need not
-            for _, result in batch:
-                if not result.done():
-                    result.set_exception(error)
-            return
-        seconds = time.perf_counter() - started
-        for (_, result), row in zip(batch, rows, strict=True):
-            if not result.done():
-                result.set_result(Classified(row, seconds, len(batch)))
+            outcomes = [error] * len(batch)
+        else:
+            seconds = time.perf_counter() - started
+            outcomes = [
+                Classified(row, picture.decode_s, seconds, len(batch))
+                for picture, row in zip(batch, rows, strict=True)
+            ]
+        with self._changed:
+            self._predicting -= 1
+        _deliver(batch, outcomes)
+
+
+def _deliver(batch: Sequence[_Picture], outcomes: Sequence[Classified | Exception]) -> None:
+    """Hand results over to the event loop, in one step."""
+
+    def answer() -> None:
+        for picture, outcome in zip(batch, outcomes, strict=True):
+            picture.answer(outcome)
+
+    batch[0].loop.call_soon_threadsafe(answer)

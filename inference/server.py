@@ -77,13 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (ArchiveError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         raise SystemExit(1) from None
-    service = Service(
-        predictor,
-        max_batch=options.max_batch,
-        max_delay_s=options.max_delay_ms / 1e3,
-        queue=options.queue,
-        decode_threads=options.decode_threads,
-    )
+    service = Service(predictor, options.max_batch, options.queue)
     config = uvicorn.Config(
         create_app(service, options.body_timeout_s),
         loop="uvloop",
@@ -134,15 +128,13 @@ def _parser() -> argparse.ArgumentParser:
 def _options() -> Iterator[tuple[str, str, Callable[[str], object], str, str]]:
     """Give each option's flag, environment variable, type, default and help."""
     cpus = str(available_cpus())
-    count, milliseconds = _number(int, 1, 65535), _number(float, 0, 60_000)
+    count = _number(int, 1, 65535)
     yield "--model", "SM_MODEL_DIR", Path, "/opt/ml/model", "a model's folder or model.tar.gz"
     yield "--host", "KENNEL_HOST", str, "0.0.0.0", "the address to listen on"  # noqa: S104
     yield "--port", "SAGEMAKER_BIND_TO_PORT", _number(int, 0, 65535), "8080", "0 takes a free one"
-    yield "--max-batch", "KENNEL_MAX_BATCH", count, "8", "the most pictures in a batch"
-    yield "--max-delay-ms", "KENNEL_MAX_DELAY_MS", milliseconds, "2", "a batch's longest wait"
+    yield "--max-batch", "KENNEL_MAX_BATCH", count, "4", "the most pictures in a batch"
     yield "--queue", "KENNEL_QUEUE", count, "128", "the most requests admitted at a time"
-    yield "--threads", "KENNEL_THREADS", count, cpus, "threads that run the model"
-    yield "--decode-threads", "KENNEL_DECODE_THREADS", count, cpus, "threads that decode"
+    yield "--threads", "KENNEL_THREADS", count, cpus, "threads that decode and run the model"
     seconds = _number(float, 0.1, 3600)
     yield "--body-timeout-s", "KENNEL_BODY_TIMEOUT_S", seconds, "20", "a body's longest arrival"
 

@@ -4,7 +4,6 @@ import asyncio
 import io
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from PIL import Image
 from inference.batching import MicroBatcher
 from inference.contract import answer
 from inference.predictor import Predictor
-from inference.preprocess import Pixels, load_image
+from inference.preprocess import load_image
 from inference.refusal import RefusedError
 
 # A load balancer must have the time to see that /ping fails before the port closes.
@@ -40,26 +39,18 @@ class Service:
     Args:
         predictor: The model.
         max_batch: The most pictures in a batch.
-        max_delay_s: The longest wait of a batch for pictures that are being decoded, in seconds.
         queue: The most requests admitted and not yet answered.
-        decode_threads: Threads that decode pictures.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        max_batch: int,
-        max_delay_s: float,
-        queue: int,
-        decode_threads: int,
-    ) -> None:
+    def __init__(self, predictor: Predictor, max_batch: int, queue: int) -> None:
         self._model = predictor.model
         self._queue = queue
         self._batcher = MicroBatcher(
-            predictor.probabilities, max_batch, max_delay_s, predictor.threads
+            lambda body: load_image(body, self._model.preprocess),
+            predictor.probabilities,
+            max_batch,
+            predictor.threads,
         )
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        self._batches: asyncio.Task[None] | None = None
         self._is_warm = False
         self._drain_started: float | None = None
         self.in_flight = 0
@@ -84,7 +75,6 @@ class Service:
 
     async def start(self) -> None:
         """Answer one picture, and so be ready."""
-        self._batches = asyncio.create_task(self._batcher.run())
         await self.answer(_warm_up_picture(self._model.preprocess.resize))
         self._is_warm = True
 
@@ -94,10 +84,7 @@ class Service:
 
     async def stop(self) -> None:
         """End the threads."""
-        if self._batches is not None:
-            self._batches.cancel()
-            await asyncio.wait([self._batches])
-        self._decoders.shutdown()
+        await asyncio.to_thread(self._batcher.close)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -125,23 +112,15 @@ class Service:
             ImageError: The bytes are no usable image.
         """
         started = time.perf_counter()
-        with self._batcher.expected():
-            loop = asyncio.get_running_loop()
-            pixels, decode_s = await loop.run_in_executor(self._decoders, self._decode, body)
-        result = await self._batcher.classify(pixels)
-        queue_s = time.perf_counter() - started - decode_s - result.inference_s
+        result = await self._batcher.classify(body)
+        queue_s = time.perf_counter() - started - result.decode_s - result.inference_s
         return Answer(
             body=answer(self._model, result.probabilities),
             batch=result.batch,
-            decode_ms=_milliseconds(decode_s),
+            decode_ms=_milliseconds(result.decode_s),
             queue_ms=_milliseconds(queue_s),
             inference_ms=_milliseconds(result.inference_s),
         )
-
-    def _decode(self, body: bytes) -> tuple[Pixels, float]:
-        started = time.perf_counter()
-        pixels = load_image(body, self._model.preprocess)
-        return pixels, time.perf_counter() - started
 
 
 def _milliseconds(seconds: float) -> float:

@@ -2,9 +2,11 @@
 
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
@@ -60,11 +62,23 @@ class EfficientNetLite(nn.Module):
             name, image_size=image_size, drop_connect_rate=0.0, num_classes=1
         )
         del self.network._fc
+        for module in self.network.modules():
+            if isinstance(module, nn.Conv2d):
+                _pad_in_place(module)
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the features [N, 1280] of normalized images [N, 3, S, S]."""
         features: Tensor = self.network.extract_features(images)
         return features.mean((2, 3))
+
+
+def _pad_in_place(conv: nn.Conv2d) -> None:
+    """Let a convolution of the package pad by itself where it can: a copy less of its input."""
+    padding = getattr(conv, "static_padding", None)
+    if isinstance(padding, nn.ZeroPad2d):
+        left, right, top, bottom = padding.padding
+        if (left, top) == (right, bottom):
+            conv.padding, conv.static_padding = (top, left), nn.Identity()
 
 
 def _efficientnet_lite(variant: int, image_size: int, blocks: int) -> Backbone:
@@ -89,13 +103,29 @@ def _efficientnet_lite(variant: int, image_size: int, blocks: int) -> Backbone:
     )
 
 
+def _torchvision_models() -> ModuleType:
+    """Import torchvision's networks; it takes time, which only they are worth.
+
+    One of its operators for detection asks torch's compiler what it supports, and so loads it: 1.2
+    of the 1.6 s. Nothing here uses that operator, so it may take the answer for a no.
+    """
+    name = "torch._dynamo.utils"
+    asked = ModuleType(name)
+    asked.is_compile_supported = lambda _: False  # type: ignore[attr-defined]
+    if is_new := name not in sys.modules:
+        sys.modules[name] = asked
+    try:
+        return importlib.import_module("torchvision.models")
+    finally:
+        if is_new:
+            del sys.modules[name]
+
+
 def _torchvision(
     name: str, weights: str, feature_dim: int, head: str, last: tuple[str, ...], **entry: Any
 ) -> Backbone:
-    # torchvision takes seconds to import, which only its own networks are worth.
     def build(side: int) -> nn.Module:
-        from torchvision import models
-
+        models = _torchvision_models()
         options: dict[str, dict[str, Any]] = {
             # Random on each rank, as in EfficientNetLite.
             "convnext_tiny": {"stochastic_depth_prob": 0.0},
@@ -106,8 +136,7 @@ def _torchvision(
         return network
 
     def fetch() -> dict[str, Tensor]:
-        from torchvision import models
-
+        models = _torchvision_models()
         found = models.get_weight(weights)
         state: dict[str, Tensor] = found.get_state_dict(progress=False, check_hash=True)
         return {key: value for key, value in state.items() if not key.startswith(f"{head}.")}

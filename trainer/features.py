@@ -1,14 +1,17 @@
 """Features of a frozen backbone, computed once for each image, transform and set of weights."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from inference.preprocess import DECODER_VERSION, Preprocess
 from trainer.backbones import normalize
@@ -21,6 +24,8 @@ from trainer.progress import progress
 from trainer.ranks import Ranks
 
 BATCH = 32
+VERSION = 2
+"""Raised whenever the same network may give other features."""
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -34,6 +39,7 @@ def weights_digest(module: nn.Module) -> str:
 
 def frozen_features(
     backbone: nn.Module,
+    digest: str,
     split: Split,
     preprocess: Preprocess,
     config: TrainConfig,
@@ -46,6 +52,7 @@ def frozen_features(
 
     Args:
         backbone: In evaluation mode, on the device of `ranks`.
+        digest: What `weights_digest` gives of it.
         split: The images.
         preprocess: The transform.
         config: The run's configuration.
@@ -55,8 +62,9 @@ def frozen_features(
         mirrored: Whether to give the mirrored view, too.
     """
     key = [
+        VERSION,
         list(split.digests),
-        weights_digest(backbone),
+        digest,
         preprocess.to_json(),
         DECODER_VERSION,
         bf16,
@@ -65,12 +73,14 @@ def frozen_features(
     names = [
         hashlib.sha256(json.dumps([key, view]).encode()).hexdigest()[:32] + ".npy" for view in views
     ]
+    network: nn.Module | None = None
     if ranks.local_rank == 0:
         for name, view in zip(names, views, strict=True):
             if not any((folder / name).exists() for folder in folders):
                 source = PixelSource(split, preprocess, config)
+                network = network or folded(backbone)
                 with replacing(folders[0] / name) as temporary:
-                    _compute(temporary, backbone, source, preprocess, ranks, bf16, view)
+                    _compute(temporary, network, source, preprocess, ranks, bf16, view)
     ranks.wait()
     paths = [
         next(folder / name for folder in folders if (folder / name).exists()) for name in names
@@ -79,10 +89,24 @@ def frozen_features(
     return [np.load(path, mmap_mode="c") for path in paths]
 
 
+def folded(backbone: nn.Module) -> nn.Module:
+    """Copy a network in which each convolution does the work of the batch normalization after it.
+
+    Where a module lists one right after the other, the networks of the registry also apply them so.
+    """
+    network = copy.deepcopy(backbone)
+    for parent in list(network.modules()):
+        for (name, conv), (next_name, norm) in pairwise(parent.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, next_name, nn.Identity())
+    return network
+
+
 @torch.inference_mode()
 def _compute(
     path: Path,
-    backbone: nn.Module,
+    network: nn.Module,
     source: PixelSource,
     preprocess: Preprocess,
     ranks: Ranks,
@@ -96,7 +120,7 @@ def _compute(
         for batch in evaluation_batches(source, BATCH):
             pixels = batch.inputs.to(ranks.device)
             with autocast(ranks.device, bf16):
-                features = backbone(normalize(pixels.flip(2) if mirrored else pixels, preprocess))
+                features = network(normalize(pixels.flip(2) if mirrored else pixels, preprocess))
             if not file.tell():
                 shape = (count, features.shape[1])
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}

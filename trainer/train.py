@@ -36,7 +36,7 @@ from trainer.checkpoint import RunState
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, load
 from trainer.errors import KennelError, run_command
-from trainer.features import frozen_features
+from trainer.features import frozen_features, weights_digest
 from trainer.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from trainer.optimizer import Optimizer
 from trainer.progress import progress
@@ -120,7 +120,7 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
                 speeds.append((state.images - images_before) / (time.monotonic() - epoch_started))
                 finish_epoch(task, state, ranks)
                 row = " ".join(f"{name}={value:.6g}" for name, value in state.history[-1].items())
-                report(ranks, f"{row} images_per_second={speeds[-1]:.0f}")
+                report(ranks, f"{row} images_per_second={speeds[-1]:.1f}")
             if ranks.leads:
                 checkpoint.save(path, state, task.trained.state_dict(), optimizer.state_dict())
             # An epoch of a single step can be left at its end only.
@@ -306,13 +306,14 @@ def feature_sources(
 ) -> tuple[batches.FeatureSource, batches.FeatureSource]:
     """Give the frozen backbone's features of `train`, mirrored too if images flip, and `valid`."""
     classifier.backbone.eval()
+    digest = weights_digest(classifier.backbone)
     bf16 = uses_bf16(config, ranks.device, training=False)
     places = [folders.cache / "features", *filter(None, [folders.features])]
 
     def source(name: str, mirrored: bool) -> batches.FeatureSource:
         split = data.splits[name]
         views = frozen_features(
-            classifier.backbone, split, preprocess, config, ranks, bf16, places, mirrored
+            classifier.backbone, digest, split, preprocess, config, ranks, bf16, places, mirrored
         )
         return batches.FeatureSource(views, split.targets, config)
 

@@ -167,7 +167,7 @@ def timed(
         process = subprocess.Popen(
             list(map(str, command)),
             cwd=folder,
-            env={**os.environ, **(environment or {})},
+            env=_environment() | (environment or {}),
             stdout=subprocess.PIPE,
             stderr=errors,
         )
@@ -182,6 +182,11 @@ def timed(
             said = errors.read().decode(errors="replace")[-4000:]
             raise RuntimeError(f"{' '.join(map(str, command))}: exit {process.returncode}\n{said}")
     return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, output)
+
+
+def _environment() -> dict[str, str]:
+    """Give what a user's shell has: with this variable, every start would compile all it loads."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
 def record(name: str, command: str, entries: Sequence[Entry], **details: Any) -> Path:

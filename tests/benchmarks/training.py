@@ -166,7 +166,7 @@ def fine_tuning(bench: Bench, data: Path) -> float:
     shutil.rmtree(bench.scratch / "checkpoint", ignore_errors=True)  # it would be over already
     flags = ["--unfreeze", "all", "--batch-size", str(BATCH_SIZE), "--epochs", "2"]
     run = timed(bench.ours(["-m", "trainer.train"], data, *flags))
-    return float(re.findall(r"images_per_second=(\d+)", run.output)[-1])
+    return float(re.findall(r"images_per_second=([\d.]+)", run.output)[-1])
 
 
 def fine_tuning_of_peer(bench: Bench, peer: str, data: Path) -> float:

@@ -27,7 +27,7 @@ def predictor(model: Model) -> Predictor:
 
 def run(predictor: Predictor, scenario: Scenario) -> None:
     async def main() -> None:
-        service = Service(predictor, max_batch=4, max_delay_s=0, queue=4, decode_threads=1)
+        service = Service(predictor, max_batch=4, queue=4)
         transport = httpx.ASGITransport(create_app(service, body_timeout_s=120))
         async with httpx.AsyncClient(transport=transport, base_url="http://kennel") as client:
             await scenario(client, service)

@@ -1,7 +1,6 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -9,168 +8,204 @@ import pytest
 
 from inference.batching import Classified, MicroBatcher
 
-FOREVER = 3600.0
-"""A delay that no test survives if it is waited for."""
 
+class Parts:
+    """A decoder and a model that note what they are asked, and work while their gates are open.
 
-class Model:
-    """Gives each picture its own first value; ends only while `gate` is open."""
+    A picture's body is its value; 254 cannot be decoded, and a batch with 255 fails.
+    """
 
     def __init__(self) -> None:
+        self.decoded: list[int] = []
+        self.batches: list[list[int]] = []
         self.alone: list[bool] = []
-        self.batches: list[int] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.is_running = threading.Event()
+        self.may_decode, self.may_predict = threading.Event(), threading.Event()
+        self.open()
 
-    def __call__(self, pixels: np.ndarray, is_alone: bool) -> np.ndarray:
+    def open(self) -> None:
+        self.may_decode.set()
+        self.may_predict.set()
+
+    def decode(self, body: bytes) -> np.ndarray:
+        self.decoded.append(body[0])
+        self.may_decode.wait()
+        if body[0] == 254:
+            raise ValueError("damaged")
+        return np.full((2, 2, 3), body[0], np.uint8)
+
+    def predict(self, pixels: np.ndarray, is_alone: bool) -> np.ndarray:
+        values = pixels[:, 0, 0, 0]
+        self.batches.append(values.tolist())
         self.alone.append(is_alone)
-        self.is_running.set()
-        self.gate.wait()
-        self.batches.append(len(pixels))
-        if pixels.max() == 255:
+        self.may_predict.wait()
+        if 255 in values:
             raise RuntimeError("the model failed")
-        return pixels.reshape(len(pixels), -1)[:, :1].astype(np.float32)
+        return values[:, None].astype(np.float32)
 
 
-def picture(value: int) -> np.ndarray:
-    return np.full((2, 2, 3), value, np.uint8)
+Scenario = Callable[[MicroBatcher], Coroutine[Any, Any, None]]
 
 
-def run(
-    model: Model,
-    scenario: Callable[[MicroBatcher], Coroutine[Any, Any, None]],
-    max_batch: int = 4,
-    max_delay_s: float = FOREVER,
-    threads: int = 1,
-) -> None:
+def run(parts: Parts, scenario: Scenario, max_batch: int = 4, threads: int = 1) -> None:
     async def main() -> None:
-        batcher = MicroBatcher(model, max_batch, max_delay_s, threads)
-        loop = asyncio.create_task(batcher.run())
+        batcher = MicroBatcher(parts.decode, parts.predict, max_batch, threads)
         try:
             async with asyncio.timeout(120):
                 await scenario(batcher)
         finally:
-            model.gate.set()
-            loop.cancel()
-            await asyncio.wait([loop])
+            parts.open()
+            await asyncio.to_thread(batcher.close)
 
     asyncio.run(main())
 
 
-async def classify(batcher: MicroBatcher, values: range) -> list[Classified]:
-    return await asyncio.gather(*(batcher.classify(picture(value)) for value in values))
+def start(batcher: MicroBatcher, *values: int) -> list[asyncio.Task[Classified]]:
+    return [asyncio.create_task(batcher.classify(bytes([value]))) for value in values]
 
 
-def test_a_lone_request_does_not_wait() -> None:
-    model = Model()
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_a_lone_picture_is_answered_at_once_with_all_cores() -> None:
+    parts = Parts()
 
     async def scenario(batcher: MicroBatcher) -> None:
-        result = await batcher.classify(picture(7))
+        result = await batcher.classify(b"\7")
         assert result.probabilities == [7]
         assert result.batch == 1
 
-    run(model, scenario)
+    run(parts, scenario, threads=2)
+    assert parts.alone == [True]
 
 
-def test_what_queues_up_while_the_model_runs_is_one_batch_up_to_the_limit() -> None:
-    model = Model()
-    model.gate.clear()
+def test_what_arrives_while_the_model_runs_is_one_batch_up_to_the_limit() -> None:
+    parts = Parts()
+    parts.may_predict.clear()
 
     async def scenario(batcher: MicroBatcher) -> None:
-        first = asyncio.create_task(batcher.classify(picture(0)))
-        await asyncio.to_thread(model.is_running.wait)
-        others = asyncio.create_task(classify(batcher, range(1, 7)))
+        first = start(batcher, 0)
+        await until(lambda: parts.batches)
+        others = start(batcher, *range(1, 7))
         await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        model.gate.set()
-        results = [await first, *await others]
+        parts.open()
+        results = [await task for task in first + others]
         assert [float(result.probabilities[0]) for result in results] == list(range(7))
         assert [result.batch for result in results] == [1, 4, 4, 4, 4, 2, 2]
 
-    run(model, scenario)
-    assert model.batches == [1, 4, 2]
+    run(parts, scenario)
+    assert parts.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    # The last batch has all cores again; before it, others were still to come.
+    assert parts.alone == [True, False, True]
 
 
-def test_a_batch_waits_for_pictures_that_are_being_decoded() -> None:
-    model = Model()
+def test_a_full_batch_goes_before_what_is_left_to_decode() -> None:
+    parts = Parts()
+    parts.may_decode.clear()
 
     async def scenario(batcher: MicroBatcher) -> None:
-        with batcher.expected():
-            first = asyncio.create_task(batcher.classify(picture(1)))
-            for _ in range(10):
-                await asyncio.sleep(0)
-            assert not model.is_running.is_set()
-        second = await batcher.classify(picture(2))
-        assert (await first).batch == second.batch == 2
+        tasks = start(batcher, *range(6))
+        await until(lambda: parts.decoded)
+        parts.may_predict.clear()
+        parts.may_decode.set()
+        await until(lambda: parts.batches)
+        assert parts.decoded == [0, 1]
+        parts.open()
+        await asyncio.gather(*tasks)
 
-    run(model, scenario)
+    run(parts, scenario, max_batch=2)
+    assert parts.batches == [[0, 1], [2, 3], [4, 5]]
 
 
-def test_a_batch_does_not_wait_for_a_picture_that_proves_undecodable() -> None:
+def test_a_batch_does_not_wait_for_a_picture_that_another_thread_decodes() -> None:
+    parts = Parts()
+    parts.may_decode.clear()
+
     async def scenario(batcher: MicroBatcher) -> None:
-        with suppress(ValueError), batcher.expected():
-            first = asyncio.create_task(batcher.classify(picture(1)))
-            await asyncio.sleep(0)
-            raise ValueError("damaged")
-        assert (await first).batch == 1
+        stuck = start(batcher, 1)
+        await until(lambda: parts.decoded)
+        # The other thread finds the gate open, and this picture is the first one's no more.
+        decode = batcher._decode
+        batcher._decode = lambda body: np.full((2, 2, 3), body[0], np.uint8)
+        (free,) = start(batcher, 2)
+        assert (await free).probabilities == [2]
+        batcher._decode = decode
+        assert not stuck[0].done()
+        parts.open()
+        await stuck[0]
 
-    run(Model(), scenario)
+    run(parts, scenario, threads=2)
+    assert parts.alone[0] is False
 
 
-def test_a_batch_does_not_wait_longer_than_allowed() -> None:
+def test_threads_share_what_has_arrived() -> None:
+    parts = Parts()
+    parts.may_decode.clear()
+    parts.may_predict.clear()
+
     async def scenario(batcher: MicroBatcher) -> None:
-        with batcher.expected():
-            assert (await batcher.classify(picture(1))).batch == 1
+        tasks = start(batcher, *range(8))
+        await until(lambda: len(parts.decoded) == 2)
+        parts.may_decode.set()
+        await until(lambda: len(parts.batches) == 2)
+        parts.open()
+        await asyncio.gather(*tasks)
 
-    run(Model(), scenario, max_delay_s=0.001)
+    run(parts, scenario, max_batch=8, threads=2)
+    # All are decoded first; a thread that is free while the other still decodes leaves it a half.
+    assert sorted(value for batch in parts.batches for value in batch) == list(range(8))
+    assert [len(batch) for batch in parts.batches] == [4, 4]
+    assert parts.alone == [False, False]
 
 
-def test_a_full_batch_does_not_wait() -> None:
+def test_a_picture_that_cannot_be_decoded_fails_alone() -> None:
+    parts = Parts()
+
     async def scenario(batcher: MicroBatcher) -> None:
-        with batcher.expected():
-            assert [result.batch for result in await classify(batcher, range(4))] == [4] * 4
+        bad, good = start(batcher, 254, 1)
+        with pytest.raises(ValueError, match="damaged"):
+            await bad
+        assert (await good).probabilities == [1]
 
-    run(Model(), scenario)
+    run(parts, scenario)
+    assert parts.batches == [[1]]
 
 
 def test_a_failed_batch_fails_its_requests_and_no_others() -> None:
     async def scenario(batcher: MicroBatcher) -> None:
         with pytest.raises(RuntimeError, match="failed"):
-            await batcher.classify(picture(255))
-        assert (await batcher.classify(picture(3))).probabilities == [3]
+            await batcher.classify(b"\xff")
+        assert (await batcher.classify(b"\3")).probabilities == [3]
 
-    run(Model(), scenario)
+    run(Parts(), scenario)
 
 
 def test_a_request_given_up_does_not_harm_its_batch() -> None:
-    model = Model()
-    model.gate.clear()
+    parts = Parts()
+    parts.may_decode.clear()
 
     async def scenario(batcher: MicroBatcher) -> None:
-        first, second = (asyncio.create_task(batcher.classify(picture(v))) for v in (1, 2))
-        await asyncio.to_thread(model.is_running.wait)
+        first, second = start(batcher, 1, 2)
+        await until(lambda: parts.decoded)
         first.cancel()
-        model.gate.set()
+        parts.open()
         assert (await second).probabilities == [2]
 
-    run(model, scenario)
+    run(parts, scenario)
+    assert parts.batches == [[1, 2]]
 
 
-def test_threads_run_batches_beside_each_other_and_a_lone_one_has_them_all() -> None:
-    model = Model()
-    model.gate.clear()
+def test_closing_answers_what_has_arrived() -> None:
+    parts = Parts()
+    parts.may_decode.clear()
 
     async def scenario(batcher: MicroBatcher) -> None:
-        first = asyncio.create_task(batcher.classify(picture(0)))
-        await asyncio.to_thread(model.is_running.wait)
-        others = asyncio.create_task(classify(batcher, range(1, 5)))
-        while len(model.alone) < 2:
-            await asyncio.sleep(0.001)
-        assert model.alone == [True, False]
-        model.gate.set()
-        results = [await first, *await others]
-        assert [float(result.probabilities[0]) for result in results] == list(range(5))
-        assert [result.batch for result in results[:3]] == [1, 2, 2]
+        tasks = start(batcher, 1, 2)
+        await until(lambda: parts.decoded)
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+        parts.open()
+        assert [float((await task).probabilities[0]) for task in tasks] == [1, 2]
+        await closing
 
-    run(model, scenario, threads=2)
+    run(parts, scenario)

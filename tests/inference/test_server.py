@@ -149,7 +149,7 @@ def failed_start(*arguments: str, **environment: str) -> tuple[int, str]:
     [
         (["--queue", "0"], {}, "--queue"),
         (["--max-batch", "many"], {}, "--max-batch"),
-        (["--max-delay-ms", "nan"], {}, "--max-delay-ms"),
+        (["--body-timeout-s", "nan"], {}, "--body-timeout-s"),
         ([], {"KENNEL_THREADS": "-1"}, "--threads"),
         ([], {"SAGEMAKER_BIND_TO_PORT": "70000"}, "--port"),
         (["train"], {}, "serve"),

@@ -1,9 +1,13 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
+from torch import nn
 
 from trainer.backbones import (
     BACKBONES,
@@ -15,6 +19,7 @@ from trainer.backbones import (
 )
 from trainer.config import TrainConfig
 from trainer.errors import UsageError
+from trainer.features import folded
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -28,6 +33,47 @@ def test_every_backbone_gives_the_features_it_promises(name):
     assert classifier(image).shape == (1, 3)
     assert entry.licence
     assert preprocess.resize >= preprocess.crop
+
+
+@torch.inference_mode()
+def test_padding_in_the_convolution_changes_nothing():
+    ours = build_classifier(TrainConfig(backbone="efficientnet_lite0"), classes=3).backbone.eval()
+    package = EfficientNet.from_name("efficientnet-lite0", image_size=224, num_classes=1).eval()
+    state = {name.removeprefix("network."): value for name, value in ours.state_dict().items()}
+    assert package.load_state_dict(state, strict=False).missing_keys == ["_fc.weight", "_fc.bias"]
+    image = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    expected = package.extract_features(image).mean((2, 3))
+    torch.testing.assert_close(ours(image), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.inference_mode()
+def test_a_folded_network_gives_the_same_features(name):
+    config = TrainConfig(backbone=name, weights="none")
+    backbone = build_classifier(config, classes=3).backbone.eval()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as if it had been trained
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+    image = torch.rand(1, 3, *[preprocess_for(config).crop] * 2)
+    expected, network = backbone(image), folded(backbone)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    largest = float(expected.abs().max())
+    torch.testing.assert_close(network(image), expected, rtol=1e-3, atol=1e-3 * largest)
+    assert torch.equal(backbone(image), expected)
+
+
+def test_torchvisions_networks_come_without_the_compiler_and_leave_it_whole():
+    code = """
+import sys
+from trainer.backbones import BACKBONES
+BACKBONES["resnet18"].build(224)
+print("torch._dynamo" in sys.modules)
+import torch._dynamo.utils
+print(torch._dynamo.utils.__file__ is not None)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "True"]
 
 
 @pytest.mark.parametrize("name", BACKBONES)

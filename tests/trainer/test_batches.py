@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -77,8 +80,8 @@ def test_a_restart_in_the_middle_of_an_epoch_sees_the_rest_of_it(train_split):
 def test_augmentation_depends_on_image_and_epoch_not_on_its_neighbours(train_split):
     source = PixelSource(train_split, preprocess_for(CONFIG), CONFIG)
     alone = source.augmented(np.array([7]), epoch=2)[0]
-    assert torch.equal(alone, source.augmented(np.array([3, 7, 11]), epoch=2)[1])
-    assert not torch.equal(alone, source.augmented(np.array([7]), epoch=3)[0])
+    assert np.array_equal(alone, source.augmented(np.array([3, 7, 11]), epoch=2)[1])
+    assert not np.array_equal(alone, source.augmented(np.array([7]), epoch=3)[0])
 
 
 def test_without_flips_and_crops_training_sees_the_scaled_image(train_split):
@@ -86,8 +89,8 @@ def test_without_flips_and_crops_training_sees_the_scaled_image(train_split):
     source = PixelSource(train_split, preprocess_for(config), config)
     seen = source.augmented(np.array([0]), epoch=0)
     assert seen.shape == (1, 32, 32, 3)
-    assert seen.dtype == torch.uint8
-    assert seen.float().mean((0, 1, 2)).argmax() == 0  # the first class is red
+    assert seen.dtype == np.uint8
+    assert seen.mean((0, 1, 2)).argmax() == 0  # the first class is red
 
 
 def test_flips_mirror(train_split):
@@ -97,7 +100,56 @@ def test_flips_mirror(train_split):
         )
         for p in (0.0, 1.0)
     )
-    assert torch.equal(never.flip(2), always)
+    assert np.array_equal(never[:, :, ::-1], always)
+
+
+def test_a_thread_that_prepares_photos_starts_no_threads_of_its_own():
+    # They would slow down those that compute the network. As in training, photos and batch are so
+    # large that torch would share them out, if it were asked to.
+    code = """
+import sys
+from pathlib import Path
+from threading import Thread
+import numpy as np, torch
+from inference.preprocess import Preprocess
+from trainer.batches import FeatureSource, PixelSource
+from trainer.config import TrainConfig
+from trainer.dataset import Split
+
+torch.set_num_threads(4)
+config = TrainConfig(weights="none", hflip=0.5)
+count, indices = 64, np.arange(64)
+photo = np.zeros((375, 500, 3), np.uint8)
+views = [np.zeros((count, 2048), np.float32)] * 2
+sources = [
+    FeatureSource(views, np.zeros(count, np.int64), config),
+    *(
+        PixelSource(
+            Split([photo] * count, np.zeros(count, np.int64), ("",) * count, ("",) * count),
+            Preprocess(256, 224, interpolation, (0, 0, 0), (1, 1, 1)),
+            config,
+        )
+        for interpolation in ("bilinear", "bicubic")
+    ),
+]
+tasks = lambda: len(list(Path("/proc/self/task").iterdir()))
+def prepare():
+    for source in sources:
+        before = tasks()
+        source.augmented(indices, 0), source.plain(indices)
+        print(tasks() - before)
+    torch.zeros(2**24).neg()
+    print(tasks() > before)
+thread = Thread(target=prepare)
+thread.start()
+thread.join()
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "4"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    # The last line: an operator of torch's own would have been noticed.
+    assert run.stdout.split() == ["0", "0", "0", "True"]
 
 
 def test_features_come_from_the_mirrored_view_as_often_as_asked():

@@ -95,7 +95,7 @@ def test_a_missing_file_of_hyperparameters_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("fields", "on_cpu", "parts"),
     [
-        ({}, True, 13),  # 64 images of 224 x 224
+        ({}, True, 4),  # 64 images of 224 x 224
         ({}, False, 1),
         ({"weights": "none"}, True, 1),  # statistics are taken of the whole batch
         ({"freeze_norm": False}, True, 1),
