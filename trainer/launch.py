@@ -52,19 +52,18 @@ def tune(target: Target, options: argparse.Namespace) -> Outcome:
             raise UsageError("--warm-start is for --engine sagemaker")
         if machines.count > 1:
             raise UsageError("--engine job searches on one machine: leave --instances out")
-        config = _config(options)
+    # A search that trains whole networks in jobs of their own is for fine-tuning.
+    elif not hasattr(options, "unfreeze") and not options.config:
+        options.unfreeze = "all"
+    config = _config(options)
+    searched = search_space(config.unfreeze, configuration.given(options))
+    if options.engine == "job":
         # What a job is given it does not search for.
-        searched = search_space(config.unfreeze, configuration.given(options))
         flags = {name: value for name, value in config.to_json().items() if name not in searched}
         flags |= {"trials": options.trials, "parallel": options.parallel}
         name = submit(target, Work("tune", options.dataset, flags, processes=1), machines)
         return _finished(target, TrainingJob(target, name), options)
-    # A search that trains whole networks in jobs of their own is for fine-tuning.
-    if not hasattr(options, "unfreeze") and not options.config:
-        options.unfreeze = "all"
-    config = _config(options)
     work = Work("train", options.dataset, config.to_json())
-    searched = search_space(config.unfreeze, configuration.given(options))
     name = start_search(
         target, work, searched, machines, options.trials, options.parallel, options.warm_start
     )

@@ -10,7 +10,7 @@ from typing import Self
 
 import pytest
 import trustme
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_src.errors import RequestError
@@ -557,7 +557,6 @@ def test_no_time_at_all(fetcher: Fetcher, site: Site) -> None:
     assert site.dialled == []
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(
         [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"]

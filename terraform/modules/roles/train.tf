@@ -1,3 +1,8 @@
+locals {
+  launch_template_arns = "arn:${local.partition}:ec2:${local.here}:launch-template/*"
+  trainer_made_arns    = [for kind in ["instance", "volume"] : "arn:${local.partition}:ec2:${local.here}:${kind}/*"]
+}
+
 # What starting, watching and ending a training asks for: SageMaker's jobs, and with `make train WHERE=ec2` a machine from
 # the trainer's launch template. It is one of the deploy role's policies and a part of the notebook's, and goes with
 # `operate` for people (output `policies`).
@@ -72,7 +77,7 @@ data "aws_iam_policy_document" "train" {
   statement {
     sid       = "LaunchFromTemplate"
     actions   = ["ec2:RunInstances"]
-    resources = ["arn:${local.partition}:ec2:${local.here}:launch-template/*"]
+    resources = [local.launch_template_arns]
 
     condition {
       test     = "StringEquals"
@@ -85,12 +90,12 @@ data "aws_iam_policy_document" "train" {
   statement {
     sid       = "LaunchTrainer"
     actions   = ["ec2:RunInstances"]
-    resources = [for kind in ["instance", "volume"] : "arn:${local.partition}:ec2:${local.here}:${kind}/*"]
+    resources = local.trainer_made_arns
 
     condition {
       test     = "ArnLike"
       variable = "ec2:LaunchTemplate"
-      values   = ["arn:${local.partition}:ec2:${local.here}:launch-template/*"]
+      values   = [local.launch_template_arns]
     }
 
     condition {
@@ -115,14 +120,14 @@ data "aws_iam_policy_document" "train" {
     condition {
       test     = "ArnLike"
       variable = "ec2:LaunchTemplate"
-      values   = ["arn:${local.partition}:ec2:${local.here}:launch-template/*"]
+      values   = [local.launch_template_arns]
     }
   }
 
   statement {
     sid       = "TagTrainer"
     actions   = ["ec2:CreateTags"]
-    resources = [for kind in ["instance", "volume"] : "arn:${local.partition}:ec2:${local.here}:${kind}/*"]
+    resources = local.trainer_made_arns
 
     condition {
       test     = "StringEquals"
