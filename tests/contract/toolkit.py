@@ -13,7 +13,7 @@ from trainer.config import TrainConfig
 # A constant of the toolkit (sagemaker_training/torch_distributed.py).
 TORCHRUN_PORT = 7777
 # Small pictures and two epochs. Without dropout, whose numbers are each process's own, one host and
-# two compute the same but for rounding.
+# two compute the same but for rounding; with AdamW at a usual learning rate that would soon tell.
 CONFIG = TrainConfig(
     backbone="efficientnet_lite0",
     unfreeze="all",
@@ -23,6 +23,7 @@ CONFIG = TrainConfig(
     dropout=0.0,
     hflip=0.0,
     min_scale=0.8,
+    backbone_learning_rate=1e-4,
 )
 
 
