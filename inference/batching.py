@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -118,24 +119,21 @@ class MicroBatcher:
                     if self._is_closed:
                         return
                     self._changed.wait()
-                picture, batch, is_alone = self._next()
-            if picture:
-                self._decode_one(picture)
-            else:
-                self._answer(batch, is_alone)
+                task = self._next()
+            task()
 
-    def _next(self) -> tuple[_Picture | None, list[_Picture], bool]:
-        """Take a picture to decode, or a batch to classify and whether nothing else is to do."""
+    def _next(self) -> Callable[[], None]:
+        """Take a picture to decode, or a batch to classify."""
         if self._arrived and len(self._decoded) < self._max_batch:
             self._decoding += 1
-            return self._arrived.popleft(), [], False
+            return partial(self._decode_one, self._arrived.popleft())
         free = len(self._threads) - self._predicting
         share = -(-(len(self._decoded) + self._decoding) // free)
         size = min(self._max_batch, len(self._decoded), share)
         batch = [self._decoded.popleft() for _ in range(size)]
         is_alone = not (self._predicting or self._decoding or self._arrived or self._decoded)
         self._predicting += 1
-        return None, batch, is_alone
+        return partial(self._answer, batch, is_alone)
 
     def _decode_one(self, picture: _Picture) -> None:
         started = time.perf_counter()

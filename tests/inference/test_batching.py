@@ -20,6 +20,7 @@ class Parts:
         self.batches: list[list[int]] = []
         self.alone: list[bool] = []
         self.may_decode, self.may_predict = threading.Event(), threading.Event()
+        self.quick: set[int] = set()  # decoded whether or not the gate is open
         self.open()
 
     def open(self) -> None:
@@ -28,7 +29,8 @@ class Parts:
 
     def decode(self, body: bytes) -> np.ndarray:
         self.decoded.append(body[0])
-        self.may_decode.wait()
+        if body[0] not in self.quick:
+            self.may_decode.wait()
         if body[0] == 254:
             raise ValueError("damaged")
         return np.full((2, 2, 3), body[0], np.uint8)
@@ -125,12 +127,9 @@ def test_a_batch_does_not_wait_for_a_picture_that_another_thread_decodes() -> No
     async def scenario(batcher: MicroBatcher) -> None:
         stuck = start(batcher, 1)
         await until(lambda: parts.decoded)
-        # The other thread finds the gate open, and this picture is the first one's no more.
-        decode = batcher._decode
-        batcher._decode = lambda body: np.full((2, 2, 3), body[0], np.uint8)
+        parts.quick.add(2)
         (free,) = start(batcher, 2)
         assert (await free).probabilities == [2]
-        batcher._decode = decode
         assert not stuck[0].done()
         parts.open()
         await stuck[0]
