@@ -155,8 +155,11 @@ def load_image(body: bytes, preprocess: Preprocess) -> Pixels:
     Raises:
         ImageError: As `decode_rgb`.
     """
-    picture = _resize(_decode(body, preprocess.resize), preprocess.resize, preprocess.interpolation)
-    return center_crop(np.asarray(picture), preprocess.crop)
+    picture = _decode(body, preprocess.resize)
+    if _is_croppable(picture.size, preprocess):
+        return _resize_cropped(picture, preprocess)
+    scaled = _resize(picture, preprocess.resize, preprocess.interpolation)
+    return center_crop(np.asarray(scaled), preprocess.crop)
 
 
 def _decode(body: bytes, shorter: int) -> Image.Image:
@@ -217,3 +220,31 @@ def _resize(picture: Image.Image, size: int, interpolation: str) -> Image.Image:
     if scaled == picture.size:
         return picture
     return picture.resize(scaled, FILTERS[interpolation])
+
+
+def _is_croppable(size: tuple[int, int], preprocess: Preprocess) -> bool:
+    """Tell whether `_resize_cropped` gives the very pixels of resizing and cropping.
+
+    Pillow scales the rows of a wide picture first, then the columns, and takes the limits of what
+    it scales in 24 bits: those of the columns are exact if `resize` is a power of two.
+    """
+    width, height = size
+    resize, crop = preprocess.resize, preprocess.crop
+    is_exact = resize.bit_count() == 1 and height * resize <= 2**24
+    return width > height != resize >= crop and is_exact
+
+
+def _resize_cropped(picture: Image.Image, preprocess: Preprocess) -> Pixels:
+    """Resize and crop in one: what the crop leaves out is not computed, a fifth of the work."""
+    resize, crop = preprocess.resize, preprocess.crop
+    resampling = FILTERS[preprocess.interpolation]
+    width, height = picture.size
+    scaled_width, _ = _scaled(picture.size, resize)
+    left, top = round((scaled_width - crop) / 2), round((resize - crop) / 2)
+    upper, lower = top * height / resize, (top + crop) * height / resize
+    reach = 2 * max(height / resize, 1) + 1  # of a bicubic filter
+    first, last = max(0, math.floor(upper - reach)), min(height, math.ceil(lower + reach))
+    rows = picture.crop((0, first, width, last)).resize((scaled_width, last - first), resampling)
+    columns = rows.crop((left, 0, left + crop, last - first))
+    box = (0, upper - first, crop, lower - first)
+    return np.asarray(columns.resize((crop, crop), resampling, box))

@@ -1,25 +1,45 @@
 """A trained classifier as an ONNX network from pixels to probabilities."""
 
+import copy
+
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from inference.predictor import INPUT, OUTPUT
 from inference.preprocess import Preprocess
-from trainer.backbones import Classifier, LoadedModel, normalize
+from trainer.backbones import Classifier, LoadedModel
 
 # What torch exports without conversion; every ONNX Runtime since 1.15 reads it.
 OPSET = 18
 
 
 class _Served(nn.Module):
+    """A classifier from pixels to probabilities, in the form that ONNX Runtime computes fastest.
+
+    Its 8-bit convolutions have no fast path for three channels, so the images have a fourth, which
+    is zero. Means are subtracted a row at a time: to subtract three numbers from each of 50,000
+    pixels takes it 20 times as long.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, classifier: Classifier, preprocess: Preprocess) -> None:
         super().__init__()
-        self.classifier = classifier
-        self.preprocess = preprocess
+        self.classifier = copy.deepcopy(classifier)
+        convolutions = (m for m in self.classifier.modules() if isinstance(m, nn.Conv2d))
+        stem = next(conv for conv in convolutions if conv.in_channels == 3)
+        stem.weight = nn.Parameter(pad(stem.weight, (0, 0, 0, 0, 0, 1)))
+        mean, std = (torch.tensor(values) for values in (preprocess.mean, preprocess.std))
+        self.register_buffer("mean", 255 * mean.tile(preprocess.crop))
+        self.register_buffer("scale", torch.eye(3, 4) / (255 * std[:, None]))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(normalize(pixels, self.preprocess))
+        rows = pixels.flatten(2) - self.mean
+        images = rows.view(pixels.shape) @ self.scale
+        logits: Tensor = self.classifier(images.permute(0, 3, 1, 2))
         return logits.softmax(dim=1)
 
 
@@ -54,11 +74,11 @@ def canonical(network: onnx.ModelProto) -> onnx.ModelProto:
     and their own versions. Names become places in the graph; notes and inferred shapes are dropped.
     Subgraphs (control flow), which no classifier here has, are left as they are.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network)
+    plain = onnx.ModelProto()
+    plain.CopyFrom(network)
     for field in ("doc_string", "metadata_props", "producer_name", "producer_version"):
-        copy.ClearField(field)
-    graph = copy.graph
+        plain.ClearField(field)
+    graph = plain.graph
     for field in ("doc_string", "metadata_props", "value_info"):
         graph.ClearField(field)
     graph.name = "classifier"
@@ -84,4 +104,4 @@ def canonical(network: onnx.ModelProto) -> onnx.ModelProto:
     tensors = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in used]
     graph.ClearField("initializer")
     graph.initializer.extend(tensors)
-    return copy
+    return plain

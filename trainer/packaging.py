@@ -175,7 +175,7 @@ def _choose(
             return Served(
                 quantized,
                 "int8",
-                f"int8 with the {recipe.name} keeps the answers on valid/",
+                f"int8 keeps the answers on valid/ ({recipe.name})",
                 trial.agreement,
                 top1,
                 trial.top1_valid,

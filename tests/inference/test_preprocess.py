@@ -97,10 +97,21 @@ def test_the_crop_is_torchvisions(width: int, height: int, size: int) -> None:
     np.testing.assert_array_equal(center_crop(np.asarray(image), size), expected)
 
 
-def test_load_image_is_its_three_parts_in_order() -> None:
-    body = encode(noise(700, 500))
-    pixels = resize_shorter(decode_rgb(body, 256), 256, "bilinear")
-    np.testing.assert_array_equal(load_image(body, IMAGENET), center_crop(pixels, 224))
+@settings(max_examples=200)
+@given(
+    width=SIDES,
+    height=SIDES,
+    resize=st.sampled_from([16, 32, 64, 90]),
+    crop=st.integers(1, 90),
+    interpolation=st.sampled_from(["bilinear", "bicubic"]),
+)
+def test_load_image_is_its_three_parts_in_order(
+    width: int, height: int, resize: int, crop: int, interpolation: str
+) -> None:
+    preprocess = Preprocess(resize, crop, interpolation, IMAGENET.mean, IMAGENET.std)
+    body = encode(noise(width, height))
+    pixels = resize_shorter(decode_rgb(body, resize), resize, interpolation)
+    np.testing.assert_array_equal(load_image(body, preprocess), center_crop(pixels, crop))
 
 
 @pytest.mark.parametrize(
@@ -118,6 +129,13 @@ def dog_photos() -> list[Path]:
     if not folder.is_dir():
         pytest.skip(f"no dog photos at {folder}: set KENNEL_DOGS")
     return sorted((folder / "test").rglob("*.jpg"))
+
+
+def test_every_photo_is_served_as_it_was_learned(dog_photos: list[Path]) -> None:
+    for photo in dog_photos:
+        body = photo.read_bytes()
+        learned = center_crop(resize_shorter(decode_rgb(body, 256), 256, "bilinear"), 224)
+        np.testing.assert_array_equal(load_image(body, IMAGENET), learned)
 
 
 def test_equals_torchvision_on_every_photo(dog_photos: list[Path]) -> None:
