@@ -81,7 +81,7 @@ test-contract: lambda $(OUT)/contract/sagemaker/ready $(OUT)/contract/ray/ready 
 	@KENNEL_CONTRACT=$(OUT)/contract $(PYTHON) -m pytest --timeout 900 $(or $(TESTS),tests/contract)
 
 bench: lambda $(OUT)/contract/sagemaker/ready $(OUT)/bench/peers/ready $(OUT)/bench/handler/ready ## measure against the peers (BENCH=... for some), to build/bench/index.html
-	@$(foreach name,$(BENCH),$(PYTHON) -m tests.benchmarks.$(name) $(BENCH_FLAGS) || failed=1;) $(PYTHON) -m tests.benchmarks.page; exit $$failed
+	@$(foreach name,$(BENCH),$(PYTHON) -m tests.benchmarks.$(name) $(BENCH_FLAGS) || failed=1;) $(PYTHON) -m tests.benchmarks.page; exit $${failed:-0}
 
 ##@ One step of the chain (each does what comes before it, if that is not up to date)
 .PHONY: env data tune train evaluate package serve lambda
