@@ -63,17 +63,17 @@ def test_a_folded_network_gives_the_same_features(name):
     assert torch.equal(backbone(image), expected)
 
 
-def test_torchvisions_networks_come_without_the_compiler_and_leave_it_whole():
+def test_torchvisions_networks_come_alone_and_leave_it_whole():
     code = """
 import sys
 from trainer.backbones import BACKBONES
 BACKBONES["resnet18"].build(224)
-print("torch._dynamo" in sys.modules)
-import torch._dynamo.utils
-print(torch._dynamo.utils.__file__ is not None)
+print("torch._dynamo" in sys.modules, "torchvision.models.detection" in sys.modules)
+import torchvision
+print(torchvision.models.resnet18().fc.out_features, torchvision.__version__ is not None)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["False", "True"]
+    assert run.stdout.split() == ["False", "False", "1000", "True"]
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -106,6 +106,16 @@ def test_the_head_starts_the_same_whatever_the_backbone_draws():
         for weights in ("pretrained", "none")
     ]
     assert torch.equal(*heads)
+
+
+def test_random_weights_are_drawn_even_after_a_file_replaced_some():
+    first, _, second = [
+        build_classifier(TrainConfig(backbone="efficientnet_lite0", weights=weights), 2)
+        for weights in ("none", "pretrained", "none")
+    ]
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert first.backbone.network._conv_stem.weight.std() > 0.01
 
 
 def test_weights_that_cannot_be_fetched_name_the_backbones_that_work_offline(monkeypatch, tmp_path):
