@@ -1,10 +1,9 @@
-"""A thread for each core, which decodes pictures and runs the model on those that are decoded.
+"""A thread for each core, which decodes pictures and runs the model on them in their order.
 
-More threads would take each other's turns on the cores, and fewer would leave one idle. A thread
-that is free decodes first, so that pictures that arrived together are answered together, which is
-less work: the next batch begins once nothing is left to decode, or when it would be full. Then it
-takes its share of what the free threads have before them. Nobody ever waits while there is
-something to do, and a lone picture has the help of all threads.
+More threads would take each other's turns on the cores, and fewer would leave one idle. A batch is
+a few percent less work than its pictures one by one, but the first of them waits for the last, so
+that there are batches only while every thread has several pictures waiting. Nobody ever waits while
+a thread is free, and a lone picture has the help of all.
 """
 
 import asyncio
@@ -13,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -39,14 +37,12 @@ class Classified:
 
 
 class _Picture:
-    """A picture on its way: a body first, then pixels [crop, crop, 3]."""
+    """A picture on its way."""
 
     def __init__(self, body: bytes) -> None:
         self.loop = asyncio.get_running_loop()
         self.result: asyncio.Future[Classified] = self.loop.create_future()
         self.body = body
-        self.pixels: Pixels
-        self.decode_s = 0.0
 
     def answer(self, outcome: Classified | Exception) -> None:
         """Set the result; on the event loop."""
@@ -66,7 +62,7 @@ class MicroBatcher:
         predict: Maps pixels [N, crop, crop, 3] to probabilities [N, classes]; told whether it is
             alone, and so may use all cores.
         max_batch: The most pictures in a batch.
-        threads: The most pictures or batches worked on at a time.
+        threads: The most batches worked on at a time.
     """
 
     def __init__(
@@ -81,9 +77,7 @@ class MicroBatcher:
         self._max_batch = max_batch
         self._changed = threading.Condition()
         self._arrived: deque[_Picture] = deque()
-        self._decoded: deque[_Picture] = deque()
-        self._decoding = 0
-        self._predicting = 0
+        self._busy = 0
         self._is_closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
@@ -115,57 +109,49 @@ class MicroBatcher:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._arrived and not self._decoded:
+                while not self._arrived:
                     if self._is_closed:
                         return
                     self._changed.wait()
-                task = self._next()
-            task()
+                size = len(self._arrived) // len(self._threads) - 1
+                size = max(1, min(size, self._max_batch))
+                pictures = [self._arrived.popleft() for _ in range(size)]
+                self._busy += 1
+            self._classify(pictures)
+            with self._changed:
+                self._busy -= 1
 
-    def _next(self) -> Callable[[], None]:
-        """Take a picture to decode, or a batch to classify."""
-        if self._arrived and len(self._decoded) < self._max_batch:
-            self._decoding += 1
-            return partial(self._decode_one, self._arrived.popleft())
-        free = len(self._threads) - self._predicting
-        share = -(-(len(self._decoded) + self._decoding) // free)
-        size = min(self._max_batch, len(self._decoded), share)
-        batch = [self._decoded.popleft() for _ in range(size)]
-        is_alone = not (self._predicting or self._decoding or self._arrived or self._decoded)
-        self._predicting += 1
-        return partial(self._answer, batch, is_alone)
+    def _classify(self, pictures: Sequence[_Picture]) -> None:
+        decoded: list[tuple[_Picture, Pixels, float]] = []
+        for picture in pictures:
+            started = time.perf_counter()
+            try:
+                pixels = self._decode(picture.body)
+            except Exception as error:
+                _deliver([picture], [error])
+            else:
+                decoded.append((picture, pixels, time.perf_counter() - started))
+        if decoded:
+            self._predict_batch(*zip(*decoded, strict=True))
 
-    def _decode_one(self, picture: _Picture) -> None:
-        started = time.perf_counter()
-        error: Exception | None = None
-        try:
-            picture.pixels = self._decode(picture.body)
-        except Exception as reason:
-            error = reason
-        picture.decode_s = time.perf_counter() - started
+    def _predict_batch(
+        self, pictures: Sequence[_Picture], pixels: Sequence[Pixels], decode_s: Sequence[float]
+    ) -> None:
         with self._changed:
-            self._decoding -= 1
-            if error is None:
-                self._decoded.append(picture)
-        if error is not None:
-            _deliver([picture], [error])
-
-    def _answer(self, batch: Sequence[_Picture], is_alone: bool) -> None:
+            is_alone = self._busy == 1 and not self._arrived
         started = time.perf_counter()
         outcomes: Sequence[Classified | Exception]
         try:
-            rows = self._predict(np.stack([picture.pixels for picture in batch]), is_alone)
+            rows = self._predict(np.stack(pixels), is_alone)
         except Exception as error:  # the requests of this batch fail, the next ones need not
-            outcomes = [error] * len(batch)
+            outcomes = [error] * len(pictures)
         else:
             seconds = time.perf_counter() - started
             outcomes = [
-                Classified(row, picture.decode_s, seconds, len(batch))
-                for picture, row in zip(batch, rows, strict=True)
+                Classified(row, own_s, seconds, len(pictures))
+                for row, own_s in zip(rows, decode_s, strict=True)
             ]
-        with self._changed:
-            self._predicting -= 1
-        _deliver(batch, outcomes)
+        _deliver(pictures, outcomes)
 
 
 def _deliver(batch: Sequence[_Picture], outcomes: Sequence[Classified | Exception]) -> None:

@@ -82,45 +82,45 @@ def test_a_lone_picture_is_answered_at_once_with_all_cores() -> None:
     assert parts.alone == [True]
 
 
-def test_what_arrives_while_the_model_runs_is_one_batch_up_to_the_limit() -> None:
+def test_what_waits_is_answered_in_order_and_in_batches_while_it_is_much() -> None:
     parts = Parts()
     parts.may_predict.clear()
 
     async def scenario(batcher: MicroBatcher) -> None:
         first = start(batcher, 0)
         await until(lambda: parts.batches)
-        others = start(batcher, *range(1, 7))
+        others = start(batcher, *range(1, 10))
         await asyncio.sleep(0)
         parts.open()
         results = [await task for task in first + others]
-        assert [float(result.probabilities[0]) for result in results] == list(range(7))
-        assert [result.batch for result in results] == [1, 4, 4, 4, 4, 2, 2]
+        assert [float(result.probabilities[0]) for result in results] == list(range(10))
+        assert [result.batch for result in results] == [1, 4, 4, 4, 4, 4, 4, 4, 4, 1]
 
     run(parts, scenario)
-    assert parts.batches == [[0], [1, 2, 3, 4], [5, 6]]
-    # The last batch has all cores again; before it, others were still to come.
-    assert parts.alone == [True, False, True]
+    assert parts.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9]]
+    # The last one has all cores again; before it, others were still to come.
+    assert parts.alone == [True, False, False, True]
 
 
-def test_a_full_batch_goes_before_what_is_left_to_decode() -> None:
+def test_threads_share_what_waits_and_little_of_it_is_no_batch() -> None:
     parts = Parts()
-    parts.may_decode.clear()
+    parts.may_predict.clear()
 
     async def scenario(batcher: MicroBatcher) -> None:
-        tasks = start(batcher, *range(6))
-        await until(lambda: parts.decoded)
-        parts.may_predict.clear()
-        parts.may_decode.set()
-        await until(lambda: parts.batches)
-        assert parts.decoded == [0, 1]
+        first = start(batcher, 0, 1)
+        await until(lambda: len(parts.batches) == 2)
+        others = start(batcher, *range(2, 9))
+        await asyncio.sleep(0)
         parts.open()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*first, *others)
 
-    run(parts, scenario, max_batch=2)
-    assert parts.batches == [[0, 1], [2, 3], [4, 5]]
+    run(parts, scenario, threads=2)
+    assert sorted(value for batch in parts.batches for value in batch) == list(range(9))
+    # Of the seven that wait each thread has three, then two, then one.
+    assert sorted(len(batch) for batch in parts.batches) == [1, 1, 1, 1, 1, 1, 1, 2]
 
 
-def test_a_batch_does_not_wait_for_a_picture_that_another_thread_decodes() -> None:
+def test_a_picture_does_not_wait_for_one_that_another_thread_decodes() -> None:
     parts = Parts()
     parts.may_decode.clear()
 
@@ -138,61 +138,61 @@ def test_a_batch_does_not_wait_for_a_picture_that_another_thread_decodes() -> No
     assert parts.alone[0] is False
 
 
-def test_threads_share_what_has_arrived() -> None:
-    parts = Parts()
+async def held_up(batcher: MicroBatcher, parts: Parts, *values: int) -> list[asyncio.Task[Any]]:
+    """Let a first picture hold up the only thread while `values` arrive, which so are a batch."""
     parts.may_decode.clear()
-    parts.may_predict.clear()
-
-    async def scenario(batcher: MicroBatcher) -> None:
-        tasks = start(batcher, *range(8))
-        await until(lambda: len(parts.decoded) == 2)
-        parts.may_decode.set()
-        await until(lambda: len(parts.batches) == 2)
-        parts.open()
-        await asyncio.gather(*tasks)
-
-    run(parts, scenario, max_batch=8, threads=2)
-    # All are decoded first; a thread that is free while the other still decodes leaves it a half.
-    assert sorted(value for batch in parts.batches for value in batch) == list(range(8))
-    assert [len(batch) for batch in parts.batches] == [4, 4]
-    assert parts.alone == [False, False]
+    first = start(batcher, 0)
+    await until(lambda: parts.decoded)
+    tasks = start(batcher, *values)
+    await asyncio.sleep(0)
+    parts.may_decode.set()
+    await first[0]
+    return tasks
 
 
 def test_a_picture_that_cannot_be_decoded_fails_alone() -> None:
     parts = Parts()
 
     async def scenario(batcher: MicroBatcher) -> None:
-        bad, good = start(batcher, 254, 1)
+        bad, good, _ = await held_up(batcher, parts, 254, 1, 2)
         with pytest.raises(ValueError, match="damaged"):
             await bad
         assert (await good).probabilities == [1]
 
     run(parts, scenario)
-    assert parts.batches == [[1]]
+    assert parts.batches == [[0], [1], [2]]
 
 
 def test_a_failed_batch_fails_its_requests_and_no_others() -> None:
-    async def scenario(batcher: MicroBatcher) -> None:
-        with pytest.raises(RuntimeError, match="failed"):
-            await batcher.classify(b"\xff")
-        assert (await batcher.classify(b"\3")).probabilities == [3]
+    parts = Parts()
 
-    run(Parts(), scenario)
+    async def scenario(batcher: MicroBatcher) -> None:
+        *failed, last = await held_up(batcher, parts, 255, 1, 3)
+        for task in failed:
+            with pytest.raises(RuntimeError, match="failed"):
+                await task
+        assert (await last).probabilities == [3]
+
+    run(parts, scenario)
+    assert parts.batches == [[0], [255, 1], [3]]
 
 
 def test_a_request_given_up_does_not_harm_its_batch() -> None:
     parts = Parts()
-    parts.may_decode.clear()
+    parts.may_predict.clear()
 
     async def scenario(batcher: MicroBatcher) -> None:
-        first, second = start(batcher, 1, 2)
-        await until(lambda: parts.decoded)
-        first.cancel()
+        first = start(batcher, 0)
+        await until(lambda: parts.batches)
+        given_up, second, third = start(batcher, 1, 2, 3)
+        await asyncio.sleep(0)
+        given_up.cancel()
         parts.open()
         assert (await second).probabilities == [2]
+        await asyncio.gather(*first, third)
 
     run(parts, scenario)
-    assert parts.batches == [[1, 2]]
+    assert parts.batches == [[0], [1, 2], [3]]
 
 
 def test_closing_answers_what_has_arrived() -> None:
