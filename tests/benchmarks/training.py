@@ -3,8 +3,8 @@
 `python -m tests.benchmarks.training` writes `build/bench/training.json`, in about 25 minutes on 2
 cores. Of a peer's head search, which takes up to an hour, it times one epoch and reckons the rest,
 since each does the same work; `--whole efficientnet_lite0` lets that network's peers search to the
-end, which takes half an hour more, and compares the accuracies found. ResNet-50's weights are
-random numbers from a seed: no package brings others, and speed does not depend on them.
+end, which takes an hour and a half more, and compares the accuracies found. ResNet-50's weights
+are random numbers from a seed: no package brings others, and speed does not depend on them.
 """
 
 import argparse
