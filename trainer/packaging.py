@@ -31,7 +31,7 @@ from trainer.errors import KennelError, UsageError
 from trainer.files import write_json_atomic
 from trainer.onnx_export import export
 from trainer.predictions import Targets, accuracy, classify, require_same_classes
-from trainer.quantize import RECIPES, calibration_indices, quantize
+from trainer.quantize import calibration_indices, quantize, recipes_for
 from trainer.source import git_commit
 from trainer.torch_answer import with_torch
 
@@ -166,7 +166,7 @@ def _choose(
         for place in calibration_indices(train.targets, calibration_images)
     ]
     trials: list[Trial] = []
-    for recipe in RECIPES:
+    for recipe in recipes_for(exported):
         quantized = quantize(exported, recipe, images)
         answers = _probabilities(quantized, model, valid, scratch, "int8")
         trial = judge(recipe.name, floats, answers, valid.targets)

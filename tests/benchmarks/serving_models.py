@@ -22,7 +22,7 @@ from trainer.backbones import build_classifier, load_model, preprocess_for
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, scan
 from trainer.onnx_export import export
-from trainer.quantize import RECIPES, quantize
+from trainer.quantize import quantize, recipes_for
 from trainer.train import write_model
 
 NAMES = {"efficientnet_lite0": "EfficientNet-Lite0", "resnet50": "ResNet-50"}
@@ -102,7 +102,8 @@ def _draw(backbone: str, photos: Path, bodies: Path, archive: Path) -> None:
     drawn = archive.with_name("drawn")
     write_model(drawn, classifier, config, data, preprocess, {})
     images = [load_image(body.read_bytes(), preprocess) for body in sorted(bodies.iterdir())]
-    network = quantize(export(load_model(drawn)), RECIPES[0], images)
+    exported = export(load_model(drawn))
+    network = quantize(exported, recipes_for(exported)[0], images)
     onnx.save(network, drawn / "model.onnx")
     write_manifest(drawn, backbone=backbone, precision="int8")
     drawn.rename(archive)
