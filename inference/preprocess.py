@@ -142,7 +142,7 @@ def center_crop(rgb: Pixels, size: int) -> Pixels:
         missing = [max(size - side, 0) for side in (height, width)]
         rgb = np.pad(rgb, [*((m // 2, m - m // 2) for m in missing), (0, 0)])
         height, width = rgb.shape[:2]
-    top, left = round((height - size) / 2), round((width - size) / 2)
+    top, left = _crop_start(height, size), _crop_start(width, size)
     return rgb[top : top + size, left : left + size]
 
 
@@ -209,6 +209,10 @@ def _upright(picture: Image.Image, orientation: int) -> Image.Image:
     return picture if transposition is None else picture.transpose(transposition)
 
 
+def _crop_start(length: int, crop: int) -> int:
+    return round((length - crop) / 2)
+
+
 def _scaled(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     width, height = size
     longer = int(shorter * max(size) / min(size))
@@ -231,7 +235,7 @@ def _is_croppable(size: tuple[int, int], preprocess: Preprocess) -> bool:
     width, height = size
     resize, crop = preprocess.resize, preprocess.crop
     is_exact = resize.bit_count() == 1 and height * resize <= 2**24
-    return width > height != resize >= crop and is_exact
+    return width > height and height != resize and crop <= resize and is_exact
 
 
 def _resize_cropped(picture: Image.Image, preprocess: Preprocess) -> Pixels:
@@ -240,7 +244,7 @@ def _resize_cropped(picture: Image.Image, preprocess: Preprocess) -> Pixels:
     resampling = FILTERS[preprocess.interpolation]
     width, height = picture.size
     scaled_width, _ = _scaled(picture.size, resize)
-    left, top = round((scaled_width - crop) / 2), round((resize - crop) / 2)
+    left, top = _crop_start(scaled_width, crop), _crop_start(resize, crop)
     upper, lower = top * height / resize, (top + crop) * height / resize
     reach = 2 * max(height / resize, 1) + 1  # of a bicubic filter
     first, last = max(0, math.floor(upper - reach)), min(height, math.ceil(lower + reach))
