@@ -54,6 +54,8 @@ _CONDITION_HEADERS = {
     "s3:x-amz-server-side-encryption-aws-kms-key-id": "x-amz-server-side-encryption-aws-kms-key-id",
 }
 _conditional_writes = threading.RLock()
+# What S3 encrypts with unless it is told otherwise, since January 2023.
+_SSE_S3 = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
 
 
 _DENY_PLAIN_HTTP = {
@@ -163,6 +165,12 @@ def _removes_delete_markers() -> bool:
     return True
 
 
+def _encrypts() -> bool:
+    with plain_client("s3") as s3:
+        s3.create_bucket(Bucket="probe")
+        return not refuses(lambda: s3.get_bucket_encryption(Bucket="probe"))
+
+
 GAPS = [
     Gap(
         service="s3",
@@ -206,6 +214,12 @@ GAPS = [
         effect="a bucket with a deleted object cannot be emptied once it keeps no versions",
         closed=_removes_delete_markers,
     ),
+    Gap(
+        service="s3",
+        operation="GetBucketEncryption",
+        effect="a bucket that was not told how to encrypt seems not to",
+        closed=_encrypts,
+    ),
 ]
 
 
@@ -215,6 +229,7 @@ def install() -> None:
     key_response = S3Response._key_response
     bucket_response_get = S3Response._bucket_response_get
     bucket_logging = S3Response.get_bucket_logging
+    create_bucket = S3Backend.create_bucket
 
     @wraps(setup_class)
     def setup_known(self: S3Response, given: Any, *more: Any) -> None:
@@ -248,6 +263,17 @@ def install() -> None:
         }
         return self.serialized(ActionResult({"LoggingEnabled": told}))
 
+    def create_encrypted_bucket(self: S3Backend, *given: Any, **named: Any) -> FakeBucket:
+        bucket = create_bucket(self, *given, **named)
+        bucket.encryption = {"Rule": _SSE_S3}
+        return bucket
+
+    def delete_bucket_encryption(self: S3Backend, bucket_name: str) -> None:
+        self.get_bucket(bucket_name).encryption = {"Rule": _SSE_S3}
+
+    backend: Any = S3Backend
+    backend.create_bucket = create_encrypted_bucket
+    backend.delete_bucket_encryption = delete_bucket_encryption
     marker: Any = FakeDeleteMarker
     # It holds no file, as versions of objects do.
     marker.dispose = lambda self: None

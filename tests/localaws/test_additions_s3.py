@@ -137,6 +137,21 @@ def test_the_owner_pays(s3: Any) -> None:
     assert s3.get_bucket_request_payment(Bucket=BUCKET)["Payer"] == "BucketOwner"
 
 
+def test_a_bucket_encrypts_though_nobody_told_it_to(s3: Any) -> None:
+    def algorithm() -> str:
+        found = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]
+        (rule,) = found["Rules"]
+        return str(rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"])
+
+    assert algorithm() == "AES256"
+    assert s3.put_object(Bucket=BUCKET, Key="k", Body=b"")["ServerSideEncryption"] == "AES256"
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+    s3.put_bucket_encryption(Bucket=BUCKET, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    assert algorithm() == "aws:kms"
+    s3.delete_bucket_encryption(Bucket=BUCKET)
+    assert algorithm() == "AES256"
+
+
 def test_what_is_refused_is_named_as_aws_names_it() -> None:
     operations = Session().get_service_model("s3").operation_names
     assert set(operations) >= addition.MISTAKEN
