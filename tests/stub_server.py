@@ -1,15 +1,12 @@
 """An HTTP server on loopback that gives prepared answers and keeps what it was asked."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
+
+from localaws.loopback import LoopbackServer, Requests
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class StubRequest:
     body: bytes
 
 
-class StubServer:
+class StubServer(LoopbackServer):
     """Gives `answers` in turn, then the last one for ever."""
 
     def __init__(self, answers: Iterable[StubAnswer] = (StubAnswer(),)) -> None:
@@ -41,40 +38,15 @@ class StubServer:
         self.requests: list[StubRequest] = []
         stub = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Requests):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                stub.requests.append(StubRequest(self.command, self.path, self.headers, body))
+                request = StubRequest(self.command, self.path, self.headers, self.body())
+                stub.requests.append(request)
                 answer = stub.answers.popleft() if len(stub.answers) > 1 else stub.answers[0]
                 time.sleep(answer.delay)
-                self.send_response(answer.status)
-                for name, value in answer.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(answer.body)))
-                # A client that gave up has closed its connection by now.
-                with suppress(ConnectionError):
-                    self.end_headers()
-                    self.wfile.write(answer.body)
+                self.answer(answer.status, answer.body, answer.headers)
 
             do_GET = do_POST
 
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.url = f"http://{self.address}"

@@ -3,51 +3,40 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from email import message_from_bytes
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from localaws.loopback import LoopbackServer, Requests
+
 PHOTOS = (b"first photo", b"second\r\n\r\nphoto")
 
 
-class Remembering(ThreadingHTTPServer):
+class Remembering(LoopbackServer):
     """Turns every third request away, and closes the connection after every fifth."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.requests: list[tuple[str, str, bytes]] = []
+        remembering = self
 
+        class Handler(Requests):
+            def do_POST(self) -> None:
+                request = (self.path, self.headers["Content-Type"], self.body())
+                remembering.requests.append(request)
+                number = len(remembering.requests)
+                headers = {"Connection": "close"} if number % 5 == 0 else {}
+                self.answer(429 if number % 3 == 0 else 200, b"{}", headers)
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Remembering
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append((self.path, self.headers["Content-Type"], body))
-        number = len(self.server.requests)
-        self.send_response(429 if number % 3 == 0 else 200)
-        self.send_header("Content-Length", "2")
-        if number % 5 == 0:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        super().__init__(Handler)
 
 
 @pytest.fixture
 def server() -> Iterator[Remembering]:
     with Remembering() as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
@@ -58,7 +47,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def load(server: Remembering, photos: Path, *flags: str) -> Any:
-    url = f"http://127.0.0.1:{server.server_port}/invocations"
+    url = f"http://{server.address}/invocations"
     command = [sys.executable, "-m", "tests.benchmarks.load", url, str(photos)]
     run = subprocess.run(
         [*command, "--seconds", "0.5", *flags], capture_output=True, text=True, check=True
@@ -91,6 +80,6 @@ def test_a_form_has_the_photo_in_its_field(server: Remembering, photos: Path) ->
 
 
 def test_a_server_that_is_gone_is_an_error(server: Remembering, photos: Path) -> None:
-    server.server_close()
+    server.stop()
     with pytest.raises(subprocess.CalledProcessError):
         load(server, photos, "--clients", "1")
