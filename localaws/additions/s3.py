@@ -55,7 +55,7 @@ _CONDITION_HEADERS = {
 }
 _conditional_writes = threading.RLock()
 # What S3 encrypts with unless it is told otherwise, since January 2023.
-_SSE_S3 = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+_SSE_S3 = {"Rule": {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}}
 
 
 _DENY_PLAIN_HTTP = {
@@ -265,11 +265,11 @@ def install() -> None:
 
     def create_encrypted_bucket(self: S3Backend, *given: Any, **named: Any) -> FakeBucket:
         bucket = create_bucket(self, *given, **named)
-        bucket.encryption = {"Rule": _SSE_S3}
+        bucket.encryption = _SSE_S3
         return bucket
 
     def delete_bucket_encryption(self: S3Backend, bucket_name: str) -> None:
-        self.get_bucket(bucket_name).encryption = {"Rule": _SSE_S3}
+        self.get_bucket(bucket_name).encryption = _SSE_S3
 
     backend: Any = S3Backend
     backend.create_bucket = create_encrypted_bucket
