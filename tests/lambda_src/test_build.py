@@ -46,9 +46,9 @@ def test_the_zip_holds_code_and_licences_only(package: Path) -> None:
     assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}
     assert not [name for name in names if name.endswith(".pyc") or "/tests/" in name]
     metadata = [Path(name).name for name in names if ".dist-info/" in name]
-    assert set(metadata) <= {"LICENSE", "NOTICE"}
+    assert set(metadata) <= {"LICENSE", "LICENSE.md", "NOTICE"}
     top_level = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    carried = {"aws_lambda_powertools", "aws_xray_sdk", "typing_extensions.py", "wrapt"}
+    carried = {"aws_lambda_powertools", "aws_xray_sdk", "idna", "typing_extensions.py", "wrapt"}
     assert top_level == {"lambda_src", *carried}
 
 

@@ -453,7 +453,7 @@ PADDED = PNG + bytes(MAX_BYTES)
         ),
         pytest.param(page(b""), 400, id="empty"),
         pytest.param(
-            page(gzip.compress(PADDED), Content_Encoding="gzip"), 415, id="compressed bomb"
+            page(gzip.compress(PADDED), Content_Encoding="gzip"), 413, id="compressed bomb"
         ),
         pytest.param(page(gzip.compress(PADDED)), 415, id="compressed bomb in disguise"),
         pytest.param(
