@@ -50,11 +50,11 @@ def _fault_in(digits: str) -> str:
 def _joined(text: str) -> str:
     """`text` without its white space.
 
-    Line breaks mean nothing. A space may do so, too, or be a plus sign that the decoder of a form
-    took: it is dropped only where a plus sign does not fit.
+    Line breaks and what indents a line mean nothing. Another space may do so, too, or be a plus
+    sign that the decoder of a form took: it is dropped only where a plus sign does not fit.
     """
     joined = "".join(text.split())
-    spaces = sum(line.strip().count(" ") for line in text.splitlines()) if " " in text else 0
+    spaces = sum(line.lstrip().count(" ") for line in text.splitlines()) if " " in text else 0
     if spaces and (len(joined) % 4 or (spaces % 4 == 0 and not _is_even(text.split()))):
         raise _refusal('the base64 holds spaces; if they were plus signs, send those as "+" or %2B')
     return joined
@@ -62,7 +62,7 @@ def _joined(text: str) -> str:
 
 def _is_even(lines: list[str]) -> bool:
     """Whether all lines are of one length, but for the last, which may be shorter."""
-    return len({len(line) for line in lines[:-1]}) == 1 and len(lines[-1]) <= len(lines[0])
+    return len({len(line) for line in lines[:-1]}) <= 1 and len(lines[-1]) <= len(lines[0])
 
 
 def _refusal(why: str) -> RequestError:

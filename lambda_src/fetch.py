@@ -16,7 +16,7 @@ from lambda_src.addresses import is_public
 from lambda_src.deadline import Deadline
 from lambda_src.errors import RequestError
 from lambda_src.images import MAX_BYTES, Image, image_from
-from lambda_src.names import ascii_name
+from lambda_src.names import JOINERS, ascii_name
 from lambda_src.response import VISIBLE, FinalResponse, body_or_location
 from lambda_src.stream import DeadlineStream
 
@@ -69,7 +69,8 @@ def parse_url(url: str) -> Target:
     """
     if len(url) > MAX_URL_LENGTH:
         raise _malformed(f"it is longer than {MAX_URL_LENGTH} characters")
-    if any(not character.isprintable() or character in " \\" for character in url):
+    visible = url.translate(dict.fromkeys(map(ord, JOINERS)))
+    if not visible.isprintable() or " " in visible or "\\" in visible:
         raise _malformed(
             "it holds a space, a backslash or a control character; write a space as %20"
         )

@@ -3,7 +3,8 @@
 import re
 
 _LAST_DOT = re.compile("[.\u3002\uff0e\uff61]$")
-_JOINERS = "\u200c\u200d"
+JOINERS = "\u200c\u200d"
+"""Invisible letters of Persian and of emoji."""
 
 
 def ascii_name(host: str) -> str:
@@ -27,7 +28,7 @@ def ascii_name(host: str) -> str:
         idna.check_initial_combiner(label)
         idna.check_bidi(label)
         for position, character in enumerate(label):
-            if character in _JOINERS and not idna.valid_contextj(label, position):
+            if character in JOINERS and not idna.valid_contextj(label, position):
                 raise ValueError("a joiner that joins nothing")
     return ".".join(
         label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels
