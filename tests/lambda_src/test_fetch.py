@@ -14,6 +14,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambda_src import __version__
 from lambda_src.errors import RequestError
 from lambda_src.fetch import MAX_URL_LENGTH, Fetcher, parse_url, resolve_name
 from lambda_src.images import MAX_BYTES, Image
@@ -680,10 +681,11 @@ def test_a_refusal_says_what_came(fetcher: Fetcher, site: Site, answer: Answer, 
 def test_who_is_refused_learns_of_the_contact(fetcher: Fetcher, site: Site, status: int) -> None:
     site.pages["/"] = page(b"who are you?", status=f"{status} No")
     assert "KENNEL_CONTACT" in refusal(fetcher, f"https://{HOST}/").message
-    assert site.requests[0].count(b"User-Agent: kennel/0.1.0\r\n") == 1
+    assert f"User-Agent: kennel/{__version__}\r\n".encode() in site.requests[0]
     known = replace(fetcher, contact="https://example.org/bot")
     assert refusal(known, f"https://{HOST}/").message == f"the URL answers with status {status}"
-    assert b"User-Agent: kennel/0.1.0 (+https://example.org/bot)\r\n" in site.requests[1]
+    agent = f"User-Agent: kennel/{__version__} (+https://example.org/bot)\r\n"
+    assert agent.encode() in site.requests[1]
 
 
 @pytest.mark.parametrize(

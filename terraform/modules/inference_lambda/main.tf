@@ -40,6 +40,7 @@ resource "aws_lambda_function" "this" {
     variables = {
       ENDPOINT_NAME                = var.endpoint_name
       KENNEL_ALLOWED_HOSTS         = join(",", var.allowed_hosts)
+      KENNEL_CONTACT               = var.contact
       POWERTOOLS_LOG_LEVEL         = var.log_level == "WARN" ? "WARNING" : var.log_level
       POWERTOOLS_METRICS_NAMESPACE = "Kennel"
       # The function's name, so that two environments in one account count apart.
