@@ -34,7 +34,6 @@ run "defaults" {
     condition = aws_lambda_function.this.environment[0].variables == tomap({
       ENDPOINT_NAME                = "kennel-dev"
       KENNEL_ALLOWED_HOSTS         = ""
-      KENNEL_CONTACT               = ""
       POWERTOOLS_LOG_LEVEL         = "INFO"
       POWERTOOLS_METRICS_NAMESPACE = "Kennel"
       POWERTOOLS_SERVICE_NAME      = "kennel-dev-classify"
