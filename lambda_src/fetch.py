@@ -16,7 +16,7 @@ from lambda_src.addresses import is_public
 from lambda_src.deadline import Deadline
 from lambda_src.errors import RequestError
 from lambda_src.images import MAX_BYTES, Image, image_from
-from lambda_src.names import JOINERS, ascii_name
+from lambda_src.names import ascii_name
 from lambda_src.response import VISIBLE, FinalResponse, body_or_location
 from lambda_src.stream import DeadlineStream
 
@@ -35,6 +35,7 @@ Connect = Callable[[str, int, float], socket.socket]
 _HTTPS_ONLY = "only https URLs are fetched"
 _PORTS = {"https": 443, "http": 80}
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_UNREADABLE = re.compile(r"[\x00- \x7f-\x9f\\\ud800-\udfff]")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
 
 
@@ -69,8 +70,7 @@ def parse_url(url: str) -> Target:
     """
     if len(url) > MAX_URL_LENGTH:
         raise _malformed(f"it is longer than {MAX_URL_LENGTH} characters")
-    visible = url.translate(dict.fromkeys(map(ord, JOINERS)))
-    if not visible.isprintable() or " " in visible or "\\" in visible:
+    if _UNREADABLE.search(url):
         raise _malformed(
             "it holds a space, a backslash or a control character; write a space as %20"
         )

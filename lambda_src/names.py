@@ -1,10 +1,7 @@
 """Host names as the name system knows them."""
 
-import re
-
-_LAST_DOT = re.compile("[.\u3002\uff0e\uff61]$")
-JOINERS = "\u200c\u200d"
-"""Invisible letters of Persian and of emoji."""
+_DOTS = ".\u3002\uff0e\uff61"
+_JOINERS = "\u200c\u200d"
 
 
 def ascii_name(host: str) -> str:
@@ -17,7 +14,7 @@ def ascii_name(host: str) -> str:
     Raises:
         ValueError: It is no name.
     """
-    name = _LAST_DOT.sub("", host)
+    name = host[:-1] if host[-1:] in _DOTS else host
     if name.isascii():
         return name.lower()
     # Imported here since most names are ASCII, and its tables take 30 ms.
@@ -28,7 +25,7 @@ def ascii_name(host: str) -> str:
         idna.check_initial_combiner(label)
         idna.check_bidi(label)
         for position, character in enumerate(label):
-            if character in JOINERS and not idna.valid_contextj(label, position):
+            if character in _JOINERS and not idna.valid_contextj(label, position):
                 raise ValueError("a joiner that joins nothing")
     return ".".join(
         label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels
