@@ -77,7 +77,7 @@ def parse_url(url: str) -> Target:
     try:
         parts = urlsplit(url)
         port = parts.port
-        host = parts.hostname or ""
+        address = parts.hostname or ""
     except ValueError:
         raise _malformed("it does not parse") from None
     if parts.scheme == "s3":
@@ -88,7 +88,11 @@ def parse_url(url: str) -> Target:
         raise _forbidden("a URL with credentials is not fetched")
     if port not in (None, _PORTS[parts.scheme]):
         raise _forbidden("only the standard port is fetched from")
-    host = _ipv6_literal(host) if parts.netloc.startswith("[") else _host_name(host)
+    if parts.netloc.startswith("["):
+        host = _ipv6_literal(address)
+    else:
+        # As it was sent: `hostname` is in lower case, where a capital sigma can become another one.
+        host = _host_name(parts.netloc.partition(":")[0])
     return Target(parts.scheme, host, _resource(parts))
 
 

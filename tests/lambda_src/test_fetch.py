@@ -226,6 +226,7 @@ def test_the_request_is_what_the_url_says(
         ("STRA\u1e9eE.de", "xn--strae-oqa.de"),
         ("xn--strae-oqa.de", "xn--strae-oqa.de"),
         ("\u03b2\u03cc\u03bb\u03bf\u03c2.com", "xn--nxasmm1c.com"),
+        ("\u0392\u038c\u039b\u039f\u03a3.com", "xn--nxasmq6b.com"),
         ("B\u00fccher.Example.", "xn--bcher-kva.example"),
         ("\u65e5\u672c\u8a9e\u3002\uff2a\uff30", "xn--wgv71a119e.jp"),
         ("i\u2764\ufe0f.ws", "xn--i-7iq.ws"),
