@@ -4,6 +4,7 @@ Source: IANA's special-purpose address registries (RFC 6890 and updates). The li
 here, since what `ipaddress.is_global` says differs between Python versions.
 """
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 
 _IPV4_FORBIDDEN = tuple(
@@ -29,25 +30,61 @@ _IPV4_FORBIDDEN = tuple(
 )
 
 # All that is assigned to hosts. Outside it lie loopback, link-local, unique local (with AWS's
-# metadata service), multicast, and the IPv4-mapped, IPv4-compatible and NAT64 forms.
+# metadata service), multicast, and the IPv4-mapped and IPv4-compatible forms, which never leave a
+# machine.
 _IPV6_HOSTS = IPv6Network("2000::/3")
 _IPV6_FORBIDDEN = tuple(
     IPv6Network(network)
     for network in (
         "2001::/23",  # protocol assignments; Teredo (holds an IPv4 address), ORCHID, benchmarks
         "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4 (holds an IPv4 address)
+        "2002::/16",  # 6to4 (holds an IPv4 address; its relays are gone, RFC 7526)
         "3fff::/20",  # documentation
     )
 )
 
+# Where DNS64 answers for hosts that have IPv4 only, their address is inside one of these.
+_NAT64 = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+_LOCAL_NAT64_LENGTHS = (48, 56, 64)
+"""Prefix lengths besides 96 that a network may use in `_LOCAL_NAT64` (RFC 6052, 2.2)."""
+_NOBODYS = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"))
+"""No hosts, so no packet gets there."""
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+"""What comes before the IPv4 address in the last 64 bits (RFC 5214, 6.1)."""
+
 
 def is_public(address: str) -> bool:
-    """Whether `address`, an IPv4 or IPv6 address as text, is a host on the public internet."""
+    """Whether `address`, an IPv4 or IPv6 address as text, is a host on the public internet.
+
+    An IPv6 address that a gateway turns into an IPv4 one is judged by that.
+    """
     try:
         parsed = ip_address(address)
     except ValueError:
         return False
     if isinstance(parsed, IPv4Address):
-        return not any(parsed in network for network in _IPV4_FORBIDDEN)
+        return _is_public_ipv4(parsed)
+    last = IPv4Address(int(parsed) & 0xFFFFFFFF)
+    if parsed in _NAT64:
+        return _is_public_ipv4(last)
+    if parsed in _LOCAL_NAT64:
+        return _is_public_ipv4(last) and all(
+            _is_public_ipv4(other) or any(other in network for network in _NOBODYS)
+            for other in _local_readings(int(parsed))
+        )
+    if int(parsed) >> 32 & 0xFFFFFFFF in _ISATAP and not _is_public_ipv4(last):
+        return False
     return parsed in _IPV6_HOSTS and not any(parsed in network for network in _IPV6_FORBIDDEN)
+
+
+def _is_public_ipv4(address: IPv4Address) -> bool:
+    return not any(address in network for network in _IPV4_FORBIDDEN)
+
+
+def _local_readings(address: int) -> Iterator[IPv4Address]:
+    """What a gateway with a shorter prefix than 96 would make of `address`."""
+    # Bits 64 to 71 are left out of the IPv4 address.
+    bits = address >> 64 << 56 | address & (1 << 56) - 1
+    for length in _LOCAL_NAT64_LENGTHS:
+        yield IPv4Address(bits >> 120 - 32 - length & 0xFFFFFFFF)

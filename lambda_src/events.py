@@ -1,78 +1,122 @@
 """What a Lambda event asks about: an image that it carries, or a URL of one."""
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 
+from lambda_src.encoded import decoded, is_data_uri
 from lambda_src.errors import RequestError
-from lambda_src.images import Image, check_size, image_from
+from lambda_src.http_events import HttpRequest
+from lambda_src.images import Image, content_type_of, image_from
+
+_EXPECTED = 'send a JSON object with either "url" or "image", alone or as the body of a POST'
+_BINARY = frozenset({"application/octet-stream", "binary/octet-stream"})
+_TYPES = "application/json, application/octet-stream or image/*"
+_UNREAD = "which the function does not read; "
+_FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
 
 def source_of(event: object) -> Image | str:
     """The image in `event`, or the URL in it.
 
     Args:
-        event: `{"url": "https://..."}`, `{"image": "<base64>"}`, or an event of an HTTP API
-            (payload format 2.0) or a function URL whose body is one of these as JSON, or the image
-            itself.
+        event: `{"url": "https://..."}`, `{"image": "<base64>"}`, or an HTTP request whose body is
+            one of these as JSON, or the image itself.
 
     Raises:
-        RequestError: 400 for an event or a body that is neither; 413 and 415 as `image_from`, and
-            415 for a body of another content type.
+        RequestError: 400 for an event or a body that is neither; 405 for another method than POST;
+            413 and 415 as `image_from`, and 415 for a body of another content type.
     """
-    if isinstance(event, Mapping) and "requestContext" in event:
-        return _from_http(event)
-    return _from_fields(event)
+    request = HttpRequest.in_event(event)
+    return _from_http(request) if request else _from_fields(event)
 
 
 def _from_fields(fields: object) -> Image | str:
-    if not isinstance(fields, Mapping) or ("url" in fields) == ("image" in fields):
-        raise _bad_request('send a JSON object with either "url" or "image"')
-    key = "url" if "url" in fields else "image"
-    value = fields[key]
+    """From `{"url": ...}` or `{"image": ...}`; null is as good as absent."""
+    given = fields if isinstance(fields, Mapping) else {}
+    url, image = given.get("url"), given.get("image")
+    if (url is None) == (image is None):
+        raise _bad_request(f"{_what_came(fields)}{_EXPECTED}")
+    key, value = ("image", image) if url is None else ("url", url)
     if not isinstance(value, str):
         raise _bad_request(f'"{key}" is not a string')
-    return value if key == "url" else image_from(_decoded(value))
+    if key == "url" and not is_data_uri(value):
+        return value
+    return image_from(decoded(value))
 
 
-def _from_http(event: Mapping[str, object]) -> Image | str:
-    body = event.get("body")
-    if not isinstance(body, str) or not body:
-        raise _bad_request("the request has no body")
-    content_type = _content_type(event.get("headers"))
-    is_base64 = event.get("isBase64Encoded") is True
-    if content_type == "application/json":
-        return _from_fields(_parsed(_decoded(body) if is_base64 else body))
-    if content_type != "application/octet-stream" and not content_type.startswith("image/"):
+def _what_came(event: object) -> str:
+    """What another event than ours is, as far as it says so."""
+    if not isinstance(event, Mapping):
+        return ""
+    if "warmer" in event or event.get("source") == "serverless-plugin-warmup":
+        return "this is a warmer's event, and provisioned concurrency keeps the function warm; "
+    if "detail-type" in event:
+        return f"this is an event of EventBridge, {_UNREAD}"
+    records = event.get("Records")
+    first = records[0] if isinstance(records, list) and records else event
+    if isinstance(first, Mapping):
+        # SNS has capitals of its own.
+        source = first.get("eventSource", first.get("EventSource"))
+        if isinstance(source, str):
+            return f"this is an event of {source}, {_UNREAD}"
+    return ""
+
+
+def _from_http(request: HttpRequest) -> Image | str:
+    if request.method != "POST":
         raise RequestError(
-            415, "unsupported_type", "send application/json, application/octet-stream or image/*"
+            405, "method_not_allowed", f"{request.method} is not answered; {_EXPECTED}"
         )
-    if not is_base64:
-        raise _bad_request("the body is not binary")
-    return image_from(_decoded(body))
+    body = request.body
+    if isinstance(body, Mapping):
+        # A REST API without proxy integration, or an event written by hand.
+        return _from_fields(body)
+    if not isinstance(body, str) or not body:
+        raise _bad_request(f"the request has no body; {_EXPECTED}")
+    content = decoded(body) if request.is_base64 else body
+    # What an image is called does not count.
+    if isinstance(content, bytes) and content_type_of(content):
+        return image_from(content)
+    content_type = request.content_type or "application/json"
+    if content_type in ("application/json", "text/json") or content_type.endswith("+json"):
+        return _from_fields(_parsed(content))
+    if content_type not in _BINARY and not content_type.startswith("image/"):
+        raise RequestError(415, "unsupported_type", f"{_form_remedy(content_type)}send {_TYPES}")
+    if isinstance(content, str):
+        raise _bad_request(
+            "the body is not binary; where an API Gateway is in front, name image/* among its"
+            " binary media types"
+        )
+    return image_from(content)
 
 
-def _content_type(headers: object) -> str:
-    """The request's media type without parameters; JSON if it names none."""
-    items = headers.items() if isinstance(headers, Mapping) else ()
-    named = (value for name, value in items if str(name).lower() == "content-type")
-    return str(next(named, "application/json")).partition(";")[0].strip().lower()
+def _form_remedy(content_type: str) -> str:
+    if content_type in _FORMS:
+        return (
+            f"{content_type} is not read; send the file itself as the body with its own"
+            " Content-Type, or JSON as application/json; "
+        )
+    return ""
 
 
-def _parsed(body: str | bytes) -> object:
+def _parsed(content: str | bytes) -> object:
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise _bad_request("the body is not JSON") from None
+        # With or without a byte order mark.
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        return json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise _bad_request(f"the body is not JSON in UTF-8{_where(content, error)}") from None
 
 
-def _decoded(text: str) -> bytes:
-    check_size(len(text) // 4 * 3 - 2)
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise _bad_request("the base64 does not decode (it may hold no line breaks)") from None
+def _where(content: str | bytes, error: Exception) -> str:
+    # A service that takes UTF-16 for UTF-8 replaces its mark.
+    sent = (
+        content if isinstance(content, bytes) else content.lstrip("\ufffd").encode(errors="replace")
+    )
+    encoding = json.detect_encoding(sent)
+    if not encoding.startswith("utf-8"):
+        return f"; it is {encoding[:6].upper()}, save it as UTF-8"
+    return f": {error}" if isinstance(error, json.JSONDecodeError) else ""
 
 
 def _bad_request(why: str) -> RequestError:

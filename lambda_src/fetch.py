@@ -11,23 +11,31 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import cast
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from lambda_src import __version__
 from lambda_src.addresses import is_public
 from lambda_src.deadline import Deadline
 from lambda_src.errors import RequestError
-from lambda_src.images import MAX_BYTES, Image, check_size, image_from
+from lambda_src.images import MAX_BYTES, Image, image_from
+from lambda_src.names import ascii_name
+from lambda_src.response import VISIBLE, FinalResponse, body_or_location
 from lambda_src.stream import DeadlineStream
 
 MAX_REDIRECTS = 3
-MAX_URL_LENGTH = 2048
+MAX_URL_LENGTH = 8192
+"""What web servers commonly take in a request's first line. A presigned URL of S3 with a session
+token has up to about 4,000 characters."""
+MAX_RECEIVED_BYTES = 2 * MAX_BYTES
+"""Of one answer: the largest image, with room for headers and for what frames its chunks."""
 
 Resolve = Callable[[str], list[str]]
 """Host name to its addresses as text, at least one; OSError when there are none."""
 Connect = Callable[[str, int, float], socket.socket]
 """Address, port and time-out in seconds to a connected TCP socket."""
 
+_HTTPS_ONLY = "only https URLs are fetched"
 _PORTS = {"https": 443, "http": 80}
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})+")
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_UNREADABLE = re.compile(r"[\x00- \x7f-\x9f\\\ud800-\udfff]")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
 
 
@@ -62,21 +70,29 @@ def parse_url(url: str) -> Target:
     """
     if len(url) > MAX_URL_LENGTH:
         raise _malformed(f"it is longer than {MAX_URL_LENGTH} characters")
-    if any(not character.isprintable() or character in " \\" for character in url):
-        raise _malformed("it holds a space, a backslash or a control character")
+    if _UNREADABLE.search(url):
+        raise _malformed(
+            "it holds a space, a backslash or a control character; write a space as %20"
+        )
     try:
         parts = urlsplit(url)
         port = parts.port
-        host = parts.hostname or ""
+        address = parts.hostname or ""
     except ValueError:
         raise _malformed("it does not parse") from None
+    if parts.scheme == "s3":
+        raise _forbidden(f"{_HTTPS_ONLY}; for an object of S3 send a presigned one")
     if parts.scheme not in _PORTS:
-        raise _forbidden("only https URLs are fetched")
+        raise _forbidden(f"{_HTTPS_ONLY}, such as https://example.com/dog.jpg")
     if "@" in parts.netloc:
         raise _forbidden("a URL with credentials is not fetched")
     if port not in (None, _PORTS[parts.scheme]):
         raise _forbidden("only the standard port is fetched from")
-    host = _ipv6_literal(host) if parts.netloc.startswith("[") else _host_name(host)
+    if parts.netloc.startswith("["):
+        host = _ipv6_literal(address)
+    else:
+        # As it was sent: `hostname` is in lower case, where a capital sigma can become another one.
+        host = _host_name(parts.netloc.partition(":")[0])
     return Target(parts.scheme, host, _resource(parts))
 
 
@@ -91,17 +107,17 @@ def _ipv6_literal(host: str) -> str:
 
 def _host_name(host: str) -> str:
     try:
-        name = host.encode("idna").decode("ascii").lower().removesuffix(".")
-    except UnicodeError:
+        name = ascii_name(host)
+    except ValueError:
         raise _malformed("its host is not a valid name") from None
     last = name.rpartition(".")[2]
     if _NUMBER.fullmatch(last):
         # C libraries read 127.1, 0x7f.1, 017700000001 and 2130706433 all as 127.0.0.1.
         return _ipv4_literal(name)
-    if last == "localhost" or (name and "." not in name):
-        raise _forbidden("a local name is not fetched from")
     if not _HOST_NAME.fullmatch(name):
         raise _malformed("its host is not a valid name")
+    if last == "localhost" or "." not in name:
+        raise _forbidden("a local name is not fetched from")
     return name
 
 
@@ -135,7 +151,7 @@ def _unreachable_if_broken(why: str) -> Iterator[None]:
         yield
     except TimeoutError:
         raise
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException):
         raise _unreachable(why) from None
 
 
@@ -174,14 +190,22 @@ class Fetcher:
     resolve: Resolve = resolve_name
     connect: Connect = connect_tcp
     tls: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+    contact: str = ""
+    """Where the sites that are fetched from can turn to, a web or mail address; none if empty."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Fetcher":
-        """A fetcher as KENNEL_ALLOWED_HOSTS (with commas) and KENNEL_ALLOW_HTTP (`true`) ask."""
+        """A fetcher as the environment asks.
+
+        Args:
+            environment: KENNEL_ALLOWED_HOSTS (with commas), KENNEL_ALLOW_HTTP (`true`) and
+                KENNEL_CONTACT.
+        """
         hosts = environment.get("KENNEL_ALLOWED_HOSTS", "").lower().split(",")
         return cls(
             allowed_hosts=tuple(host.strip() for host in hosts if host.strip()),
             allow_http=environment.get("KENNEL_ALLOW_HTTP", "").lower() == "true",
+            contact=quote(environment.get("KENNEL_CONTACT", "").strip(), safe=VISIBLE),
         )
 
     def fetch(self, url: str, seconds: float) -> Image:
@@ -198,11 +222,14 @@ class Fetcher:
         """
         deadline = Deadline.after(seconds)
         try:
-            for _ in range(MAX_REDIRECTS + 1):
-                answer = self._get(parse_url(url), deadline)
-                if isinstance(answer, bytes):
-                    return image_from(answer)
-                url = _redirected(url, answer)
+            answer = self._get(parse_url(url), deadline)
+            for _ in range(MAX_REDIRECTS):
+                if isinstance(answer, str):
+                    with _behind_a_redirect():
+                        url = _redirected(url, answer)
+                        answer = self._get(parse_url(url), deadline)
+            if isinstance(answer, bytes):
+                return image_from(answer)
         except TimeoutError:
             raise RequestError(504, "fetch_timeout", "the URL did not answer in time") from None
         raise _unreachable(f"the URL redirects more than {MAX_REDIRECTS} times")
@@ -213,15 +240,16 @@ class Fetcher:
         connected = self._open(target, self._addresses(target.host, deadline), deadline)
         with connected:
             connection = http.client.HTTPConnection(target.host, target.port)
-            stream = DeadlineStream(connected, deadline, self.read_seconds)
+            connection.response_class = FinalResponse
+            stream = DeadlineStream(connected, deadline, self.read_seconds, MAX_RECEIVED_BYTES)
             connection.sock = cast(socket.socket, stream)
             with _unreachable_if_broken("the URL's server broke off or did not speak HTTP"):
-                connection.request("GET", target.resource, headers=_headers(target))
-                return _read(connection.getresponse())
+                connection.request("GET", target.resource, headers=self._headers(target))
+                return body_or_location(connection.getresponse(), bool(self.contact))
 
     def _check(self, target: Target) -> None:
         if target.scheme == "http" and not self.allow_http:
-            raise _forbidden("only https URLs are fetched")
+            raise _forbidden(_HTTPS_ONLY)
         if self.allowed_hosts and not any(
             _matches(target.host, rule) for rule in self.allowed_hosts
         ):
@@ -253,19 +281,30 @@ class Fetcher:
             raw.close()
             raise
 
+    def _headers(self, target: Target) -> dict[str, str]:
+        agent = f"kennel/{__version__}"
+        return {
+            "Host": target.host_header,
+            "Accept": "image/jpeg, image/png, image/webp",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+            "User-Agent": f"{agent} (+{self.contact})" if self.contact else agent,
+        }
+
+
+@contextmanager
+def _behind_a_redirect() -> Iterator[None]:
+    """Refusals inside say that they are not about the URL that the caller sent."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(
+            error.status, error.error, f"behind a redirect: {error.message}"
+        ) from None
+
 
 def _matches(host: str, rule: str) -> bool:
     return host.endswith(rule[1:]) if rule.startswith("*.") else host == rule
-
-
-def _headers(target: Target) -> dict[str, str]:
-    return {
-        "Host": target.host_header,
-        "Accept": "image/jpeg, image/png, image/webp",
-        "Accept-Encoding": "identity",
-        "Connection": "close",
-        "User-Agent": "kennel",
-    }
 
 
 def _redirected(url: str, location: str) -> str:
@@ -273,19 +312,3 @@ def _redirected(url: str, location: str) -> str:
         return urljoin(url, location)
     except ValueError:
         raise _malformed("it redirects to one that does not parse") from None
-
-
-def _read(response: http.client.HTTPResponse) -> bytes | str:
-    location = response.headers.get("Location")
-    if response.status in _REDIRECTS and location:
-        return location
-    if response.status != http.client.OK:
-        raise _unreachable(f"the URL answers with status {response.status}")
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RequestError(415, "not_an_image", "the URL's answer is compressed")
-    # A declared size only ever shortens the way to a refusal; what arrives is what counts.
-    check_size(response.length or 0)
-    body = response.read(MAX_BYTES + 1)
-    if response.length and len(body) <= MAX_BYTES:
-        raise _unreachable("the URL's server broke off before the end of the image")
-    return body

@@ -1,7 +1,7 @@
 """The Lambda function: event in, response out.
 
 The function's handler is `lambda_src.handler.handler`. Its environment: ENDPOINT_NAME (required),
-KENNEL_ALLOWED_HOSTS and KENNEL_ALLOW_HTTP (see `fetch.py`), and Powertools' own:
+KENNEL_ALLOWED_HOSTS, KENNEL_ALLOW_HTTP and KENNEL_CONTACT (see `fetch.py`), and Powertools' own:
 POWERTOOLS_SERVICE_NAME, POWERTOOLS_METRICS_NAMESPACE, POWERTOOLS_LOG_LEVEL,
 POWERTOOLS_TRACE_DISABLED.
 """
@@ -21,6 +21,7 @@ from lambda_src.endpoint import Endpoint
 from lambda_src.errors import RequestError
 from lambda_src.events import source_of
 from lambda_src.fetch import Fetcher
+from lambda_src.http_events import METHODS, HttpRequest
 from lambda_src.images import Image
 from lambda_src.runtime import Runtime
 
@@ -69,20 +70,32 @@ def _traced(handler: Handler) -> Handler:
 
 @_traced
 @logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics(capture_cold_start_metric=True)
 def handler(event: object, context: "LambdaContext") -> Response:
     """Answer one event.
 
     Args:
-        event: See `events.source_of`.
+        event: See `events.source_of`; also a browser's preflight and a load balancer's health
+            check, which ask about no image.
         context: Lambda's context; its remaining time bounds everything done here.
 
     Returns:
-        `{"statusCode", "headers", "body"}`. The body is the endpoint's JSON, or
-        `{"error", "message"}` with 400, 403, 413, 415, 429, 502, 504, or 500 for a fault or a
-        missing setting of the function itself.
+        `{"statusCode", "headers", "body"}`, and what a load balancer needs besides. The body is the
+        endpoint's JSON, or `{"error", "message"}` with 400, 403, 405, 413, 415, 429, 502, 504, or
+        500 for a fault or a missing setting of the function itself. 204 for a preflight.
     """
-    headers = {"content-type": "application/json", "x-request-id": context.aws_request_id}
+    request = HttpRequest.in_event(event)
+    if request and request.method == "OPTIONS":
+        # Which pages may call is set where the address is: a function URL, an API.
+        answer = _response(context, 204, "")
+    elif request and request.is_health_check:
+        answer = _response(context, 200, json.dumps({"status": "ok"}))
+    else:
+        answer = _counted(event, context)
+    return request.answered(answer) if request else answer
+
+
+@metrics.log_metrics(capture_cold_start_metric=True)
+def _counted(event: object, context: "LambdaContext") -> Response:
     try:
         status, body = 200, _predictions(event, _deadline(context))
     except RequestError as error:
@@ -96,9 +109,18 @@ def handler(event: object, context: "LambdaContext") -> Response:
         # Lambda would send the trace to the caller.
         status, body = 500, _error_body("internal", "the function failed; its log says why")
         logger.exception("failed")
+    metrics.add_metric(name=_outcome(status), unit=MetricUnit.Count, value=1)
+    return _response(context, status, body)
+
+
+def _response(context: "LambdaContext", status: int, body: str) -> Response:
+    headers = {"x-request-id": context.aws_request_id}
+    if body:
+        headers["content-type"] = "application/json"
+    if status in (204, 405):
+        headers["allow"] = METHODS
     if status == 429:
         headers["retry-after"] = str(RETRY_AFTER_SECONDS)
-    metrics.add_metric(name=_outcome(status), unit=MetricUnit.Count, value=1)
     return {"statusCode": status, "headers": headers, "body": body}
 
 

@@ -13,13 +13,21 @@ if TYPE_CHECKING:
 class DeadlineStream(io.RawIOBase):
     """A connected socket for one request; a peer that drips bytes does not stretch its deadline.
 
-    The socket stays open: whoever connected it closes it.
+    The socket stays open: whoever connected it closes it. After `most_bytes` the stream ends,
+    whatever http.client asks for: a chunk of a negative size is "all there is" to it.
     """
 
-    def __init__(self, sock: socket.socket, deadline: Deadline, read_seconds: float) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        deadline: Deadline,
+        read_seconds: float,
+        most_bytes: int | None = None,
+    ) -> None:
         self._socket = sock
         self._deadline = deadline
         self._read_seconds = read_seconds
+        self._bytes_left = most_bytes
 
     def readable(self) -> bool:
         """Always, for io.BufferedReader."""
@@ -28,7 +36,11 @@ class DeadlineStream(io.RawIOBase):
     def readinto(self, buffer: "WriteableBuffer") -> int:
         """Read what is there, at the latest by the deadline."""
         self._socket.settimeout(self._deadline.left(self._read_seconds))
-        return self._socket.recv_into(buffer)
+        allowed = memoryview(buffer)[: self._bytes_left]
+        received = self._socket.recv_into(allowed) if allowed else 0
+        if self._bytes_left is not None:
+            self._bytes_left -= received
+        return received
 
     def sendall(self, data: bytes) -> None:
         """Send all of it, at the latest by the deadline."""

@@ -141,6 +141,7 @@ run "settings" {
     allowed_hosts        = ["images.example.com", "cdn.example.org"]
     architecture         = "x86_64"
     async_invocation     = { max_age_s = 60, max_retries = 0 }
+    contact              = "https://example.com/bot"
     enable_xray          = false
     log_level            = "WARN"
     memory_mb            = 1024
@@ -149,8 +150,8 @@ run "settings" {
   }
 
   assert {
-    condition     = aws_lambda_function.this.environment[0].variables.KENNEL_ALLOWED_HOSTS == "images.example.com,cdn.example.org" && aws_lambda_function.this.environment[0].variables.POWERTOOLS_TRACE_DISABLED == "true" && aws_lambda_function.this.environment[0].variables.POWERTOOLS_LOG_LEVEL == "WARNING"
-    error_message = "The handler is told of hosts, tracing and level."
+    condition     = aws_lambda_function.this.environment[0].variables.KENNEL_ALLOWED_HOSTS == "images.example.com,cdn.example.org" && aws_lambda_function.this.environment[0].variables.KENNEL_CONTACT == "https://example.com/bot" && aws_lambda_function.this.environment[0].variables.POWERTOOLS_TRACE_DISABLED == "true" && aws_lambda_function.this.environment[0].variables.POWERTOOLS_LOG_LEVEL == "WARNING"
+    error_message = "The handler is told of hosts, contact, tracing and level."
   }
 
   assert {

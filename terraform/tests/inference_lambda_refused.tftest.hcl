@@ -35,6 +35,20 @@ run "unknown_architecture" {
   expect_failures = [var.architecture]
 }
 
+run "contact_in_words" {
+  command = plan
+
+  module {
+    source = "./modules/inference_lambda"
+  }
+
+  variables {
+    contact = "ask the platform team"
+  }
+
+  expect_failures = [var.contact]
+}
+
 run "event_too_old" {
   command = plan
 

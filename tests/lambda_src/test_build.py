@@ -4,12 +4,14 @@ import shutil
 import struct
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from lambda_src import __version__
 from lambda_src.build import ARCHITECTURES, LOCK, MAX_BYTES, build
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +48,9 @@ def test_the_zip_holds_code_and_licences_only(package: Path) -> None:
     assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}
     assert not [name for name in names if name.endswith(".pyc") or "/tests/" in name]
     metadata = [Path(name).name for name in names if ".dist-info/" in name]
-    assert set(metadata) <= {"LICENSE", "NOTICE"}
+    assert set(metadata) <= {"LICENSE", "LICENSE.md", "NOTICE"}
     top_level = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    carried = {"aws_lambda_powertools", "aws_xray_sdk", "typing_extensions.py", "wrapt"}
+    carried = {"aws_lambda_powertools", "aws_xray_sdk", "idna", "typing_extensions.py", "wrapt"}
     assert top_level == {"lambda_src", *carried}
 
 
@@ -114,6 +116,11 @@ def test_offline_it_says_so_in_one_line_and_keeps_the_last_zip(tmp_path: Path) -
     assert finished.stderr.count("\n") == 1
     assert list(output.iterdir()) == [last]
     assert last.read_bytes() == b"of an earlier version"
+
+
+def test_the_version_that_sites_are_told_is_the_projects() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == __version__
 
 
 def test_the_lock_agrees_with_the_environments() -> None:

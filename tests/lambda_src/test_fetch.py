@@ -3,6 +3,7 @@ import itertools
 import socket
 import ssl
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambda_src import __version__
 from lambda_src.errors import RequestError
 from lambda_src.fetch import MAX_URL_LENGTH, Fetcher, parse_url, resolve_name
 from lambda_src.images import MAX_BYTES, Image
@@ -34,6 +36,8 @@ NAMES = {
     "inner6.example.com": ["fd00::1"],
     "mapped.example.com": ["::ffff:127.0.0.1"],
     "nat64.example.com": ["64:ff9b::7f00:1"],
+    "ipv4only.example.com": ["64:ff9b::5db8:d70e"],
+    "xn--strae-oqa.example": [ADDRESS],
 }
 
 Answer = Callable[[socket.socket], None]
@@ -143,7 +147,9 @@ def authority() -> trustme.CA:
 @pytest.fixture(scope="module")
 def server_tls(authority: trustme.CA) -> ssl.SSLContext:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(HOST, "two.example.com", "xn--bcher-kva.example").configure_cert(tls)
+    names = ("two.example.com", "ipv4only.example.com")
+    names += ("xn--bcher-kva.example", "xn--strae-oqa.example")
+    authority.issue_cert(HOST, *names).configure_cert(tls)
     return tls
 
 
@@ -196,6 +202,13 @@ def test_an_image_comes_over_tls(fetcher: Fetcher, site: Site) -> None:
         (f"https://{HOST}:443/a%20b?c=d&e=%2F#never-sent", "/a%20b?c=d&e=%2F"),
         (f"https://{HOST.upper()}./", "/"),
         ("https://b\u00fccher.example/\u00e9", "/%C3%A9"),
+        ("https://stra\u00dfe.example/", "/"),
+        (f"https://{HOST}/at 10\u202fAM.png".replace(" ", "\u00a0"), "/at%C2%A010%E2%80%AFAM.png"),
+        (f"https://{HOST}/\U0001f468\u200d\U0001f469", "/%F0%9F%91%A8%E2%80%8D%F0%9F%91%A9"),
+        (
+            f"https://{HOST}/a?X-Amz-Security-Token={'t' * 4000}",
+            f"/a?X-Amz-Security-Token={'t' * 4000}",
+        ),
     ],
 )
 def test_the_request_is_what_the_url_says(
@@ -203,6 +216,32 @@ def test_the_request_is_what_the_url_says(
 ) -> None:
     site.pages[path] = page(PNG)
     assert fetcher.fetch(url, SECONDS).body == PNG
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        # As browsers ask, and not as Python's codec of 2003 does.
+        ("stra\u00dfe.de", "xn--strae-oqa.de"),
+        ("STRA\u1e9eE.de", "xn--strae-oqa.de"),
+        ("xn--strae-oqa.de", "xn--strae-oqa.de"),
+        ("\u03b2\u03cc\u03bb\u03bf\u03c2.com", "xn--nxasmm1c.com"),
+        ("\u0392\u038c\u039b\u039f\u03a3.com", "xn--nxasmq6b.com"),
+        ("B\u00fccher.Example.", "xn--bcher-kva.example"),
+        ("\u65e5\u672c\u8a9e\u3002\uff2a\uff30", "xn--wgv71a119e.jp"),
+        ("i\u2764\ufe0f.ws", "xn--i-7iq.ws"),
+        ("\u0646\u0627\u0645\u0647\u200c\u0627\u06cc.com", "xn--mgba3gch31f060k.com"),
+        ("\uff45xample.com", "example.com"),
+        ("my_bucket.s3.example.com", "my_bucket.s3.example.com"),
+    ],
+)
+def test_a_name_is_asked_for_as_browsers_do(host: str, asked: str) -> None:
+    assert parse_url(f"https://{host}/").host == asked
+
+
+def test_a_host_behind_a_gateway_to_ipv4(fetcher: Fetcher, site: Site) -> None:
+    assert fetcher.fetch("https://ipv4only.example.com/dog.png", SECONDS).body == PNG
+    assert site.dialled == [("64:ff9b::5db8:d70e", 443)]
 
 
 def test_the_next_address_is_tried(fetcher: Fetcher, site: Site) -> None:
@@ -238,7 +277,10 @@ FORBIDDEN_HOSTS = [
     *("2130706433", "017700000001", "0x7f000001", "127.1", "127.0.1", "0177.0.0.1", "0x7f.0.0.1"),
     *("0x7f.1", "00000127.0.0.1", "127.0.0.0x1", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376"),
     *("127.0.0.1.", "2130706433.", "0X7F.1", "1.1", "0"),
+    *("[64:ff9b::a9fe:a9fe]", "[64:ff9b:1::a9fe:a9fe]", "[64:ff9b:1:a9fe:a9:fe00:808:808]"),
+    *("[2606:4700::5efe:10.0.0.1]", "[::10.0.0.1]"),
     # Other characters that become digits and dots
+    *("\uff11\uff12\uff17\uff0e\uff10\uff0e\uff10\uff0e\uff11", "\uff10x7f\uff61\uff11\uff61"),
     *("\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1"),
     # Names
     *(
@@ -302,6 +344,19 @@ def test_the_forbidden_urls_are_many() -> None:
         "https://%31%32%37.0.0.1.example/",
         "https://-bad-\u00ad.\u200b/",
         f"https://{'a' * 64}.example.com/",
+        "https://" + "\u00fc" * 3000 + ".example.com/",
+        "https://\u200d.example.com/",
+        "https://\u00a0.example.com/",
+        "https://a\u3000b.example.com/",
+        "https://a\u2028.example.com/",
+        f"https://{HOST}/\u0085",
+        f"https://{HOST}/\ud800",
+        "https://\u0301a.example.com/",
+        "https://l\u0378.example.com/",
+        "https://a\uff0fb.example.com/",
+        "https://a\uff05b.example.com/",
+        "https://good.example.com\uff20evil.example.com/",
+        "https://\ud800.example.com/",
         f"https://{HOST}/{'a' * MAX_URL_LENGTH}",
     ],
 )
@@ -372,6 +427,69 @@ def test_up_to_three_redirects_are_followed(fetcher: Fetcher, site: Site) -> Non
     assert fetcher.fetch(f"https://{HOST}/1", SECONDS).body == PNG
 
 
+@pytest.mark.parametrize("status", ["301 a", "302 b", "303 c", "307 d", "308 e"])
+def test_every_kind_of_redirect_is_followed(fetcher: Fetcher, site: Site, status: str) -> None:
+    site.pages["/"] = page(b"", status=status, Location="/dog.png")
+    assert fetcher.fetch(f"https://{HOST}/", SECONDS).body == PNG
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        pytest.param(b"/a b  c.png", "/a%20b%20%20c.png", id="spaces"),
+        pytest.param(b" /dog.png\t", "/dog.png", id="white space around"),
+        pytest.param(b"\r\n /dog.png", "/dog.png", id="folded"),
+        pytest.param(
+            "/\u00fc/\u72ac.png?\u00e0".encode(), "/%C3%BC/%E7%8A%AC.png?%C3%A0", id="UTF-8"
+        ),
+        pytest.param(b"/\xfc.png", "/%FC.png", id="Latin-1"),
+        pytest.param(b"/a%20b%2Fc?d=%26", "/a%20b%2Fc?d=%26", id="percent forms"),
+        pytest.param(b'/a|b"c"{d}^`', "/a%7Cb%22c%22%7Bd%7D%5E%60", id="what URLs may not hold"),
+        pytest.param(b"//two.example.com/x", "/x", id="another host"),
+        pytest.param(b"../x", "/x", id="parent"),
+        pytest.param(b"x", "/one/x", id="sibling"),
+        pytest.param(b"?q=1", "/one/start?q=1", id="query"),
+        pytest.param(b"/x#part", "/x", id="fragment"),
+        pytest.param(f"HTTPS://{HOST.upper()}:443/x".encode(), "/x", id="upper case"),
+        pytest.param("https://stra\u00dfe.example/x".encode(), "/x", id="a name in UTF-8"),
+        pytest.param(f"https://{HOST}/x?t={'t' * 4000}".encode(), f"/x?t={'t' * 4000}", id="long"),
+    ],
+)
+def test_a_redirect_is_read_as_browsers_do(
+    fetcher: Fetcher, site: Site, location: bytes, path: str
+) -> None:
+    head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nlocation:" + location
+    site.pages["/one/start?first"] = raw(head + b"\r\n\r\n")
+    site.pages[path] = page(PNG)
+    assert fetcher.fetch(f"https://{HOST}/one/start?first", SECONDS).body == PNG
+
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nContent-Length: 5\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        INTERIM,
+        INTERIM * 2,
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + INTERIM,
+        INTERIM + b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+    ],
+)
+def test_interim_answers_are_passed_over(fetcher: Fetcher, site: Site, before: bytes) -> None:
+    image = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PNG), PNG)
+    site.pages["/image"] = raw(before + image)
+    site.pages["/"] = raw(before + b"HTTP/1.1 302 Found\r\nLocation: /image\r\n\r\n")
+    assert fetcher.fetch(f"https://{HOST}/", SECONDS).body == PNG
+
+
+def test_interim_answers_do_not_go_on_for_ever(fetcher: Fetcher, site: Site) -> None:
+    site.pages["/"] = raw(INTERIM * 1000)
+    assert refusal(fetcher, f"https://{HOST}/").error == "unreachable_url"
+
+
 @pytest.mark.parametrize(
     "location",
     [
@@ -389,7 +507,9 @@ def test_a_redirect_is_checked_like_a_first_url(
     fetcher: Fetcher, site: Site, location: str
 ) -> None:
     site.pages["/"] = redirect(location)
-    assert refusal(fetcher, f"https://{HOST}/").status == 403
+    error = refusal(fetcher, f"https://{HOST}/")
+    assert error.status == 403
+    assert error.message.startswith("behind a redirect: ")
     assert site.dialled == [(ADDRESS, 443)]
 
 
@@ -435,6 +555,160 @@ def test_a_certificate_of_an_unknown_authority_ends_it(fetcher: Fetcher, site: S
 
 
 PADDED = PNG + bytes(MAX_BYTES)
+TO_COME = str(len(PNG))
+
+
+GZIPPED = gzip.compress(PNG, mtime=0)
+
+
+def bare_deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(body) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        *("utf-8", "UTF-8", "aws-chunked", "none", "identity", "Identity", "binary", "", " , "),
+        *("image/png", "identity, utf-8", "br, aws-chunked", "gzip", "br", "zstd"),
+    ],
+)
+def test_an_image_is_one_whatever_encoding_it_is_said_to_have(
+    fetcher: Fetcher, site: Site, encoding: str
+) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding:{encoding}\r\nContent-Length: {TO_COME}\r\n\r\n"
+    site.pages["/"] = raw(head.encode() + PNG)
+    assert fetcher.fetch(f"https://{HOST}/", SECONDS).body == PNG
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", GZIPPED),
+        ("GZIP", GZIPPED),
+        ("x-gzip", GZIPPED + b"behind the end"),
+        ("utf-8, gzip", GZIPPED),
+        ("deflate", zlib.compress(PNG)),
+        ("deflate", bare_deflate(PNG)),
+    ],
+)
+def test_an_image_that_is_compressed_all_the_same(
+    fetcher: Fetcher, site: Site, encoding: str, body: bytes
+) -> None:
+    site.pages["/"] = page(body, Content_Encoding=encoding)
+    assert fetcher.fetch(f"https://{HOST}/", SECONDS) == Image(PNG, "image/png")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "named"),
+    [
+        ("br", b"\x0b\x02\x80", "br"),
+        ("zstd", b"\x28\xb5\x2f\xfd", "zstd"),
+        ("gzip, gzip", gzip.compress(GZIPPED, mtime=0), "gzip, gzip"),
+        ("gzip", GZIPPED[:-9], "gzip"),
+        ("deflate", b"\x00 no compression", "deflate"),
+        ("gzip", b"", "gzip"),
+    ],
+)
+def test_what_does_not_unpack_is_refused_by_its_name(
+    fetcher: Fetcher, site: Site, encoding: str, body: bytes, named: str
+) -> None:
+    site.pages["/"] = page(body, Content_Encoding=encoding)
+    error = refusal(fetcher, f"https://{HOST}/")
+    assert error.status == 415
+    assert named in error.message
+    assert "without Content-Encoding" in error.message
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "HTTP/1.0 200 OK",
+        "HTTP/1.0 200",
+        "HTTP/1.1 200 OK",
+        f"HTTP/1.1 200 OK\r\ncontent-length:{TO_COME}",
+        f"HTTP/1.1 200 OK\r\nContent-Length: {TO_COME}\r\nContent-Length: {TO_COME}",
+        f"HTTP/1.1 200 OK\r\nContent-Length: {TO_COME}, {TO_COME}",
+        "HTTP/1.1 200 OK\r\nX-Folded: one\r\n\ttwo",
+        "HTTP/1.1 200 OK" + "\r\nContent-Security-Policy: " + "x" * 60_000,
+        "HTTP/1.1 200 OK" + "\r\nSet-Cookie: a=1" * 90,
+        *(
+            f"HTTP/1.1 200 OK\r\nContent-Type: {name}"
+            for name in ("", "image/jpg", "image/png; charset=utf-8", "binary/octet-stream")
+        ),
+        *(f"HTTP/1.1 200 OK\r\nContent-Type: {name}" for name in ("text/html", "no type", ";")),
+    ],
+)
+def test_headers_that_servers_really_send(fetcher: Fetcher, site: Site, head: str) -> None:
+    site.pages["/"] = raw(head.encode() + b"\r\n\r\n" + PNG)
+    assert fetcher.fetch(f"https://{HOST}/", SECONDS) == Image(PNG, "image/png")
+
+
+def test_chunks_count_more_than_a_size(fetcher: Fetcher, site: Site) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: Chunked\r\n\r\n"
+    chunks = b"%x;name=value\r\n%s\r\n0\r\nTrailer: x\r\n\r\n" % (len(PNG), PNG)
+    site.pages["/"] = raw(head + chunks)
+    assert fetcher.fetch(f"https://{HOST}/", SECONDS).body == PNG
+
+
+@pytest.mark.parametrize("size", [b"-1", b"-5"])
+def test_a_chunk_of_a_negative_size_is_not_read_without_bound(
+    fetcher: Fetcher, site: Site, size: bytes
+) -> None:
+    sent = 0
+
+    def endless(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size)
+        connection.sendall(b"\r\n" + PNG)
+        while sent < 20 * MAX_BYTES:
+            connection.sendall(bytes(65536))
+            sent += 65536
+
+    site.pages["/"] = endless
+    assert refusal(fetcher, f"https://{HOST}/").error == "unreachable_url"
+    assert sent < 10 * MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (page(b"", status="204 No Content", Content_Length=""), "status 204"),
+        (page(b"", status="300 Choose", Location="/dog.png"), "status 300"),
+        (page(b"", status="304 Not Modified", Content_Length=""), "status 304"),
+        (page(b"", status="302 Found", Location=" "), "does not say where to"),
+        (page(b"gone", status="410 Gone"), "status 410"),
+        (page(b"<html>", Content_Type="text/html; charset=utf-8"), "a web page"),
+        (page(b"", status="101 Switching Protocols"), "status 101"),
+    ],
+)
+def test_a_refusal_says_what_came(fetcher: Fetcher, site: Site, answer: Answer, said: str) -> None:
+    site.pages["/"] = answer
+    assert said in refusal(fetcher, f"https://{HOST}/").message
+
+
+@pytest.mark.parametrize("status", [403, 429])
+def test_who_is_refused_learns_of_the_contact(fetcher: Fetcher, site: Site, status: int) -> None:
+    site.pages["/"] = page(b"who are you?", status=f"{status} No")
+    assert "KENNEL_CONTACT" in refusal(fetcher, f"https://{HOST}/").message
+    assert f"User-Agent: kennel/{__version__}\r\n".encode() in site.requests[0]
+    known = replace(fetcher, contact="https://example.org/bot")
+    assert refusal(known, f"https://{HOST}/").message == f"the URL answers with status {status}"
+    agent = f"User-Agent: kennel/{__version__} (+https://example.org/bot)\r\n"
+    assert agent.encode() in site.requests[1]
+
+
+@pytest.mark.parametrize(
+    ("set_to", "contact"),
+    [
+        ("ops@example.org", "ops@example.org"),
+        (" https://example.org/\u00fc ", "https://example.org/%C3%BC"),
+        ("a\r\nX-Injected: b", "a%0D%0AX-Injected:%20b"),
+        ("", ""),
+    ],
+)
+def test_the_environment_names_the_contact(set_to: str, contact: str) -> None:
+    assert Fetcher.from_environment({"KENNEL_CONTACT": set_to}).contact == contact
 
 
 @pytest.mark.parametrize(
@@ -453,7 +727,7 @@ PADDED = PNG + bytes(MAX_BYTES)
         ),
         pytest.param(page(b""), 400, id="empty"),
         pytest.param(
-            page(gzip.compress(PADDED), Content_Encoding="gzip"), 415, id="compressed bomb"
+            page(gzip.compress(PADDED), Content_Encoding="gzip"), 413, id="compressed bomb"
         ),
         pytest.param(page(gzip.compress(PADDED)), 415, id="compressed bomb in disguise"),
         pytest.param(

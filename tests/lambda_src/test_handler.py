@@ -8,16 +8,19 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from awslambdaric.lambda_context import LambdaContext
+from hypothesis import HealthCheck, given, settings
 
 from lambda_src.fetch import Fetcher
 from localaws.functions.service import InvocationResult, LambdaFunction
 from localaws.hosting.endpoints import RuntimeGateway
+from tests.lambda_src.test_events import anything
 from tests.stub_server import StubAnswer, StubServer
 
 PNG = b"\x89PNG\r\n\x1a\n a picture"
@@ -178,6 +181,70 @@ def test_a_function_without_an_endpoint_name(start: Start) -> None:
     assert "ENDPOINT_NAME" in body["message"]
 
 
+@pytest.mark.parametrize("headers", ["headers", "multiValueHeaders"])
+def test_a_load_balancer_is_answered_in_its_form(
+    start: Start, container: StubServer, headers: str
+) -> None:
+    function = start()
+    is_multi = headers == "multiValueHeaders"
+
+    def ask(method: str, body: str = "", **named: str) -> Mapping[str, Any]:
+        event = {
+            "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:::a"}},
+            "httpMethod": method,
+            "path": "/",
+            headers: {name: [value] if is_multi else value for name, value in named.items()},
+            "body": body,
+            "isBase64Encoded": named.get("content-type") == "image/png",
+        }
+        result = function.invoke(event)
+        assert result.error is None
+        assert result.payload["isBase64Encoded"] is False
+        assert ("multiValueHeaders" in result.payload) == is_multi
+        return result.payload
+
+    answer = ask("POST", json.dumps(EVENT), **{"content-type": "application/json"})
+    assert (answer["statusDescription"], answer["body"]) == ("200 OK", PREDICTIONS)
+    assert ask("POST", BASE64, **{"content-type": "image/png"})["body"] == PREDICTIONS
+    answer = ask("POST", "{", **{"content-type": "application/json"})
+    assert (answer["statusCode"], answer["statusDescription"]) == (400, "400 Bad Request")
+    if is_multi:
+        assert answer["multiValueHeaders"]["content-type"] == ["application/json"]
+    assert len(container.requests) == 2
+
+    answer = ask("GET", **{"user-agent": "ELB-HealthChecker/2.0"})
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, {"status": "ok"})
+    assert ask("GET", **{"user-agent": "curl/8.0"})["statusCode"] == 405
+    assert len(container.requests) == 2
+
+
+def test_methods_other_than_post(start: Start, tmp_path: Path) -> None:
+    function = start()
+
+    def ask(method: str) -> dict[str, Any]:
+        event = http_event("", "", False)
+        event["requestContext"]["http"]["method"] = method
+        payload: dict[str, Any] = function.invoke(event).payload
+        return payload
+
+    preflight = ask("OPTIONS")
+    assert (preflight["statusCode"], preflight["body"]) == (204, "")
+    assert set(preflight["headers"]) == {"allow", "x-request-id"}
+    for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE", "TRACE"):
+        answer = ask(method)
+        assert answer["statusCode"] == 405
+        assert answer["headers"]["allow"] == preflight["headers"]["allow"] == "OPTIONS, POST"
+    log = (tmp_path / "function.log").read_text()
+    assert sum("Refused" in metric for metric in metrics_in(log)) == 6
+    assert sum("Answered" in metric for metric in metrics_in(log)) == 0
+
+
+def test_the_zip_knows_names_beyond_ascii(start: Start) -> None:
+    function = start(KENNEL_ALLOWED_HOSTS="nowhere.example")
+    event = {"url": "https://stra\u00dfe.example/dog.jpg"}
+    assert answered(function.invoke(event))[0] == 403
+
+
 @pytest.mark.parametrize("untraced", ["true", "false"])
 def test_the_zip_needs_nothing_that_the_runtime_lacks(
     package: Path, tmp_path: Path, untraced: str
@@ -253,6 +320,22 @@ def test_an_image_behind_a_url_reaches_the_endpoint(
 def test_no_time_left_is_a_504(handler_module: ModuleType, event: Mapping[str, str]) -> None:
     answer = handler_module.handler(event, context(0.1))
     assert answer["statusCode"] == 504
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(event=anything)
+def test_any_event_gets_a_documented_answer(
+    handler_module: ModuleType, event: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(_host: str) -> list[str]:
+        raise OSError
+
+    offline = replace(handler_module._FETCHER, resolve=resolve)
+    monkeypatch.setattr(handler_module, "_FETCHER", offline)
+    answer = handler_module.handler(event, context(20))
+    assert answer["statusCode"] in {200, 204, 400, 403, 405, 413, 415}
+    assert (answer["body"] == "") == (answer["statusCode"] == 204)
+    json.dumps(answer)
 
 
 def test_a_fault_of_the_function_is_a_500_without_a_trace(

@@ -332,6 +332,7 @@ CHANGES = [
         endpoint_name="other",
         allowed_hosts=["images.example.com"],
     ),
+    _one("inference_lambda", "contact", FUNCTION, contact="https://example.com/bot"),
     _one("inference_lambda", "role", FUNCTION, role_arn=f"{ROLE}other"),
     _one(
         "inference_lambda",

@@ -37,7 +37,7 @@ resource "aws_lambda_function" "this" {
   publish = true
 
   environment {
-    variables = {
+    variables = merge(var.contact == "" ? {} : { KENNEL_CONTACT = var.contact }, {
       ENDPOINT_NAME                = var.endpoint_name
       KENNEL_ALLOWED_HOSTS         = join(",", var.allowed_hosts)
       POWERTOOLS_LOG_LEVEL         = var.log_level == "WARN" ? "WARNING" : var.log_level
@@ -45,7 +45,7 @@ resource "aws_lambda_function" "this" {
       # The function's name, so that two environments in one account count apart.
       POWERTOOLS_SERVICE_NAME   = local.function_name
       POWERTOOLS_TRACE_DISABLED = tostring(!var.enable_xray)
-    }
+    })
   }
 
   logging_config {

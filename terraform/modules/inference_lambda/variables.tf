@@ -42,6 +42,18 @@ variable "async_invocation" {
   }
 }
 
+variable "contact" {
+  type        = string
+  description = "Web or mail address that the sites of callers' images can turn to. The function names it in its User-Agent; some sites, Wikimedia's among them, refuse fetchers that name none. Empty names none."
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = var.contact == "" || can(regex("^(https?://[^\\s()]+|[^\\s()@]+@[^\\s()@]+)$", var.contact))
+    error_message = "contact is a web address or a mail address without spaces and parentheses, such as \"https://example.com/bot\" or \"ops@example.com\"; leave it empty to name none."
+  }
+}
+
 variable "enable_xray" {
   type        = bool
   description = "Trace calls with X-Ray. It costs a cold start about 0.1 s and a sampled trace 5 USD per million; Lambda samples one request a second and 5 % of the rest."

@@ -93,6 +93,7 @@ module "inference_lambda" {
 
   allowed_hosts           = var.allowed_hosts
   architecture            = var.lambda.architecture
+  contact                 = var.lambda.contact
   endpoint_name           = module.endpoint.name
   function_url            = var.function_url
   kms_key_arn             = var.kms_key_arn

@@ -76,6 +76,7 @@ variable "kms_key_arn" {
 variable "lambda" {
   type = object({
     architecture = optional(string, "arm64")
+    contact      = optional(string, "")
     memory_mb    = optional(number, 512)
     provisioned_concurrency = optional(object({
       autoscaling = optional(object({ max = number, target_utilization = optional(number, 0.7) }))
