@@ -8,8 +8,8 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -28,17 +28,21 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, deletions, inventory, state
+from localaws import additions, deletions, gate, inventory, state
 from localaws.calls import Call, form_of, identify, parameters, refusal
 from localaws.execution import running
-from localaws.iam import authorization
+from localaws.iam import authentication, authorization
+from localaws.iam.authorization import Caller
+from localaws.iam.signature import AuthenticationError
 from localaws.jobs.training import TrainingJobs
+from localaws.turnstile import Turnstile
 
 OWN = "/_localaws/"
 """Where localaws' own pages are."""
 
+# moto's own pages: they show, seed and empty the account for whoever asks.
+_MOTOS_OWN = ("/moto-api", "/latest/meta-data/", "/latest/api/", "/favicon.ico")
 _POLL_SECONDS = 0.05
-_SETTLE_SECONDS = 5.0
 _READ_BODY_BYTES = 1 << 20
 # What a role is passed to is in the body: that of CreateFunction holds a zip of up to 50 MB.
 _MOST_BODY_BYTES = 96 << 20
@@ -76,67 +80,6 @@ def _service_app(service: Any) -> Flask:
     return cast(Flask, app)
 
 
-class _Turnstile:
-    """Counts the requests inside and, while the state is saved, lets none in."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._closed = False
-        self._of_thread = threading.local()
-        self.passed = 0
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        # Who is inside already would wait for itself.
-        if getattr(self._of_thread, "inside", False):
-            yield
-            return
-        with self._changed:
-            self._changed.wait_for(lambda: not self._closed)
-            self._inside += 1
-            self.passed += 1
-        self._of_thread.inside = True
-        try:
-            yield
-        finally:
-            self._of_thread.inside = False
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def outside(self) -> Iterator[None]:
-        if not getattr(self._of_thread, "inside", False):
-            yield
-            return
-        self._of_thread.inside = False
-        with self._changed:
-            self._inside -= 1
-            self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._closed)
-                self._inside += 1
-            self._of_thread.inside = True
-
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._closed)
-            self._closed = True
-            # A request that waits for something, such as a message in a queue, changes nothing.
-            self._changed.wait_for(lambda: not self._inside, _SETTLE_SECONDS)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._closed = False
-                self._changed.notify_all()
-
-
 class Application:
     """The WSGI application: AWS's services and, under /_localaws/, localaws' own pages."""
 
@@ -154,9 +97,9 @@ class Application:
         self._enforces_iam = enforce_iam
         self._calls = calls.open("ab", buffering=0) if calls else None
         self._moto = _Dispatcher()
-        self._turnstile = _Turnstile()
+        self._turnstile = Turnstile()
         self._saved_after = 0
-        self._answers: dict[str, tuple[bytes, str, Any]] = {}
+        self._answers: dict[tuple[str, str], tuple[bytes, str, Any]] = {}
 
     def changing(self) -> AbstractContextManager[None]:
         """Around changes of moto's objects that no request makes: none while they are saved."""
@@ -179,7 +122,13 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
-        if environ["PATH_INFO"].startswith(OWN):
+        path = environ["PATH_INFO"]
+        if why := gate.stranger(environ["RAW_URI"], environ[authentication.HEADERS]):
+            return _stranger(environ, why)(environ, start_response)
+        if path.startswith(_MOTOS_OWN):
+            closed = {"error": f"localaws keeps moto's own pages closed, such as {path[:40]}"}
+            return _json(closed, 403)(environ, start_response)
+        if path.startswith(OWN):
             return self._own(environ)(environ, start_response)
         with self._turnstile.inside():
             return self._aws(environ, start_response)
@@ -206,37 +155,50 @@ class Application:
         # An object of S3 may well be JSON.
         reads_all = self._enforces_iam and "/s3/" not in environ.get("HTTP_AUTHORIZATION", "")
         body = _read_body(environ, _MOST_BODY_BYTES if reads_all else _READ_BODY_BYTES)
+        # Each reader of the request has a stream of its own.
+        call = identify(_request(environ, body), form_of(environ.get("CONTENT_TYPE", ""), body))
+        principal, told = "", {}
         # SDKs repeat a call whose answer was lost under the same id. What it did is done: a second
         # time it would be refused.
         invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body else ""
-        if kept := self._answers.get(invocation):
-            start_response(kept[1], list(kept[2]))
-            return [kept[0]]
-        # Each reader of the request has a stream of its own.
-        call = identify(_request(environ, body), form_of(environ.get("CONTENT_TYPE", ""), body))
-        needs_parameters = self._enforces_iam or self._calls
-        told = parameters(call, _request(environ, body)) if needs_parameters else {}
-        chunks, status, headers = self._answer(call, environ, told)
+        try:
+            caller = authentication.authenticate(call, environ)
+        except AuthenticationError as error:
+            refused = authentication.refuse(call, error)
+            chunks, status, headers = run_wsgi_app(refused, environ)
+        else:
+            principal = caller.name
+            if kept := self._answers.get((call.access_key, invocation)):
+                start_response(kept[1], list(kept[2]))
+                return [kept[0]]
+            # Who signs nothing may do what IAM allows everybody, whether it is enforced or not.
+            enforces = self._enforces_iam or not caller.principal
+            if enforces or self._calls:
+                told = parameters(call, _request(environ, body))
+            chunks, status, headers = self._answer(
+                call, caller if enforces else None, environ, told
+            )
         if self._calls:
-            _log(self._calls, call, int(status[:3]), told)
+            _log(self._calls, call, principal, int(status[:3]), told)
         start_response(status, list(headers))
         if invocation and int(status[:3]) < 300:
             answer = b"".join(chunks)
-            self._keep(invocation, (answer, status, headers))
+            self._keep((call.access_key, invocation), (answer, status, headers))
             return [answer]
         return chunks
 
-    def _keep(self, invocation: str, answer: tuple[bytes, str, Any]) -> None:
+    def _keep(self, invocation: tuple[str, str], answer: tuple[bytes, str, Any]) -> None:
         self._answers[invocation] = answer
         for oldest in list(self._answers)[:-_KEPT_ANSWERS]:
             self._answers.pop(oldest, None)
 
     def _answer(
-        self, call: Call, environ: dict[str, Any], told: Mapping[str, Any]
+        self, call: Call, asks: Caller | None, environ: dict[str, Any], told: Mapping[str, Any]
     ) -> tuple[Iterable[bytes], str, Any]:
+        """The answer to a call; `asks` is who has to be allowed to make it, if anybody has."""
         try:
-            if self._enforces_iam:
-                return self._authorized_answer(call, environ, told)
+            if asks:
+                return self._authorized_answer(call, asks, environ, told)
             return self._motos_answer(environ)
         except (_UnknownError, NotImplementedError):
             answer = refusal(
@@ -254,14 +216,14 @@ class Application:
         return run_wsgi_app(answer, environ)
 
     def _authorized_answer(
-        self, call: Call, environ: dict[str, Any], told: Mapping[str, Any]
+        self, call: Call, caller: Caller, environ: dict[str, Any], told: Mapping[str, Any]
     ) -> tuple[Iterable[bytes], str, Any]:
-        if denial := authorization.refuse(call, told, _session_token(environ)):
+        if denial := authorization.refuse(call, caller, told):
             return run_wsgi_app(denial, environ)
-        if str(call) == "s3:DeleteObjects" and (denied := authorization.denied_objects(call, told)):
+        if denied := authorization.denied_objects(call, caller, told):
             return self._deletion(environ, told["Delete"], denied)
         chunks, status, headers = self._motos_answer(environ)
-        if call.service == "s3" and status.startswith("404") and authorization.hides_absence(call):
+        if status.startswith("404") and authorization.hides_absence(call, caller):
             return run_wsgi_app(authorization.denied_absence(call), environ)
         return chunks, status, headers
 
@@ -289,14 +251,14 @@ class Application:
         return chunks, status, headers
 
 
-def _log(log: BinaryIO, call: Call, status: int, told: Mapping[str, Any]) -> None:
+def _log(log: BinaryIO, call: Call, principal: str, status: int, told: Mapping[str, Any]) -> None:
     line = {
         "time": time.time(),
         "service": call.service,
         "operation": call.operation,
         "status": status,
         "access_key": call.access_key,
-        "principal": authorization.name_of(call.access_key),
+        "principal": principal,
         "region": call.region,
         "parameters": told,
     }
@@ -305,6 +267,12 @@ def _log(log: BinaryIO, call: Call, status: int, told: Mapping[str, Any]) -> Non
     # done: a full disk must not turn it into a failure.
     with suppress(OSError):
         log.write(text.encode() + b"\n")
+
+
+def _stranger(environ: dict[str, Any], why: str) -> Response:
+    if environ["PATH_INFO"].startswith((OWN, *_MOTOS_OWN)):
+        return _json({"error": why}, 403)
+    return refusal(identify(_request(environ, b""), {}), 403, "AccessDenied", why)
 
 
 def _interrupt(job: str) -> Response:
@@ -340,14 +308,6 @@ def _read_body(environ: dict[str, Any], most: int) -> bytes:
     return body
 
 
-def _session_token(environ: dict[str, Any]) -> str:
-    query = parse_qs(environ.get("QUERY_STRING", ""))
-    token: str = environ.get(
-        "HTTP_X_AMZ_SECURITY_TOKEN", query.get("X-Amz-Security-Token", [""])[0]
-    )
-    return token
-
-
 def _request(environ: dict[str, Any], body: bytes) -> Request:
     return Request({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
 
@@ -365,6 +325,10 @@ def health() -> dict[str, object]:
 class _Handler(MotoRequestHandler):
     # Two small writes per answer would otherwise wait for each other's acknowledgement.
     disable_nagle_algorithm = True
+
+    def make_environ(self) -> dict[str, Any]:
+        """Keep the headers as they came beside those that WSGI makes of them."""
+        return {**super().make_environ(), authentication.HEADERS: self.headers}
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Keep requests out of the log; `--calls` has them."""

@@ -107,7 +107,10 @@ def identify(request: Request, form: Mapping[str, str]) -> Call:
     def call(
         service: str, operation: str, protocol: str, resource: Mapping[str, Any] | None = None
     ) -> Call:
-        access_key, region = (scope["key"], scope["region"]) if scope else ("", "")
+        # The presigned URLs of S3's former signatures say nothing of region and service.
+        access_key, region = request.args.get("AWSAccessKeyId", ""), ""
+        if scope:
+            access_key, region = scope["key"], scope["region"]
         return Call(service, operation, protocol, access_key, region, resource or {})
 
     cbor = _CBOR_PATH.match(request.path)

@@ -7,6 +7,7 @@ what a restored record says is running, and stops with it.
 
 import json
 import os
+import secrets
 import shutil
 import sys
 import threading
@@ -36,6 +37,8 @@ ADMINISTRATOR = "test"
 """Access key of the account's administrator, who may do everything."""
 AWS = "amazonaws"
 """Access key of AWS's own services, where they act under no role of the account."""
+AWS_SECRET = secrets.token_hex(32)
+"""Its secret: nobody outside of this process can be taken for AWS."""
 
 _SERVICES = (
     "monitoring.alarms:Alarms",
@@ -247,7 +250,7 @@ class Execution(Running):
                 region_name=REGION,
                 endpoint_url=self.endpoint,
                 aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", AWS),
-                aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", AWS),
+                aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", AWS_SECRET),
                 aws_session_token=keys.get("AWS_SESSION_TOKEN"),
                 config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from localaws import gate
 from localaws.processes import Running
 
 LOOPBACK = "127.0.0.1"
@@ -46,6 +47,21 @@ class Requests(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep requests out of this process's standard error."""
+
+
+class GuardedRequests(Requests):
+    """Requests of programs on this machine; those of web pages are refused."""
+
+    def parse_request(self) -> bool:
+        """Read a request's head; false if it was answered already."""
+        if not super().parse_request():
+            return False
+        why = gate.stranger(self.path, self.headers)
+        if why:
+            # Its body would be taken for the next request.
+            self.close_connection = True
+            self.answer_json(403, {"message": why}, {"Connection": "close"})
+        return not why
 
 
 class _Server(ThreadingHTTPServer):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from localaws.execution import REGION
 from localaws.functions.log import RUNTIME, FunctionLog, Phase, timestamp
-from localaws.loopback import LoopbackServer, Requests
+from localaws.loopback import GuardedRequests, LoopbackServer, Requests
 from localaws.processes import ManagedProcess, Running
 
 INIT_SECONDS = 10.0
@@ -348,9 +348,11 @@ def _machine(path: Path) -> bytes:
 def _runtime_api(events: _Events, reports: _Reports) -> type[Requests]:
     """Lambda's runtime API for one execution environment."""
     is_ready = threading.Event()
+    asked = str(uuid.uuid4())  # What nobody was asked, and nobody knows.
 
-    class Answering(Requests):
+    class Answering(GuardedRequests):
         def do_GET(self) -> None:
+            nonlocal asked
             if self.path != f"{_RUNTIME_API}/invocation/next":
                 self.answer_json(404, {})
                 return
@@ -361,12 +363,18 @@ def _runtime_api(events: _Events, reports: _Reports) -> type[Requests]:
             if event is None:
                 self.close_connection = True
                 return
+            asked = event[1]["Lambda-Runtime-Aws-Request-Id"]
             self.answer(200, *event)
 
         def do_POST(self) -> None:
             body = self.body()
-            if self.path.endswith("/response"):
+            invocation = f"{_RUNTIME_API}/invocation/{asked}"
+            if self.path == f"{invocation}/response":
                 reports.put(_Report("response", body))
+            elif self.path not in (f"{invocation}/error", f"{_RUNTIME_API}/init/error"):
+                # Who does not know what was asked has no answer to it.
+                self.answer_json(400, {"errorType": "InvalidRequestID"})
+                return
             else:
                 reports.put(_Report("error", body, json.loads(body).get("errorType", "Unknown")))
             self.answer_json(202, {"status": "OK"})

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from moto.core.exceptions import JsonRESTError
 
+from localaws import gate
 from localaws.execution import ACCOUNT
 from localaws.functions.records import InvocationError, arn_of, function_of, functions
-from localaws.iam.authorization import Caller, CredentialsError, caller_of, decide
+from localaws.iam.authorization import Caller, caller_of, decide
 from localaws.iam.policy import PolicyError, Request
+from localaws.iam.signature import AuthenticationError, Sent, check, find
 from localaws.loopback import LOOPBACK, LoopbackServer, Requests
 from localaws.processes import Running
 
@@ -40,9 +42,6 @@ _ACTIONS = ("lambda:InvokeFunctionUrl", "lambda:InvokeFunction")
 _FORBIDDEN = (
     "Forbidden. For troubleshooting Function URL authorization issues, see: "
     "https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html"
-)
-_CREDENTIAL = re.compile(
-    r"AWS4-HMAC-SHA256 .*Credential=([^/,\s]+)/\d{8}/[^/]+/lambda/aws4_request"
 )
 _TEXT = re.compile(
     r"text/|application/(json|javascript|xml|x-www-form-urlencoded)\b|.*\+(json|xml)\b"
@@ -166,13 +165,17 @@ def _answer(service: "Functions", name: str, qualifier: str | None, request: Req
     cors: Mapping[str, Any] = {}
     try:
         body = _body(request)
+        if why := gate.foreign_host(request.path, request.headers):
+            raise _Refused(403, {"Message": why}, "AccessDeniedException")
         function = function_of(name)
         record = function.at(qualifier).url
         config = record.config if record else {}
         cors = config.get("Cors") or {}
         if cors and request.command == "OPTIONS":
             return 200, b"", [*own, *_cors_headers(cors, request, is_preflight=True)]
-        caller = _authorized(request, arn_of(function, qualifier), config.get("AuthType", ""))
+        _check_page(cors, request)
+        arn, auth_type = arn_of(function, qualifier), config.get("AuthType", "")
+        caller = _authorized(request, body, arn, auth_type)
         event = _event(request, body, request_id, caller)
         invoked = service.invoke(name, qualifier, json.dumps(event).encode())
         if invoked.outcome.failed:
@@ -200,21 +203,44 @@ def _body(request: Requests) -> bytes:
     raise _Refused(413, {"Message": "Request Too Long"}, "RequestTooLargeException")
 
 
-def _authorized(request: Requests, arn: str, auth_type: str) -> tuple[Caller, str]:
+def _check_page(cors: Mapping[str, Any], request: Requests) -> None:
+    """Let in the function's own pages, and those of the origins that its URL allows.
+
+    Lambda runs the function for any page and leaves it to the browser to keep the answer from it.
+    Here it may be a function that nobody meant for the Internet.
+    """
+    page = gate.page_of(request.headers)
+    if page not in ("", gate.own_origin(request.headers)) and not _allows(cors, page):
+        why = f"localaws: the CORS configuration of this URL does not allow the origin {page[:100]}"
+        raise _Refused(403, {"Message": why}, "AccessDeniedException")
+
+
+def _allows(cors: Mapping[str, Any], origin: str) -> bool:
+    origins = cors.get("AllowOrigins") or []
+    return "*" in origins or origin in origins
+
+
+def _authorized(request: Requests, body: bytes, arn: str, auth_type: str) -> tuple[Caller, str]:
     """Who calls, and by which access key; a URL's own lock, whether IAM is enforced or not."""
-    signed = _CREDENTIAL.match(request.headers.get("Authorization", ""))
-    access_key = signed[1] if signed and auth_type == "AWS_IAM" else ""
+    access_key = ""
     context = {
         "aws:SecureTransport": "true",
         "lambda:FunctionUrlAuthType": auth_type,
         "lambda:InvokedViaFunctionUrl": "true",
     }
     try:
-        caller = caller_of(access_key, request.headers.get("X-Amz-Security-Token", ""))
+        caller = Caller()
+        if auth_type == "AWS_IAM":
+            sent = Sent(request.command, request.path, request.headers, lambda: body)
+            signature = find(sent)
+            if signature and signature.service == "lambda":
+                access_key = signature.access_key
+                caller = caller_of(access_key, signature.token)
+                check(sent, signature, caller.secret)
         allowed = (access_key or auth_type == "NONE") and all(
             decide(caller, Request(action, arn, context)).allowed for action in _ACTIONS
         )
-    except (CredentialsError, PolicyError):
+    except (AuthenticationError, PolicyError):
         allowed = False
     if not allowed:
         raise _Refused(403, {"Message": _FORBIDDEN}, "AccessDeniedException")
@@ -311,8 +337,7 @@ def _cors_headers(
 ) -> list[tuple[str, str]]:
     """What a browser is told of who may read the answer."""
     origin = request.headers.get("Origin", "")
-    origins = cors.get("AllowOrigins") or []
-    if not origin or not ("*" in origins or origin in origins):
+    if not origin or not _allows(cors, origin):
         return []
     headers = [("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
     if cors.get("AllowCredentials"):

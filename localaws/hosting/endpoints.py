@@ -32,7 +32,7 @@ from localaws.hosting.fleets import Fleet, VariantFleet, complain, log_group
 from localaws.hosting.model_artifacts import Role
 from localaws.hosting.records import Release, Variant
 from localaws.hosting.rollout import Step, alarms, limit_seconds, steps
-from localaws.loopback import LOOPBACK, LoopbackServer, Requests
+from localaws.loopback import LOOPBACK, GuardedRequests, LoopbackServer
 from localaws.processes import Running
 
 MAX_BODY_BYTES = 6 * 2**20
@@ -601,7 +601,7 @@ class RuntimeGateway(Running):
             for name, address in addresses.items()
         }
 
-        class Answering(Requests):
+        class Answering(GuardedRequests):
             def do_POST(self) -> None:
                 body, name = self.body(), endpoint_name(urlsplit(self.path).path)
                 try:

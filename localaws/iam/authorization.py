@@ -1,8 +1,7 @@
 """IAM on request: who calls, and whether the caller may.
 
 Each call is decided by the caller's own policies, its permissions boundary, the session's policy
-and the policy of the resource, as AWS does. A signature is not checked: to know an access key's id
-is enough.
+and the policy of the resource, as AWS does.
 """
 
 import json
@@ -26,9 +25,10 @@ from moto.sts.models import sts_backends
 from werkzeug.wrappers import Response
 
 from localaws.calls import Call, refusal
-from localaws.execution import ACCOUNT, ADMINISTRATOR, AWS, REGION
+from localaws.execution import ACCOUNT, ADMINISTRATOR, AWS, AWS_SECRET, REGION
 from localaws.iam.actions import Parameters, UnknownCallError, requests
 from localaws.iam.policy import Decision, Outcome, PolicyError, Principal, Request, evaluate, parse
+from localaws.iam.signature import AuthenticationError
 
 _EVERYTHING = json.dumps(
     {
@@ -49,6 +49,7 @@ class Caller:
         boundary: The permissions boundary, as JSON.
         session_policy: The policy given as the role was assumed, as JSON.
         context: Condition keys that say who it is.
+        secret: What its requests are signed with.
     """
 
     principal: Principal | None = None
@@ -56,6 +57,7 @@ class Caller:
     boundary: str | None = None
     session_policy: str | None = None
     context: Mapping[str, str] = field(default_factory=dict)
+    secret: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -67,21 +69,21 @@ _ADMINISTRATOR = Caller(
     Principal(f"arn:aws:iam::{ACCOUNT}:user/administrator"),
     (_EVERYTHING,),
     context={"aws:PrincipalAccount": ACCOUNT},
+    secret=ADMINISTRATOR,
 )
 
 
-_AWS = Caller(Principal("amazonaws.com", "Service"), (_EVERYTHING,))
+_AWS = Caller(Principal("amazonaws.com", "Service"), (_EVERYTHING,), secret=AWS_SECRET)
 _UNLIMITED = {ADMINISTRATOR: _ADMINISTRATOR, AWS: _AWS}
 
 
-class CredentialsError(Exception):
+class CredentialsError(AuthenticationError):
     """An access key that does not exist, or no longer."""
 
     def __init__(self, *, has_expired: bool = False) -> None:
         """Say whether it did exist."""
-        self.has_expired = has_expired
-        state = "expired" if has_expired else "invalid"
-        super().__init__(f"The security token included in the request is {state}")
+        kind, state = ("expired", "expired") if has_expired else ("unknown", "invalid")
+        super().__init__(kind, f"The security token included in the request is {state}")
 
 
 def caller_of(access_key: str, token: str | None = None) -> Caller:
@@ -120,6 +122,7 @@ def caller_of(access_key: str, token: str | None = None) -> Caller:
             _boundary(iam, role),
             session.policy or None,
             context,
+            session.secret_access_key,
         )
     user: Any
     for user in list(iam.users.values()):
@@ -133,7 +136,8 @@ def caller_of(access_key: str, token: str | None = None) -> Caller:
                     "aws:username": user.name,
                 }
                 boundary = _boundary(iam, user)
-                return Caller(Principal(user.arn), tuple(policies), boundary, None, context)
+                who, secret = Principal(user.arn), key.secret_access_key
+                return Caller(who, tuple(policies), boundary, None, context, secret)
     raise CredentialsError
 
 
@@ -213,26 +217,14 @@ def _resource_policies(action: str, arn: str) -> Iterator[str]:
         yield policy if isinstance(policy, str) else json.dumps(policy)
 
 
-def name_of(access_key: str) -> str:
-    """Tell who signs with an access key, for a log; empty if nobody does."""
-    try:
-        return caller_of(access_key).name
-    except CredentialsError:
-        return ""
-
-
-def refuse(call: Call, told: Parameters, token: str = "") -> Response | None:
+def refuse(call: Call, caller: Caller, told: Parameters) -> Response | None:
     """Answer for the service if the caller may not make a call; None if it may.
 
     Args:
         call: What is asked for.
-        told: Its parameters.
-        token: The session's token that came with it.
+        caller: Who asks.
+        told: The call's parameters.
     """
-    try:
-        caller = caller_of(call.access_key, token)
-    except CredentialsError as error:
-        return _refuse_credentials(call, error)
     if str(call) == "sts:AssumeRoleWithWebIdentity":
         return _refuse_web_identity(call, told)
     if call.access_key in _UNLIMITED and call.service != "sts":
@@ -252,11 +244,10 @@ def refuse(call: Call, told: Parameters, token: str = "") -> Response | None:
     return _denial(call, denials[0])
 
 
-def denied_objects(call: Call, told: Parameters) -> dict[str, str]:
+def denied_objects(call: Call, caller: Caller, told: Parameters) -> dict[str, str]:
     """Give AWS's message for each object that a DeleteObjects may not delete, by its key."""
-    if call.access_key in _UNLIMITED or "Delete" not in told:
+    if str(call) != "s3:DeleteObjects" or call.access_key in _UNLIMITED or "Delete" not in told:
         return {}
-    caller = caller_of(call.access_key)
     asked = requests(call.service, call.operation, told, _Account())
     keys = [entry["Key"] for entry in told["Delete"]["Objects"]]
     return {
@@ -275,14 +266,13 @@ def _denied(caller: Caller, request: Request) -> str:
     return "" if decision.allowed else _message(caller, request, decision)
 
 
-def hides_absence(call: Call) -> bool:
+def hides_absence(call: Call, caller: Caller) -> bool:
     """Whether the caller is told that it may not, where an object of S3 is not there.
 
     Only who may list a bucket learns what is not in it.
     """
-    if call.operation not in ("GetObject", "HeadObject"):
+    if str(call) not in ("s3:GetObject", "s3:HeadObject"):
         return False
-    caller = caller_of(call.access_key)
     bucket = f"arn:aws:s3:::{call.resource['Bucket']}"
     context = {"aws:SecureTransport": "true", "aws:RequestedRegion": REGION}
     return not decide(caller, Request("s3:ListBucket", bucket, context)).allowed
@@ -312,32 +302,15 @@ def _denial(call: Call, message: str) -> Response:
         return refusal(call, 403, "UnauthorizedOperation", text)
     if call.service == "sns":
         return refusal(call, 403, "AuthorizationError", message)
-    if _says_access_denied(call):
+    if has_old_codes(call):
         return refusal(call, 403, "AccessDenied", message)
     status = 403 if call.protocol == "rest-json" else 400
     return refusal(call, status, "AccessDeniedException", message)
 
 
-def _says_access_denied(call: Call) -> bool:
+def has_old_codes(call: Call) -> bool:
     """Whether a service has the error codes that came before JSON, whichever protocol is spoken."""
     return call.protocol in ("query", "rest-xml") or call.service == "cloudwatch"
-
-
-def _refuse_credentials(call: Call, error: CredentialsError) -> Response:
-    if call.service == "s3":
-        if error.has_expired:
-            return refusal(call, 400, "ExpiredToken", "The provided token has expired.")
-        text = "The AWS Access Key Id you provided does not exist in our records."
-        return refusal(call, 403, "InvalidAccessKeyId", text)
-    if call.protocol == "ec2":
-        text = "AWS was not able to validate the provided access credentials"
-        code = "RequestExpired" if error.has_expired else "AuthFailure"
-        return refusal(call, 400 if error.has_expired else 401, code, text)
-    if _says_access_denied(call):
-        code = "ExpiredToken" if error.has_expired else "InvalidClientTokenId"
-        return refusal(call, 403, code, str(error))
-    code = "ExpiredTokenException" if error.has_expired else "UnrecognizedClientException"
-    return refusal(call, 403 if call.protocol == "rest-json" else 400, code, str(error))
 
 
 def _refuse_web_identity(call: Call, told: Parameters) -> Response | None:

@@ -476,12 +476,17 @@ def test_without_the_right_to_log_a_function_runs(make: Callable[..., Any], aws:
 
 
 def ask(
-    url: str, method: str = "POST", body: bytes = b"", key: str = "", **headers: str
+    url: str,
+    method: str = "POST",
+    body: bytes = b"",
+    key: str = "",
+    secret: str = "",
+    **headers: str,
 ) -> tuple[int, Any, Any]:
     """Status, content and headers of a function URL's answer."""
     request = AWSRequest(method, url, headers, body)
     if key:
-        SigV4Auth(Credentials(key, key), "lambda", "us-east-1").add_auth(request)
+        SigV4Auth(Credentials(key, secret or key), "lambda", "us-east-1").add_auth(request)
     made = urllib.request.Request(url, body or None, dict(request.headers.items()), method=method)
     try:
         with urllib.request.urlopen(made, timeout=SECONDS) as answer:
@@ -504,6 +509,8 @@ def test_a_function_url_asks_for_a_signature(make: Callable[..., Any], aws: Loca
     assert (status, headers["x-amzn-ErrorType"]) == (403, "AccessDeniedException")
     assert content["Message"].startswith("Forbidden.")
     assert ask(url, key="unknown")[0] == 403
+    assert ask(url, key="test", secret="wrong")[0] == 403
+    assert ask(url, key="test", **{"Host": "evil.example"})[0] == 403
 
     status, _, headers = ask(url, "OPTIONS", Origin="https://here")
     assert (status, headers["Access-Control-Allow-Methods"]) == (200, "POST")

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from botocore.parsers import create_parser
 from localaws.processes import ManagedProcess
 from localaws.server import Server
 from tests.localaws.conftest import SECONDS, until
+from tests.localaws.raw import send, signed
 
 UNKNOWN = {
     "json": ("sagemaker", "CreateAlgorithm", "localaws/additions/sagemaker.py"),
@@ -81,8 +81,8 @@ def client(service: str, endpoint: str, **settings: Any) -> Any:
         service,
         region_name=REGION,
         endpoint_url=endpoint,
-        aws_access_key_id="AKIAKENNEL",
-        aws_secret_access_key="secret",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
         config=Config(read_timeout=SECONDS, **settings),
     )
 
@@ -112,69 +112,38 @@ def test_an_unknown_operation_is_named_at_once(
 
 
 def test_what_aws_itself_does_not_have_is_named_too(counted: Counted) -> None:
-    scope = "AKIAKENNEL/20260101/us-east-1/kennels/aws4_request"
-    request = urllib.request.Request(
-        f"{counted.server.endpoint}/dogs",
-        headers={"Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, Signature=none"},
-    )
-    with pytest.raises(urllib.error.HTTPError) as raised:
-        urllib.request.urlopen(request)
-    assert raised.value.code == 501
-    assert "kennels:GET /dogs" in json.load(raised.value)["message"]
+    url = f"{counted.server.endpoint}/dogs"
+    answer = send(counted.server.endpoint, "GET", "/dogs", signed("kennels", "GET", url))
+    assert answer.status == 501
+    assert "kennels:GET /dogs" in json.loads(answer.body)["message"]
 
 
 def test_cbor_is_answered_in_cbor(counted: Counted) -> None:
-    scope = "AKIAKENNEL/20260101/us-east-1/monitoring/aws4_request"
-    request = urllib.request.Request(
-        f"{counted.server.endpoint}/service/GraniteServiceVersion20100801/operation/StartDreaming",
-        method="POST",
-        headers={
-            "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, Signature=none",
-            "Content-Type": "application/cbor",
-        },
-    )
-    with pytest.raises(urllib.error.HTTPError) as raised:
-        urllib.request.urlopen(request)
-    answer = {
-        "status_code": raised.value.code,
-        "headers": dict(raised.value.headers),
-        "body": raised.value.read(),
-    }
-    parsed = create_parser("smithy-rpc-v2-cbor").parse(answer, None)
-    assert answer["status_code"] == 501
+    target = "/service/GraniteServiceVersion20100801/operation/StartDreaming"
+    endpoint = counted.server.endpoint
+    content = {"Content-Type": "application/cbor"}
+    headers = signed("monitoring", "POST", f"{endpoint}{target}", headers=content)
+    answer = send(endpoint, "POST", target, headers)
+    told = {"status_code": answer.status, "headers": dict(answer.headers), "body": answer.body}
+    parsed = create_parser("smithy-rpc-v2-cbor").parse(told, None)
+    assert answer.status == 501
     assert parsed["Error"]["Code"] == "NotImplemented"
     assert "cloudwatch:StartDreaming" in parsed["Error"]["Message"]
 
 
 def test_a_call_whose_answer_was_lost_is_not_done_twice(counted: Counted) -> None:
-    scope = "AKIAKENNEL/20260101/us-east-1/logs/aws4_request"
-
     def create(invocation: str) -> int:
-        request = urllib.request.Request(
-            counted.server.endpoint,
-            json.dumps({"logGroupName": "/once"}).encode(),
-            {
-                "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, Signature=none",
-                "Content-Type": "application/x-amz-json-1.1",
-                "X-Amz-Target": "Logs_20140328.CreateLogGroup",
-                "amz-sdk-invocation-id": invocation,
-            },
-        )
-        try:
-            with urllib.request.urlopen(request) as answer:
-                return answer.status
-        except urllib.error.HTTPError as error:
-            return error.code
+        headers = {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": "Logs_20140328.CreateLogGroup",
+            "amz-sdk-invocation-id": invocation,
+        }
+        body = json.dumps({"logGroupName": "/once"}).encode()
+        url = f"{counted.server.endpoint}/"
+        headers = signed("logs", "POST", url, body, headers)
+        return send(counted.server.endpoint, "POST", "/", headers, body).status
 
     assert [create("first"), create("first"), create("second")] == [200, 200, 400]
-
-
-def test_web_sites_are_not_invited(counted: Counted) -> None:
-    request = urllib.request.Request(
-        f"{counted.server.endpoint}/kennel", headers={"Origin": "https://example.com"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        assert "Access-Control-Allow-Origin" not in answer.headers
 
 
 def test_an_operation_that_shares_a_path_harms_nothing(counted: Counted) -> None:
@@ -210,7 +179,7 @@ def test_each_call_is_told_with_what_it_is_about(counted: Counted) -> None:
     assert (put["service"], put["operation"], put["status"]) == ("s3", "PutObject", 200)
     assert put["parameters"]["Bucket"] == "kennel"
     assert put["parameters"]["Key"] == "data/a b.jpg"
-    assert put["access_key"] == "AKIAKENNEL"
+    assert put["access_key"] == "test"
     assert put["region"] == REGION
     assert describe["parameters"] == {"Filters": [{"Name": "isDefault", "Values": ["true"]}]}
     assert (create["service"], create["operation"]) == ("sqs", "CreateQueue")

@@ -277,10 +277,11 @@ def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path)
     endpoint = checkout.environ["AWS_ENDPOINT_URL"]
     local = checkout.run("plan", "foundation", "--env", "dev", TERRAFORM=str(fake))
     assert local.returncode == 0, local.stderr
-    # The same server, by an address that is not this machine's alone.
+    # By an address that is not this machine's alone; localaws answers at its own only.
+    own = {f"AWS_ENDPOINT_URL_{service}": endpoint for service in ("S3", "STS")}
     real = endpoint.replace("127.0.0.1", "0.0.0.0")
     refused = checkout.run(
-        "plan", "foundation", "--env", "dev", TERRAFORM=str(fake), AWS_ENDPOINT_URL=real
+        "plan", "foundation", "--env", "dev", TERRAFORM=str(fake), AWS_ENDPOINT_URL=real, **own
     )
     assert refused.returncode == 1
     assert "hashicorp/aws 6.20.0 must not be used on AWS: before 6.21" in refused.stderr
