@@ -111,7 +111,7 @@ def test_desktop_files_are_ignored_and_others_that_are_no_photo_are_listed(root,
         "train/001.Boxer/gone.png": "neither a file nor a link to one",
         "train/001.Boxer/loop": "neither a file nor a link to one",
         "train/001.Boxer/notes.txt": "not a JPEG, PNG or WebP image, or its header is damaged",
-        "test/001.Boxer/cut.png": "image is truncated",
+        "test/001.Boxer/cut.png": "image is truncated: copy it again",
     }
     assert report["splits"] == {"train": 9, "valid": 6, "test": 3}
     (warning,) = caplog.records
