@@ -11,12 +11,13 @@ import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from inference.preprocess import Preprocess
+from inference.tar import FILE, FOLDER, OTHER, members
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -34,8 +35,12 @@ _MAX_JSON_BYTES = 16 * 2**20
 _MAX_NETWORK_BYTES = 2**31  # the limit of ONNX's own format
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _PRECISIONS = ("int8", "fp32")
+_GZIP_MAGIC = b"\x1f\x8b"
 # The classic SageMaker containers keep the handler's code beside the model; nothing is read there.
-_TOLERATED_FOLDERS = frozenset({"code"})
+_CODE = "code"
+_MAX_CODE_BYTES = 2**31
+_MAX_CODE_FILES = 100_000
+_MODES = {FILE: stat.S_ISREG, FOLDER: stat.S_ISDIR}
 
 
 class ArchiveError(Exception):
@@ -146,26 +151,66 @@ def _new_folder(workdir: Path | None) -> Path:
     return folder
 
 
+class _Contents:
+    """What a model may hold, the same for a folder and for an archive."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._code_bytes = 0
+
+    def admit(self, name: str, kind: str, size: int) -> bool:
+        """Judge an entry by its name, kind (of `inference.tar`) and bytes.
+
+        Returns:
+            Whether it is a file of the model; others are tolerated.
+
+        Raises:
+            ArchiveError: The entry must not be there.
+        """
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ArchiveError(f"{name!r} leads out of the model")
+        if str(path) in self._seen:
+            raise ArchiveError(f"{name!r} is there twice")
+        self._seen.add(str(path))
+        if path.parts[:1] == (_CODE,):
+            if kind not in (FILE, FOLDER) or (str(path) == _CODE and kind != FOLDER):
+                raise ArchiveError(f"{name!r} is not a regular file, or not in the folder {_CODE}")
+            self._code_bytes += size
+            if self._code_bytes > _MAX_CODE_BYTES or len(self._seen) > _MAX_CODE_FILES:
+                raise ArchiveError(f"the folder {_CODE} is too large")
+            return False
+        if not path.parts and kind == FOLDER:  # "./", as plain tar packs it
+            return False
+        if str(path) not in ALL_FILES:
+            raise ArchiveError(f"{name!r} is no file of a model{_remedy(path, kind)}")
+        if kind != FILE:
+            raise ArchiveError(f"{name!r} is not a regular file")
+        _check_bytes(name, size)
+        return True
+
+
+def _remedy(path: PurePosixPath, kind: str) -> str:
+    if path.name.startswith("._"):
+        return ", but a companion of macOS: pack it with `COPYFILE_DISABLE=1 tar czf ...`"
+    if kind == FOLDER or len(path.parts) > 1:
+        return (
+            ": they lie at the top, so remove it, or pack with `tar czf model.tar.gz -C FOLDER .`"
+        )
+    return ": remove it"
+
+
 def _unpack(archive: Path, folder: Path) -> None:
-    # Headers are read one by one: tarfile's own reader follows extended headers, whose length an
-    # attacker chooses, before a caller can look at them.
+    contents = _Contents()
+    with archive.open("rb") as file:
+        if (magic := file.read(2)) and magic != _GZIP_MAGIC:
+            raise ArchiveError("not a gzip file: pack it with `tar czf model.tar.gz -C FOLDER .`")
     with gzip.open(archive, "rb") as stream:
-        while any(header := stream.read(tarfile.BLOCKSIZE)):
-            member = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
-            _check_member(member, folder)
-            with (folder / member.name).open("xb") as file:
-                _copy(stream, file, member.size)
-            stream.read(-member.size % tarfile.BLOCKSIZE)
-        if any(stream.read(tarfile.RECORDSIZE)) or stream.read(1):
-            raise ArchiveError("data after the last file")
-
-
-def _check_member(member: tarfile.TarInfo, folder: Path) -> None:
-    if member.name not in ALL_FILES or (folder / member.name).exists():
-        raise ArchiveError(f"{member.name!r} is no file of a model, or is there twice")
-    if member.type != tarfile.REGTYPE:
-        raise ArchiveError(f"{member.name!r} is not a regular file")
-    _check_bytes(member.name, member.size)
+        for member in members(stream):
+            is_kept = contents.admit(member.name, member.kind, member.size)
+            place = folder / PurePosixPath(member.name) if is_kept else Path(os.devnull)
+            with place.open("wb") as target:
+                _copy(stream, target, member.size)
 
 
 def _copy(source: gzip.GzipFile, target: IO[bytes], size: int) -> None:
@@ -204,15 +249,23 @@ def _verified(folder: Path) -> Model:
 
 
 def _check_listing(folder: Path) -> None:
-    entries = {entry.name: entry.lstat() for entry in folder.iterdir()}
-    for name, status in entries.items():
-        if name in _TOLERATED_FOLDERS and stat.S_ISDIR(status.st_mode):
-            continue
-        if name not in ALL_FILES or not stat.S_ISREG(status.st_mode):
-            raise ArchiveError(f"{name!r} does not belong to a model")
-        _check_bytes(name, status.st_size)
-    if missing := [name for name in ALL_FILES if name not in entries]:
-        raise ArchiveError(f"missing {', '.join(missing)}")
+    contents = _Contents()
+    missing = set(ALL_FILES)
+    for name, status in _entries(folder):
+        kind = next((k for k, holds in _MODES.items() if holds(status.st_mode)), OTHER)
+        if contents.admit(name, kind, status.st_size if kind == FILE else 0):
+            missing.remove(name)
+    if missing:
+        raise ArchiveError(f"missing {', '.join(sorted(missing))}")
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Give what lies in a model's folder and in its folder of code; links are not followed."""
+    for entry in folder.iterdir():
+        yield entry.name, entry.lstat()
+    for parent, folders, files in os.walk(folder / _CODE):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            yield path.relative_to(folder).as_posix(), path.lstat()
 
 
 def _check_digests(folder: Path, manifest: Any) -> None:

@@ -3,6 +3,7 @@
 import io
 import math
 import threading
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
@@ -12,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from inference import diagnosis
+
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 50_000_000
-DECODER_VERSION = 1
-"""Raised whenever `decode_rgb` or `resize_shorter` may give other pixels; belongs in cache keys."""
+DECODER_VERSION = 2
+"""Raised whenever `decode_rgb` or `resize_shorter` may give other pixels or refuse other files;
+belongs in cache keys."""
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # multi-picture phone files (MPO) open as JPEG
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -28,6 +32,11 @@ _TOO_LARGE = f"image has more than {MAX_PIXELS // 10**6} megapixels"
 _LARGE_PIXELS = 13_000_000
 _large_picture = threading.Lock()
 
+# What Pillow warns of (odd metadata, many pixels) is judged here, and it names no file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_BIT_DEPTH = 24
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -121,7 +130,13 @@ def decode_rgb(body: bytes, shorter: int) -> Pixels:
         ImageError: Damaged or of another format.
         ImageTooLargeError: Too many pixels; they are counted before decoding.
     """
-    return np.asarray(_decode(body, shorter))
+    return np.asarray(_decode(body, shorter)[0])
+
+
+def decode_noted(body: bytes, shorter: int) -> tuple[Pixels, str | None]:
+    """Decode as `decode_rgb` does, and say what was lost or changed on the way to 8-bit RGB."""
+    picture, note = _decode(body, shorter)
+    return np.asarray(picture), note
 
 
 def resize_shorter(rgb: Pixels, size: int, interpolation: str) -> Pixels:
@@ -155,32 +170,48 @@ def load_image(body: bytes, preprocess: Preprocess) -> Pixels:
     Raises:
         ImageError: As `decode_rgb`.
     """
-    picture = _decode(body, preprocess.resize)
+    picture, _ = _decode(body, preprocess.resize)
     if _is_croppable(picture.size, preprocess):
         return _resize_cropped(picture, preprocess)
     scaled = _resize(picture, preprocess.resize, preprocess.interpolation)
     return center_crop(np.asarray(scaled), preprocess.crop)
 
 
-def _decode(body: bytes, shorter: int) -> Image.Image:
+def _decode(body: bytes, shorter: int) -> tuple[Image.Image, str | None]:
+    """Parse a file: the one place where that is done, so that all agree on what is a picture."""
     try:
         picture = Image.open(io.BytesIO(body), formats=FORMATS)
         _check_size(picture.size, shorter)
+        if picture.mode == "P" and not (picture.palette and picture.palette.palette):
+            raise ImageError("image is damaged, its palette is missing: save it again")
+        note = _conversion(picture, body)
         is_large = math.prod(picture.size) > _LARGE_PIXELS
         with _large_picture if is_large else nullcontext():
             picture.draft(None, (2 * shorter, 2 * shorter))
             picture.load()
-            return _upright(_to_rgb(picture), _orientation(picture))
+            return _upright(_to_rgb(picture), _orientation(picture)), note
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("not a JPEG, PNG or WebP image, or its header is damaged") from None
+        raise ImageError(diagnosis.of_stranger(body)) from None
     except Image.DecompressionBombError:
         raise ImageTooLargeError(_TOO_LARGE) from None
     # Given hostile bytes, Pillow's parsers raise whatever their slips lead to.
     except Exception as error:
-        reason = "truncated" if "truncated" in str(error).lower() else "damaged"
-        raise ImageError(f"image is {reason}") from None
+        raise ImageError(diagnosis.of_error(error)) from None
+
+
+def _conversion(picture: Image.Image, body: bytes) -> str | None:
+    # A phone's MPO file holds further pictures beside the photo, not an animation.
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        return "first frame of an animation"
+    if picture.mode == "CMYK":
+        return "CMYK to RGB"
+    if body.startswith(_PNG_SIGNATURE) and body[_PNG_BIT_DEPTH] == 16:
+        return "16 bits a channel to 8"
+    if picture.has_transparency_data:
+        return "alpha channel dropped"
+    return None
 
 
 def _check_size(size: tuple[int, int], shorter: int) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from inference.preprocess import Preprocess, center_crop
 from trainer.config import TrainConfig
 from trainer.dataset import Split
+from trainer.errors import UsageError
 
 Indices = NDArray[np.int64]
 Inputs = NDArray[np.uint8] | NDArray[np.float32]
@@ -45,10 +46,11 @@ class Batch:
         """Copy to a device."""
         return Batch(*(part.to(device) for part in (self.inputs, self.targets, self.weights)))
 
-    def split(self, parts: int) -> "list[Batch]":
-        """Cut into at most `parts` smaller batches."""
-        size = -(-len(self.targets) // parts)
-        cut = (part.split(size) for part in (self.inputs, self.targets, self.weights))
+    def split(self, parts: int, least: int = 1) -> "list[Batch]":
+        """Cut into at most `parts` smaller batches, none of fewer than `least` images."""
+        images = len(self.targets)
+        cuts = _cuts(images, max(least, -(-images // parts)), least)
+        cut = (part.tensor_split(cuts) for part in (self.inputs, self.targets, self.weights))
         return [Batch(*part) for part in zip(*cut, strict=True)]
 
 
@@ -173,10 +175,32 @@ def image_weights(targets: Indices, config: TrainConfig) -> NDArray[np.float32]:
     return (len(targets) / (np.count_nonzero(counts) * counts[targets])).astype(np.float32)
 
 
-def global_batches(images: int, config: TrainConfig, epoch: int) -> list[Indices]:
-    """Give an epoch's batches over all processes: a permutation, cut every `batch_size` images."""
+def global_batches(images: int, config: TrainConfig, epoch: int, least: int = 1) -> list[Indices]:
+    """Give an epoch's batches over all processes: a permutation, cut every `batch_size` images.
+
+    Args:
+        images: Of the split.
+        config: The run's configuration.
+        epoch: Counted from 0.
+        least: The fewest images in a batch; if fewer are left, the last batch takes them.
+
+    Raises:
+        UsageError: `batch_size` is smaller than that.
+    """
+    if config.batch_size < least:
+        raise UsageError(
+            f"--batch-size {config.batch_size}: batch normalization compares the images of a "
+            f"batch, so that it takes {least} or more; a pretrained network can do without it "
+            "(--freeze-norm true)"
+        )
     order = np.argsort(random_table(config.seed, epoch, images)[:, 5], kind="stable")
-    return np.split(order, range(config.batch_size, images, config.batch_size))
+    return np.split(order, _cuts(images, config.batch_size, least))
+
+
+def _cuts(images: int, size: int, least: int) -> list[int]:
+    """Give where to cut images every `size`, so that the rest is not smaller than `least`."""
+    cuts = list(range(size, images, size))
+    return cuts[:-1] if cuts and images - cuts[-1] < least else cuts
 
 
 def training_batches(
@@ -187,24 +211,28 @@ def training_batches(
     first_step: int,
     rank: int,
     world: int,
+    least: int = 1,
 ) -> Iterator[Batch]:
     """Give one process's share of every batch of an epoch, from `first_step` on.
 
-    The weights of a batch add up to 1 over all processes, so that the sum of the processes' losses
-    is the loss of the whole batch, however unevenly it is shared.
+    No process computes fewer than `least` images at once. The weights of a batch add up to 1 over
+    all processes, so that the sum of the processes' losses is the loss of the whole batch, however
+    unevenly it is shared.
     """
 
     def prepare(batch: Indices) -> Batch:
-        # A process without a share still takes part in the step, with an image that counts for
+        # A process without a share still takes part in the step, with images that count for
         # nothing.
-        share, counts = (batch[rank::world], 1.0) if rank < len(batch) else (batch[:1], 0.0)
+        shares = max(1, min(world, len(batch) // least))
+        share, counts = (batch[rank::shares], 1.0) if rank < shares else (batch[:least], 0.0)
         return Batch(
             torch.from_numpy(source.augmented(share, epoch)),
             torch.from_numpy(source.targets[share]),
             torch.from_numpy(weights[share]) * float(counts / weights[batch].sum()),
         )
 
-    return prefetched(prepare, global_batches(len(source.targets), config, epoch)[first_step:])
+    all_batches = global_batches(len(source.targets), config, epoch, least)
+    return prefetched(prepare, all_batches[first_step:])
 
 
 def evaluation_batches(source: Source, size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:

@@ -19,16 +19,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from io import BufferedRandom, BytesIO
+from io import BufferedRandom
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image
 
-from inference.preprocess import DECODER_VERSION, ImageError, decode_rgb, resize_shorter
+from inference.preprocess import DECODER_VERSION, ImageError, decode_noted, resize_shorter
 from trainer.errors import KennelError
 from trainer.lock import locked
 from trainer.progress import progress
@@ -38,8 +37,6 @@ COMMIT_BYTES = 64 * 1024**2
 
 _CHANNELS = 3
 _ENTRY = "sha256, offset, height, width, note, reason"
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_BIT_DEPTH = 24
 _INDEX = "index.sqlite"
 _PIXELS = "pixels.bin"
 _SCHEMA = """
@@ -159,8 +156,8 @@ def decode_once(
     folder = cache_dir / f"{resize}-{interpolation}-{decoder}"
 
     def decode(body: bytes) -> _Decoded:
-        pixels = resize_shorter(decode_rgb(body, resize), resize, interpolation)
-        return _Decoded(pixels, _conversion(body))
+        pixels, note = decode_noted(body, resize)
+        return _Decoded(resize_shorter(pixels, resize, interpolation), note)
 
     try:
         with locked(folder), closing(_open_index(folder)) as index:
@@ -352,18 +349,3 @@ def _commit(pixels: BufferedRandom, index: sqlite3.Connection) -> int:
     os.fsync(pixels.fileno())
     index.commit()
     return pixels.tell()
-
-
-def _conversion(body: bytes) -> str | None:
-    """Say what a decodable image lost or changed on its way to 8-bit RGB."""
-    with Image.open(BytesIO(body)) as image:
-        # A phone's MPO file holds further pictures beside the photo, not an animation.
-        if getattr(image, "is_animated", False) and image.format != "MPO":
-            return "first frame of an animation"
-        if image.mode == "CMYK":
-            return "CMYK to RGB"
-        if body.startswith(_PNG_SIGNATURE) and body[_PNG_BIT_DEPTH] == 16:
-            return "16 bits a channel to 8"
-        if image.has_transparency_data:
-            return "alpha channel dropped"
-    return None

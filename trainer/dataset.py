@@ -12,7 +12,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,15 @@ from trainer import config as configuration
 from trainer.cache import CachedImages, Photo, Refused, decode_once
 from trainer.errors import UsageError, run_command
 from trainer.files import json_text, write_json_atomic
+from trainer.layout import SPLITS
+from trainer.listing import class_folders, is_file, is_folder, left_out, visible, walk
+from trainer.names import is_text, nfc, shown, some
 from trainer.shards import unpacked
 
-SPLITS = ("train", "valid", "test")
+FEW_PHOTOS = 30
+"""With fewer, a share of right answers is known to 10 points or worse."""
 
-_NOT_DATA = {"thumbs.db", "desktop.ini"}
+_NUMBERED = re.compile(r"([0-9]+)\.(\D.*)", re.DOTALL)
 _log = logging.getLogger(__name__)
 
 
@@ -46,7 +50,7 @@ class ImageFolder:
 
     Attributes:
         root: The folder.
-        classes: Names of the class folders, sorted; a class's place is its index.
+        classes: Names of the class folders in NFC, sorted; a class's place is its index.
         files: For each split, paths relative to `root` ("train/001.Boxer/a.jpg"), in class order.
         skipped: What is no regular file or lies outside of any class folder.
     """
@@ -58,9 +62,19 @@ class ImageFolder:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Class names without a leading "NNN.", unless two classes would then share a name."""
-        labels = tuple(re.sub(r"^\d+\.(?=.)", "", name) for name in self.classes)
-        return labels if len(set(labels)) == len(labels) else self.classes
+        """Class names; if they are numbered, as `001.Boxer`, `002.Beagle`, without the numbers.
+
+        Numbered means: each has a number of its own, all of one width, and a name that begins with
+        no digit, for `3.5mm_jack` and `2024.01` are names.
+        """
+        parts = [_NUMBERED.fullmatch(name) for name in self.classes]
+        found = [part for part in parts if part]
+        labels = tuple(part[2] for part in found)
+        numbers = {part[1] for part in found}
+        is_numbered = (
+            len(numbers) == len(set(labels)) == len(parts) and len(set(map(len, numbers))) == 1
+        )
+        return labels if is_numbered else self.classes
 
 
 @dataclass(frozen=True)
@@ -102,34 +116,6 @@ class Dataset:
         )
 
 
-def visible(folder: Path) -> list[os.DirEntry[str]]:
-    """List a folder by name, without hidden files and those that desktops leave behind.
-
-    Raises:
-        UsageError: The folder cannot be listed.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            kept = (e for e in entries if e.name[0] != "." and e.name.lower() not in _NOT_DATA)
-            return sorted(kept, key=lambda entry: entry.name)
-    except OSError as error:
-        raise UsageError(f"cannot list {folder}: {error.strerror}") from error
-
-
-def class_folders(folder: Path) -> list[str]:
-    """List the names of the visible folders in `folder`, sorted."""
-    return [entry.name for entry in visible(folder) if entry.is_dir()]
-
-
-def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Give the visible entries below `folder` but folders; links to folders are not followed."""
-    for entry in visible(folder):
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk(Path(entry))
-        else:
-            yield entry
-
-
 def scan(root: Path, splits: Sequence[str] = SPLITS) -> ImageFolder:
     """List the files of the splits asked for; nothing below the other splits is listed or opened.
 
@@ -140,33 +126,77 @@ def scan(root: Path, splits: Sequence[str] = SPLITS) -> ImageFolder:
     """
     missing = [name for name in dict.fromkeys(("train", *splits)) if not (root / name).is_dir()]
     if missing:
+        lacking = ", ".join(f"{name}/" for name in missing)
         raise UsageError(
-            f"{root} has no {', '.join(f'{name}/' for name in missing)}: a data folder holds "
+            f"{shown(root)} has no {lacking}: a data folder holds "
             "train/, valid/ and test/, each with a folder a class; "
-            "`python -m trainer.sources FOLDER --output DIR` splits one that has only class folders"
+            "`python -m trainer.sources FOLDER --output DIR` makes one of any folder of photos"
         )
-    classes = class_folders(root / "train")
+    classes = classes_of(root / "train")
     files: dict[str, tuple[str, ...]] = {}
     skipped: list[Skipped] = []
     for split in splits:
         paths: list[str] = []
-        for folder in visible(root / split):
-            if not folder.is_dir():
+        for folder in sorted(visible(root / split), key=lambda entry: nfc(entry.name)):
+            if not is_folder(folder):
                 skipped.append(Skipped(f"{split}/{folder.name}", "not in a class folder"))
                 continue
-            if folder.name not in classes:
-                raise UsageError(
-                    f"{folder.path}: train/ has no class {folder.name!r}; "
-                    "add it there or remove it here"
-                )
+            require_class(folder, classes)
             for entry in walk(Path(folder)):
                 path = Path(entry).relative_to(root).as_posix()
-                if entry.is_file():
+                if is_file(entry):
                     paths.append(path)
                 else:
                     skipped.append(Skipped(path, "neither a file nor a link to one"))
         files[split] = tuple(paths)
-    return ImageFolder(root, tuple(classes), files, tuple(skipped))
+    return ImageFolder(root, classes, files, tuple(skipped))
+
+
+def classes_of(folder: Path) -> tuple[str, ...]:
+    """Give the names of the class folders in a folder, in NFC and sorted.
+
+    Raises:
+        UsageError: A name is not UTF-8, which no label could show.
+    """
+    names = class_folders(folder)
+    if odd := [name for name in names if not is_text(name)]:
+        raise UsageError(
+            f"{shown(folder)}: the name of the class folder {odd[0]!r} is not UTF-8: rename it, "
+            "or all with `convmv -f latin1 -t utf8 -r --notest FOLDER`"
+        )
+    return tuple(sorted(set(map(nfc, names))))
+
+
+def require_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Check that there is something to tell apart.
+
+    Raises:
+        UsageError: There are fewer than two classes.
+    """
+    if len(classes) < 2:
+        found = f"only the class {shown(classes[0])}" if classes else "no class folder"
+        raise UsageError(f"{shown(folder)} holds {found}: to tell classes apart takes two or more")
+
+
+def require_class(folder: os.DirEntry[str], classes: Sequence[str]) -> None:
+    """Check that a class folder of a split is one of the classes of `train`.
+
+    Raises:
+        UsageError: It is not.
+    """
+    name = nfc(folder.name)
+    if name in classes:
+        return
+    alike = [known for known in classes if known.casefold() == name.casefold()]
+    remedy = f"rename it to {alike[0]!r}" if alike else "add it there or remove it here"
+    raise UsageError(f"{shown(folder.path)}: train/ has no class {name!r}; {remedy}")
+
+
+def said_of_systems(folder: Path) -> Iterator[str]:
+    """Say, in a line if any, what systems and tools have left in a folder and is no data."""
+    if counts := left_out(folder):
+        names = some([f"{count} {name}" for name, count in counts.most_common()])
+        yield f"{shown(folder)}: left out what systems and tools put there: {names}"
 
 
 def load(
@@ -196,7 +226,9 @@ def load(
         UsageError: A folder or class is missing or has no readable photo.
         KennelError: The cache cannot be written, or a shard is missing or damaged.
     """
+    _require_access(root)
     folder = scan(unpacked(root, cache_dir, splits), splits)
+    require_classes(folder.root / "train", folder.classes)
     files = [file for split in splits for file in folder.files[split]]
     paths = [folder.root / file for file in files]
     pixels, entries = decode_once(paths, cache_dir, resize, interpolation, workers)
@@ -211,9 +243,11 @@ def load(
     if skipped:
         _log.warning(
             "%d of %d files in %s were skipped, the first %s: %s",
-            *(len(skipped), len(files) + len(folder.skipped), root),
-            *(skipped[0].file, skipped[0].reason),
+            *(len(skipped), len(files) + len(folder.skipped), shown(root)),
+            *(shown(skipped[0].file), skipped[0].reason),
         )
+    for line in _said_of_copies(photos, report):
+        _log.warning("%s", line)
     _require_photos(folder, splits, photos)
     return Dataset(
         root,
@@ -223,12 +257,21 @@ def load(
     )
 
 
+def _require_access(root: Path) -> None:
+    try:
+        (root / "train").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return  # `scan` says what is missing
+    except OSError as error:
+        raise UsageError(f"cannot read {shown(root)}: {error.strerror}") from error
+
+
 def _split_of(file: str) -> str:
     return file.split("/")[0]
 
 
 def _class_of(file: str) -> str:
-    return file.split("/")[1]
+    return nfc(file.split("/")[1])
 
 
 def _of_split(photos: Mapping[str, Photo], split: str) -> dict[str, Photo]:
@@ -251,13 +294,13 @@ def _require_photos(
     for split in splits:
         of_split = _of_split(photos, split)
         if not of_split:
-            raise UsageError(f"{folder.root / split} has no readable photo: add some")
+            raise UsageError(f"{shown(folder.root / split)} has no readable photo: add some")
         if split != "train":
             continue
         present = set(map(_class_of, of_split))
         if empty := [name for name in folder.classes if name not in present]:
             raise UsageError(
-                f"no readable photo in {folder.root / split} for {', '.join(empty)}: "
+                f"no readable photo in {shown(folder.root / split)} for {some(empty)}: "
                 "add some or remove the class"
             )
 
@@ -294,23 +337,57 @@ def _write_report(path: Path, content: dict[str, Any]) -> None:
         write_json_atomic(path, content)
 
 
-def _duplicates(photos: Mapping[str, Photo]) -> dict[str, Any]:
-    """List the photos that lie in several splits; count the repetitions within each split."""
+def _copies(photos: Mapping[str, Photo]) -> dict[str, list[str]]:
+    """Give the files of each content, by its SHA-256."""
     places: dict[str, list[str]] = {}
     for file, photo in photos.items():
         places.setdefault(photo.sha256, []).append(file)
-    per_split = {sha256: Counter(map(_split_of, files)) for sha256, files in places.items()}
+    return places
+
+
+def _spread(photos: Mapping[str, Photo], of: Callable[[str], str]) -> dict[str, list[str]]:
+    """Give the copies that differ in split or class."""
+    return {sha: files for sha, files in _copies(photos).items() if len(set(map(of, files))) > 1}
+
+
+def _duplicates(photos: Mapping[str, Photo]) -> dict[str, Any]:
+    """List photos in several splits or classes; count the repetitions within each split."""
     repeated: Counter[str] = Counter()
-    for counts in per_split.values():
-        repeated.update({split: count - 1 for split, count in counts.items()})
+    for files in _copies(photos).values():
+        per_split = Counter(map(_split_of, files))
+        repeated.update({split: count - 1 for split, count in per_split.items()})
+
+    def listed(of: Callable[[str], str]) -> list[dict[str, Any]]:
+        return [{"sha256": sha, "files": files} for sha, files in _spread(photos, of).items()]
+
     return {
-        "duplicates": [
-            {"sha256": sha256, "files": files}
-            for sha256, files in places.items()
-            if len(per_split[sha256]) > 1
-        ],
+        "duplicates": listed(_split_of),
+        "contradictions": listed(_class_of),
         "repeated_within_split": dict(repeated),
     }
+
+
+def _said_of_copies(photos: Mapping[str, Photo], report: Path | None) -> Iterator[str]:
+    listed = f"; {shown(report)} lists all" if report else ""
+    for of, where, remedy in (
+        (_class_of, "classes", "no model can learn both, so remove the wrong copies"),
+        (_split_of, "splits", "what is measured on them flatters, so remove copies"),
+    ):
+        if found := list(_spread(photos, of).values()):
+            first = "; ".join(" = ".join(map(shown, files[:3])) for files in found[:3])
+            yield f"photos that lie in several {where}: {len(found)} ({first}): {remedy}{listed}"
+
+
+def _said_of_few(data: Dataset) -> Iterator[str]:
+    for name in ("valid", "test"):
+        count = len(data.splits[name].paths)
+        lacking = sorted(set(data.classes) - set(map(_class_of, data.splits[name].paths)))
+        if count < FEW_PHOTOS or lacking:
+            none = f", none of {some(lacking)}" if lacking else ""
+            yield (
+                f"{name}/ has {count} photo{'s' * (count > 1)}{none}: "
+                "what is measured on them says little, so add some"
+            )
 
 
 def main() -> None:
@@ -332,8 +409,10 @@ def main() -> None:
         scaled.interpolation,
         report=options.report,
     )
+    for line in (*said_of_systems(options.folder), *_said_of_few(dataset)):
+        _log.warning("%s", line)
     counts = ", ".join(f"{len(split.paths)} {name}" for name, split in dataset.splits.items())
-    print(f"{options.folder}: {len(dataset.classes)} classes; photos: {counts}")
+    print(f"{shown(options.folder)}: {len(dataset.classes)} classes; photos: {counts}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Errors that a user can act on; command lines print them as one line."""
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -18,6 +19,10 @@ def run_command(main: Callable[[], None]) -> None:
     Raises:
         SystemExit: 1 for a failed run, 2 for wrong input, 130 after Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown escaped and ends nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except KennelError as error:

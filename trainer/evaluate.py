@@ -8,6 +8,7 @@ is. Writes `evaluation.json` (trainer.metrics.Summary) and `evaluation.html`.
 
 import argparse
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from pathlib import Path
 from inference.archive import ArchiveError, open_model
 from inference.predictor import Predictor, Probabilities
 from inference.preprocess import Preprocess
-from trainer.dataset import SPLITS, Dataset, load
+from trainer.dataset import FEW_PHOTOS, Dataset, load
 from trainer.errors import KennelError, UsageError, run_command
 from trainer.evaluation_page import render
 from trainer.files import write_json_atomic, write_text_atomic
+from trainer.layout import SPLITS
 from trainer.metrics import Summary, summarize
 from trainer.predictions import Answer, classify, require_same_classes
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -157,8 +161,15 @@ def main() -> None:
     print(
         f"split={summary['split']} images={summary['images']} top1={summary['top1']:.4f} "
         f"top1_low={low:.4f} top1_high={high:.4f} top5={summary['top5']:.4f} "
-        f"ece={summary['ece']:.4f} nll={summary['nll']:.4f}"
+        f"ece={summary['ece']:.4f} nll={summary['nll']:.4f}",
+        flush=True,
     )
+    if (count := summary["images"]) < FEW_PHOTOS:
+        _log.warning(
+            "%s/ has %d photo%s, so that the true top-1 may be anything from %.0f to %.0f %%: "
+            "add some",
+            *(summary["split"], count, "s" * (count > 1), 100 * low, 100 * high),
+        )
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write `text` to `path` in UTF-8, atomically."""
-    write_bytes_atomic(path, text.encode())
+    """Write `text` to `path` in UTF-8, atomically; names that are not UTF-8 come out escaped."""
+    write_bytes_atomic(path, text.encode(errors="backslashreplace"))
 
 
 def json_text(content: Any) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.backbones import Classifier
@@ -67,6 +68,16 @@ def seed_step(ranks: Ranks, *place: int) -> None:
         torch.cuda.manual_seed(seed)
 
 
+def fewest_images(network: nn.Module) -> int:
+    """Put a network into training mode, and give how few images it can compute at once there.
+
+    Of a single image, batch normalization has no statistics.
+    """
+    network.train()
+    norms = (module for module in network.modules() if isinstance(module, _BatchNorm))
+    return 2 if any(norm.training for norm in norms) else 1
+
+
 def train_steps(
     network: nn.Module,
     batches: Iterable[Batch],
@@ -95,7 +106,7 @@ def train_steps(
         After each step, of this process's share: the summed loss in nats and the number of images,
         float64 [2], on the device, so that reading it is the caller's to time.
     """
-    network.train()
+    least = fewest_images(network)
     parallel = network if isinstance(network, DistributedDataParallel) else None
     for step, batch in enumerate(batches, first_step):
         seed_step(ranks, config.seed, epoch, step)
@@ -107,7 +118,7 @@ def train_steps(
         optimizer.zero_grad()
         pixels = batch.inputs.numel() // 3 if batch.inputs.dim() == 4 else 0
         count = config.parts(pixels, on_cpu=ranks.device.type == "cpu")
-        parts = batch.to(ranks.device).split(count)
+        parts = batch.to(ranks.device).split(count, least)
         totals = torch.zeros(2, dtype=torch.float64, device=ranks.device)
         for part in parts:
             with parallel.no_sync() if parallel and part is not parts[-1] else nullcontext():

@@ -9,6 +9,7 @@ from inference.predictor import Probabilities
 from inference.preprocess import Pixels, Preprocess, center_crop
 from trainer.dataset import Split
 from trainer.errors import UsageError
+from trainer.names import nfc, some
 from trainer.progress import progress
 
 BATCH = 16
@@ -24,21 +25,19 @@ def require_same_classes(of_model: Sequence[str], of_data: Sequence[str]) -> Non
     Raises:
         UsageError: They do not; the message names the difference.
     """
+    of_model, of_data = [nfc(name) for name in of_model], [nfc(name) for name in of_data]
     differences = {
         "the data lacks": sorted(set(of_model) - set(of_data)),
         "the model does not know": sorted(set(of_data) - set(of_model)),
     }
-    parts = [f"{what} {_some(names)}" for what, names in differences.items() if names]
+    parts = [f"{what} {some(names)}" for what, names in differences.items() if names]
     if parts:
         raise UsageError(
             f"model and data have different classes: {' and '.join(parts)}; "
             "give the data that the model was trained on"
         )
-
-
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    if of_model != of_data:  # of a model whose names were sorted in another Unicode form
+        raise UsageError("model and data have their classes in another order: train the model anew")
 
 
 def classify(split: Split, preprocess: Preprocess, answer: Answer, title: str) -> Probabilities:

@@ -1,6 +1,8 @@
 """The processes that train one model together, and the few things they tell each other."""
 
 import os
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trainer.errors import UsageError
+from trainer.errors import KennelError, UsageError
+
+_GROUP = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+_REMEDY = "start with torchrun, or unset WORLD_SIZE to train in this process alone"
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,10 @@ def joined() -> Iterator[Ranks]:
 
     Raises:
         UsageError: SageMaker started several hosts without a process group: each would train a
-            model of its own.
+            model of its own; or the environment speaks of a group that there is not.
+        KennelError: The other processes cannot be reached.
     """
-    world, local_rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
+    world, local_rank = _announced()
     hosts = os.environ.get("SM_HOSTS", "[]").count('"') // 2
     if hosts > 1 and world == 1:
         raise UsageError(
@@ -79,10 +85,55 @@ def joined() -> Iterator[Ranks]:
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise KennelError(
+            f"cannot reach the other processes (WORLD_SIZE is {world}): {reason}; {_REMEDY}"
+        ) from error
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
         # Leaving while another rank still talks to this one crashes it at exit.
         dist.barrier()
     finally:
         dist.destroy_process_group()
+
+
+def _announced() -> tuple[int, int]:
+    """Read what torchrun says of the group: its size, and this process's place on its machine.
+
+    The shells of clusters and notebooks set some of it, empty or of another program.
+
+    Raises:
+        UsageError: It says of a group, but not all that it takes to join it.
+    """
+    given = {name: os.environ.get(name, "").strip() for name in (*_GROUP, "LOCAL_RANK")}
+    numbers = {}
+    for name in ("WORLD_SIZE", "RANK", "MASTER_PORT", "LOCAL_RANK"):
+        if given[name] and not (given[name].isascii() and given[name].isdigit()):
+            raise UsageError(f"{name} is {given[name]!r} in the environment, no number: {_REMEDY}")
+        numbers[name] = int(given[name] or 0)
+    world, rank = numbers["WORLD_SIZE"] or 1, numbers["RANK"]
+    if world == 1:
+        return 1, 0
+    if lacking := [name for name in _GROUP if not given[name]]:
+        raise UsageError(
+            f"WORLD_SIZE is {world} in the environment, but {', '.join(lacking)} not set: {_REMEDY}"
+        )
+    if rank >= world:
+        raise UsageError(f"RANK is {rank} of WORLD_SIZE {world} in the environment: {_REMEDY}")
+    if not os.environ.get("TORCHELASTIC_RUN_ID"):
+        _check_address(given["MASTER_ADDR"], world)
+    return world, numbers["LOCAL_RANK"]
+
+
+def _check_address(host: str, world: int) -> None:
+    """Say what is waited for, since nobody knows whether others were started."""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise UsageError(
+            f"MASTER_ADDR is {host!r} in the environment: {error.strerror}; {_REMEDY}"
+        ) from error
+    sys.stderr.write(f"waiting for {world - 1} more processes, as WORLD_SIZE says; {_REMEDY}\n")

@@ -9,12 +9,13 @@ made from, so that a second run has nothing to do.
 import argparse
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer.dataset import SPLITS, class_folders, scan, walk
+from trainer import layout
+from trainer.dataset import classes_of, require_class, require_classes, said_of_systems
 from trainer.download import download
 from trainer.errors import KennelError, UsageError, run_command
 from trainer.files import write_json_atomic
+from trainer.layout import SPLITS, Layout
+from trainer.listing import class_folders, is_folder, visible, walk
+from trainer.names import is_text, nfc, shown, some
 from trainer.progress import progress
 from trainer.unzip import ZipError, unzip
 from trainer.workspace import NEW, replacing_folder
@@ -34,8 +39,12 @@ DOGS_URL = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImage
 SPLIT_BOUNDS = (0.70, 0.85)
 
 _FORMAT = 1
+_FOLDER_FORMAT = 2
 _SOURCE = "source.json"
 _OFFLINE = "`digits` and any folder of photos work offline"
+_LONGEST_NAME = 255  # in bytes, of a file system
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,24 @@ class _Source:
         identity: Says, as JSON, whether a data folder made earlier still matches.
         make: Fills its second argument, an empty folder; what it leaves in the first, the
             workspace, is there again after a failure.
+        remarks: What the user should know of it, a line each.
     """
 
     identity: dict[str, Any]
     make: Callable[[Path, Path], None]
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a source: `source`, where it lies, and `place`, its path in the data folder.
+
+    If its split is still to be chosen, `split` is None, and `place` begins with the class.
+    """
+
+    source: Path
+    split: str | None
+    place: str
 
 
 def split_of(sha256: str) -> str:
@@ -82,13 +105,15 @@ def prepare(dataset: str, output: Path, archive_url: str = DOGS_URL) -> dict[str
     if counts := _counts_if_current(output, source):
         return counts
     if output.exists() and not (output / _SOURCE).is_file() and not _is_empty(output):
-        raise UsageError(f"{output} holds something else; choose another --output")
+        raise UsageError(f"{shown(output)} holds something else; choose another --output")
     try:
         with replacing_folder(output) as workspace:
             # Another process may have made it while this one waited.
             return _counts_if_current(output, source) or _make(source, workspace)
     except OSError as error:
-        raise KennelError(f"cannot make {output}: {error.strerror} ({error.filename})") from error
+        raise KennelError(
+            f"cannot make {shown(output)}: {error.strerror} ({shown(error.filename)})"
+        ) from error
 
 
 def _source(dataset: str, output: Path, archive_url: str) -> _Source:
@@ -97,15 +122,35 @@ def _source(dataset: str, output: Path, archive_url: str) -> _Source:
     if dataset == "dogs":
         identity = {"format": _FORMAT, "dataset": dataset, "url": archive_url}
         return _Source(identity, partial(_make_dogs, archive_url))
+    return _folder_source(_given_folder(dataset), output)
+
+
+def _given_folder(dataset: str) -> Path:
     folder = Path(dataset)
-    if not folder.is_dir():
-        raise UsageError(f"{dataset} is neither digits nor dogs nor a folder")
+    if dataset.startswith("~") and not os.path.lexists(dataset):
+        folder = Path(os.path.expanduser(dataset))  # noqa: PTH111 - leaves an unknown user alone
+    try:
+        is_there = stat.S_ISDIR(folder.stat().st_mode)
+    except FileNotFoundError:
+        raise UsageError(f"{shown(dataset)} is neither digits nor dogs nor a folder") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {shown(folder)}: {error.strerror}") from error
+    if not is_there:
+        raise UsageError(f"{shown(folder)} is a file: unpack it, or give a folder of photos")
+    return folder
+
+
+def _folder_source(folder: Path, output: Path) -> _Source:
     one, other = folder.resolve(), output.resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):
-        raise UsageError(f"{output} and {folder} lie in each other; choose another --output")
-    files = _files(folder)
-    identity = {"format": _FORMAT, "folder": str(one), "listing": _listing(folder, files)}
-    return _Source(identity, partial(_make_from_folder, folder, files))
+        raise UsageError(
+            f"{shown(output)} and {shown(folder)} lie in each other; choose another --output"
+        )
+    found = layout.find(folder)
+    files = tuple(_files(found))
+    identity = {"format": _FOLDER_FORMAT, "folder": str(one), "listing": _listing(folder, files)}
+    remarks = (*found.remarks, *_said_of_case(found), *said_of_systems(folder))
+    return _Source(identity, partial(_make_from_folder, found, files), remarks)
 
 
 def _is_empty(folder: Path) -> bool:
@@ -132,6 +177,8 @@ def _count(folder: Path) -> dict[str, int]:
 def _make(source: _Source, workspace: Path) -> dict[str, int]:
     new = workspace / NEW
     new.mkdir()
+    for remark in source.remarks:
+        _log.warning("%s", remark)
     source.make(workspace, new)
     counts = _count(new)
     if empty := [split for split, count in counts.items() if not count]:
@@ -181,60 +228,104 @@ def _make_dogs(url: str, workspace: Path, new: Path) -> None:
         raise KennelError(f"{url} holds no dogImages/{missing[0]}/: is it the right archive?")
 
 
-def _has_splits(folder: Path) -> bool:
-    return any((folder / split).is_dir() for split in SPLITS)
+def _classes(found: Layout) -> tuple[str, ...]:
+    return classes_of(found.splits.get("train", found.folder))
 
 
-def _files(folder: Path) -> tuple[str, ...]:
-    """List a source folder's files, unusable ones too, so that the data report can name them."""
-    if _has_splits(folder):
-        found = scan(folder)
-        return (*chain(*found.files.values()), *(skip.file for skip in found.skipped))
-    classes = class_folders(folder)
-    if len(classes) < 2:
-        raise UsageError(
-            f"{folder} holds neither train/ valid/ test/ nor two or more class folders"
+def _said_of_case(found: Layout) -> Iterator[str]:
+    alike: dict[str, list[str]] = {}
+    for name in _classes(found):
+        alike.setdefault(name.casefold(), []).append(name)
+    if pairs := [" and ".join(names) for names in alike.values() if len(names) > 1]:
+        yield (
+            f"{shown(found.folder)}: classes whose names differ in capitals only: {some(pairs)}; "
+            "on macOS and Windows they would be one folder"
         )
-    entries = chain.from_iterable(walk(folder / name) for name in classes)
-    return tuple(Path(entry).relative_to(folder).as_posix() for entry in entries)
 
 
-def _listing(folder: Path, files: Sequence[str]) -> str:
+def _files(found: Layout) -> Iterator[_File]:
+    """List a source folder's files, unusable ones too, so that the data report can name them."""
+    classes = _classes(found)
+    require_classes(found.splits.get("train", found.folder), classes)
+    for split, folder in found.splits.items():
+        for entry in visible(folder):
+            if is_folder(entry):
+                require_class(entry, classes)
+                # Of what is missing, `train` gives a part.
+                is_shared = split == "train" and len(found.splits) < len(SPLITS)
+                yield from _files_of_class(Path(entry), None if is_shared else split)
+            else:
+                yield _File(Path(entry), split, _portable(Path(entry.name)))
+    if not found.splits:
+        for name in class_folders(found.folder):
+            yield from _files_of_class(found.folder / name, None)
+
+
+def _files_of_class(folder: Path, split: str | None) -> Iterator[_File]:
+    for entry in walk(folder):
+        path = Path(entry)
+        below = _portable(path.relative_to(folder))
+        yield _File(path, split, f"{nfc(folder.name)}/{below}")
+
+
+def _portable(path: Path) -> str:
+    """Give a path as UTF-8, which JSON, pages and archives can carry."""
+    return "/".join(part if is_text(part) else _escaped(part) for part in path.parts)
+
+
+def _escaped(name: str) -> str:
+    escaped = os.fsencode(name).decode(errors="backslashreplace")
+    return escaped if len(escaped.encode()) <= _LONGEST_NAME else _hashed(name)
+
+
+def _hashed(name: str) -> str:
+    """Give a name that stands for another one, with its ending if that is a usual one."""
+    ending = Path(name).suffix
+    kept = ending if len(ending) <= 5 and is_text(ending) else ""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + kept
+
+
+def _listing(folder: Path, files: Sequence[_File]) -> str:
     """Digest names, sizes and times of files, without opening them."""
     rows = []
     for file in files:
-        path = folder / file
+        path = file.source
         status = path.stat() if path.exists() else path.lstat()
-        rows.append((file, status.st_size, status.st_mtime_ns))
+        name = path.relative_to(folder).as_posix()
+        rows.append((name, file.split or "", file.place, status.st_size, status.st_mtime_ns))
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
 
-def _make_from_folder(folder: Path, files: Sequence[str], _workspace: Path, new: Path) -> None:
-    if _has_splits(folder):
-        targets = list(files)
-        for split in SPLITS:
-            for name in class_folders(folder / split):
-                (new / split / name).mkdir(parents=True)
-    else:
-        targets = _split(folder, files)
-    for file, target in zip(files, targets, strict=True):
-        _place(folder / file, new / target)
+def _make_from_folder(found: Layout, files: Sequence[_File], _workspace: Path, new: Path) -> None:
+    for name in _classes(found) if found.splits else ():
+        (new / "train" / name).mkdir(parents=True)
+    taken: set[str] = set()
+    for file, split in zip(files, _splits_of(found, files), strict=True):
+        target = f"{split}/{file.place}"
+        if target in taken:  # two folders that are one class
+            target = f"{Path(target).parent.as_posix()}/{_hashed(str(file.source))}"
+        taken.add(target)
+        _place(file.source, new / target)
 
 
-def _split(folder: Path, files: Sequence[str]) -> list[str]:
-    """Give the path of each file ("001.Boxer/a.jpg") in the data folder, its split in front."""
-    targets = []
+def _splits_of(found: Layout, files: Sequence[_File]) -> list[str]:
+    """Give the split of each file, by its content where nobody has chosen it."""
+    missing = {split for split in SPLITS if split not in found.splits}
+    splits = []
     with progress("hashing", len(files), "photos") as count:
         for file in files:
-            targets.append(f"{_split_by_content(folder / file)}/{file}")
+            drawn = file.split or _split_by_content(file.source)
+            splits.append(drawn if file.split or drawn in missing else "train")
             count(1)
-    trained = {target.split("/")[1] for target in targets if target.startswith("train/")}
-    if untrained := [name for name in class_folders(folder) if name not in trained]:
+    places = zip(files, splits, strict=True)
+    trained = {file.place.split("/")[0] for file, split in places if split == "train"}
+    classes = _classes(found)
+    if untrained := [name for name in classes if name not in trained and not found.splits]:
         raise UsageError(
-            f"too few photos in {folder} for {', '.join(untrained)}: none falls to train; "
+            f"too few photos in {shown(found.folder)} for {some(untrained)}: none falls to train; "
             "add some, or make train/ valid/ test/ yourself"
         )
-    return targets
+    return splits
 
 
 def _split_by_content(file: Path) -> str:
@@ -269,8 +360,8 @@ def main() -> None:
     parser.add_argument("--archive-url", default=DOGS_URL, help="where dogImages.zip comes from")
     options = parser.parse_args()
     counts = prepare(options.dataset, options.output, options.archive_url)
-    shown = ", ".join(f"{count} {split}" for split, count in counts.items())
-    print(f"{options.output}: files: {shown}")
+    listed = ", ".join(f"{count} {split}" for split, count in counts.items())
+    print(f"{shown(options.output)}: files: {listed}")
 
 
 if __name__ == "__main__":

@@ -150,9 +150,10 @@ def train_epoch(
 ) -> bool:
     """Train from `state.step` to the epoch's end; false if a signal cut it short."""
     weights = batches.image_weights(task.train.targets, config)
-    steps = -(-len(weights) // config.batch_size)
+    least = loop.fewest_images(task.network)
+    steps = len(batches.global_batches(len(weights), config, state.epoch, least))
     mine = batches.training_batches(
-        task.train, weights, config, state.epoch, state.step, ranks.rank, ranks.world
+        task.train, weights, config, state.epoch, state.step, ranks.rank, ranks.world, least
     )
     # Sums go on where an interrupted epoch left them, in the same order, so that they come out the
     # same.

@@ -10,6 +10,7 @@ import argparse
 import csv
 import io
 import json
+import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,8 @@ from trainer.train import (
 )
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_REASON = "reason"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def search(plan: Search) -> dict[str, Any]:
         run_workers(plan, data, study)
         finished = study.get_trials(states=FINISHED)
         if not any(trial.state == TrialState.COMPLETE for trial in finished):
-            raise KennelError(f"no trial succeeded; {plan.storage} and the lines above say why")
+            raise KennelError(f"no trial succeeded{_last_reason(study)}; {plan.storage} has all")
         best = replace(plan.config, **study.best_trial.params).to_json()
         write_json_atomic(plan.folders.output / "best.json", best)
         write_text_atomic(plan.folders.output / "trials.csv", table(finished))
@@ -142,6 +145,12 @@ def search(plan: Search) -> dict[str, Any]:
     path = plan.folders.output / "best.json"
     print(f"best valid_loss={study.best_value:.6g} trials={len(finished)} {path}")
     return best
+
+
+def _last_reason(study: optuna.Study) -> str:
+    failed = study.get_trials(states=(TrialState.FAIL,))
+    reasons = [trial.user_attrs[_REASON] for trial in failed if _REASON in trial.user_attrs]
+    return f", the last for this reason: {reasons[-1]}" if reasons else ""
 
 
 def load_data(plan: Search) -> Dataset:
@@ -197,8 +206,10 @@ def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:
         for worker in workers:
             worker.terminate()
     if failed := [worker.exitcode for worker in workers if worker.exitcode]:
-        raise KennelError(
-            f"{len(failed)} of {len(workers)} search processes failed; the lines above say why"
+        _log.warning(
+            "%d of %d search processes failed, so that trials are missing; the lines above say "
+            "why, and the same command goes on",
+            *(len(failed), len(workers)),
         )
 
 
@@ -215,21 +226,32 @@ def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int) -> None
     study = open_study(plan, data, sampler_seed)
     make = task_maker(plan, data, ranks)
 
-    def objective(trial: optuna.Trial) -> float:
-        config = replace(plan.config, **suggest(trial, plan.space))
-        return run_trial(trial, config, *make(config), ranks)
-
-    def account(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        if trial.state == TrialState.FAIL:
-            budget.replace_failed()
-        value = "" if trial.value is None else f" valid_loss={trial.value:.6g}"
-        print(
-            f"trial={trial.number} {trial.state.name.lower()}{value} {json.dumps(trial.params)}",
-            flush=True,
-        )
-
     while budget.claim():
-        study.optimize(objective, n_trials=1, callbacks=[account], catch=(KennelError,))
+        trial, loss, state = study.ask(), None, TrialState.COMPLETE
+        try:
+            config = replace(plan.config, **suggest(trial, plan.space))
+            loss = run_trial(trial, config, *make(config), ranks)
+        except optuna.TrialPruned:
+            state = TrialState.PRUNED
+        # Whatever it is (memory, for one), other hyperparameters may do without.
+        except Exception as error:
+            state = TrialState.FAIL
+            trial.set_user_attr(_REASON, _reason(error))
+            budget.replace_failed()
+        print(_line(study.tell(trial, loss, state)), flush=True)
+
+
+def _reason(error: Exception) -> str:
+    """Give an error in one line; one that no user can act on with its kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, KennelError) else f"{type(error).__name__}: {text}"
+
+
+def _line(trial: optuna.trial.FrozenTrial) -> str:
+    value = "" if trial.value is None else f" valid_loss={trial.value:.6g}"
+    reason = f": {trial.user_attrs[_REASON]}" if _REASON in trial.user_attrs else ""
+    state = trial.state.name.lower()
+    return f"trial={trial.number} {state}{value} {json.dumps(trial.params)}{reason}"
 
 
 def run_trial(

@@ -32,10 +32,12 @@ from botocore.exceptions import ClientError
 
 from trainer import target as targets
 from trainer.cache import MAX_FILE_BYTES
-from trainer.dataset import SPLITS, ImageFolder, fingerprint_of, scan
+from trainer.dataset import ImageFolder, fingerprint_of, scan
 from trainer.disk import require_room
 from trainer.errors import KennelError, UsageError, run_command
 from trainer.files import write_json_atomic
+from trainer.layout import SPLITS
+from trainer.names import shown
 from trainer.progress import progress
 from trainer.shards import (
     MANIFEST,
@@ -237,7 +239,7 @@ def _read_folder(data: Path, shard_bytes: int = SHARD_BYTES) -> _Local:
     if left_out:
         _log.warning(
             "%d files in %s are no data and stay behind, the first %s",
-            *(len(left_out), data, left_out[0]),
+            *(len(left_out), shown(data), shown(left_out[0])),
         )
     groups = [
         (split, group)
@@ -508,7 +510,7 @@ def _store(target: Target, name: str) -> _Store:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} is no name for a data set: use up to 63 letters, digits, dots, hyphens and "
-            "underscores, and begin with a letter or a digit"
+            "underscores, and begin with a letter or a digit; rename the folder, or give --name"
         )
     return _Store(target.client("s3"), target.required_parameter("bucket"), name, target.name)
 

@@ -1,7 +1,10 @@
 import gzip
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -148,7 +151,14 @@ def test_a_missing_file_is_refused(
         member("sub/../../outside", b"x"),
         member("./model.onnx", b"x"),
         member("model.onnx", b"x"),
-        member("code", type=tarfile.DIRTYPE),
+        member("code", b"x"),
+        member("code/link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
+        member("code/../model.onnx", b"x"),
+        member("code/../../outside", b"x"),
+        member("sub/", type=tarfile.DIRTYPE),
+        member(".", b"x"),
+        member("model.onnx/", b"x"),
+        member("//etc/kennel", b"x"),
         member("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
         member("x" * 300, b"x"),
     ],
@@ -215,8 +225,130 @@ def test_an_extended_header_is_refused_however_long_it_says_it_is(tmp_path: Path
     info.type, info.size = tarfile.XHDTYPE, 2**40
     path = tmp_path / "extended.tar.gz"
     path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(2**20)))
-    with pytest.raises(ArchiveError, match="not a regular file"):
+    with pytest.raises(ArchiveError, match="more than the 1048576 allowed"):
         open_model(path)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        b"x",
+        b"0 path=a\n",
+        b"9 path=a\n",
+        b"11 path=ab\n7",
+        b"99 path=model.onnx\n",
+        b"12 size=2e9\n",
+        b"10 size=9\n" + b"x",
+        b"15 path=/x.onnx\n",
+    ],
+)
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_damaged_or_odd_extended_header_is_refused(
+    members: list[tuple[tarfile.TarInfo, bytes]], tmp_path: Path, records: bytes, kind: bytes
+) -> None:
+    entries = [member("pax", records, type=kind), *members]
+    with pytest.raises(ArchiveError):
+        open_model(pack(tmp_path / "odd.tar.gz", entries, format=tarfile.GNU_FORMAT))
+
+
+FORMS = {
+    "a folder": "tar czf {archive} .",
+    "by name": "tar czf {archive} *",
+    "with an entry for the folder itself": "tar czf {archive} ./",
+    "ustar": "tar czf {archive} --format=ustar .",
+    "oldgnu": "tar czf {archive} --format=oldgnu *",
+    "v7": "tar czf {archive} --format=v7 .",
+    "posix with times": "tar czf {archive} --format=posix .",
+    "posix with owners": "tar czf {archive} --format=posix --owner=Jürgen --group=Käufer .",
+    "python": "{python} -m tarfile -c {archive} *",
+    "python, one folder": "{python} -m tarfile -c {archive} .",
+    "with a global header": "tar czf {archive} --format=posix --pax-option=comment=abc .",
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "has_code"),
+    [
+        pytest.param(form, has_code, id=f"{name}{', with code' if has_code else ''}")
+        for name, form in FORMS.items()
+        for has_code in (False, True)
+        if not (has_code and name == "v7")  # names of less than 100 bytes
+    ],
+)
+def test_every_usual_form_of_a_tar_file_is_taken(
+    model_folder: Path, tmp_path: Path, form: str, has_code: bool
+) -> None:
+    if has_code:
+        deep = model_folder.joinpath("code", "inference", *(["a_long_name_of_a_folder"] * 5))
+        deep.mkdir(parents=True)
+        (model_folder / "code/requirements.txt").write_text("numpy\n")
+        (deep / "größe.py").write_text("x = 1\n")
+    archive = tmp_path / "packed.tar.gz"
+    command = form.format(archive=archive, python=sys.executable)
+    subprocess.run(["bash", "-ec", command], cwd=model_folder, check=True)
+    opened = open_model(archive, tmp_path / "work")
+    assert opened.digest == open_model(model_folder).digest
+    assert sorted(path.name for path in opened.folder.iterdir()) == list(ALL_FILES)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_what_tarfile_packs_is_taken(model_folder: Path, tmp_path: Path, form: int) -> None:
+    (model_folder / "code").mkdir()
+    (model_folder / "code" / ("n" * 90 + ".py")).touch()
+    for name in (".", ""):
+        with tarfile.open(tmp_path / "packed.tar.gz", "w:gz", format=form) as tar:
+            tar.add(model_folder, name)
+        assert open_model(tmp_path / "packed.tar.gz").labels == ("Red", "Green", "Blue")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "._model.onnx").touch(), "COPYFILE_DISABLE=1"),
+        (lambda folder: (folder / ".DS_Store").touch(), r"\.DS_Store.*remove it"),
+        (lambda folder: (folder / "code").touch(), "'(./)?code'"),
+        (lambda folder: (folder / "model").mkdir(), "model.*remove it"),
+        (
+            lambda folder: [(folder / "code").mkdir(), (folder / "code/x").symlink_to("/etc")],
+            "code/x",
+        ),
+        (lambda folder: os.mkfifo(folder / "pipe"), "pipe"),
+    ],
+)
+def test_a_folder_and_its_archive_are_refused_alike(
+    model_folder: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(model_folder)
+    archive = tmp_path / "packed.tar.gz"
+    subprocess.run(["tar", "czf", archive, "."], cwd=model_folder, check=True)
+    for path in (model_folder, archive):
+        with pytest.raises(ArchiveError, match=message):
+            open_model(path)
+
+
+def test_an_archive_of_a_folder_and_not_of_its_content_says_how_to_pack_it(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "packed.tar.gz"
+    subprocess.run(["tar", "czf", archive, "model"], cwd=model_folder.parent, check=True)
+    with pytest.raises(ArchiveError, match=r"tar czf model\.tar\.gz -C FOLDER \."):
+        open_model(archive)
+
+
+@pytest.mark.parametrize("content", [b"PK\3\4 zipped", b"model", bytes(2000)])
+def test_what_is_not_packed_with_gzip_says_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.tar.gz").write_bytes(content)
+    with pytest.raises(ArchiveError, match="not a gzip file"):
+        open_model(tmp_path / "model.tar.gz")
+
+
+def test_code_without_end_is_refused(
+    members: list[tuple[tarfile.TarInfo, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference.archive._MAX_CODE_BYTES", 1000)
+    entries = [*members, *(member(f"code/{n}", bytes(300)) for n in range(4))]
+    with pytest.raises(ArchiveError, match="code is too large"):
+        open_model(pack(tmp_path / "large.tar.gz", entries))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from trainer.batches import (
 )
 from trainer.config import TrainConfig
 from trainer.dataset import load
+from trainer.errors import UsageError
 
 CONFIG = TrainConfig(backbone="resnet18", weights="none", image_size=32, batch_size=8, seed=3)
 
@@ -38,6 +39,46 @@ def test_an_epoch_shows_each_image_once(images, batch_size, epoch):
     batches = global_batches(images, replace(CONFIG, batch_size=batch_size), epoch)
     assert sorted(np.concatenate(batches)) == list(range(images))
     assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+@given(st.integers(2, 300), st.integers(2, 64), st.integers(0, 3))
+def test_no_batch_is_smaller_than_asked_and_each_image_is_still_shown_once(images, size, epoch):
+    config = replace(CONFIG, batch_size=size)
+    batches = global_batches(images, config, epoch, least=2)
+    assert min(map(len, batches)) >= 2
+    assert (
+        np.concatenate(batches).tolist()
+        == np.concatenate(global_batches(images, config, epoch)).tolist()
+    )
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert len(batches[-1]) <= size + 1
+
+
+@given(st.integers(2, 60), st.integers(2, 12), st.integers(1, 5), st.integers(1, 9))
+def test_no_process_and_no_part_computes_a_single_image(images, size, world, count):
+    config = replace(CONFIG, batch_size=size, hflip=0.0)
+    source = FeatureSource(
+        [np.arange(images, dtype=np.float32)[:, None]], np.arange(images) % 3, config
+    )
+    seen: Counter[float] = Counter()
+    shares = [
+        list(training_batches(source, np.ones(images, np.float32), config, 0, 0, rank, world, 2))
+        for rank in range(world)
+    ]
+    for batches in zip(*shares, strict=True):
+        assert sum(float(batch.weights.sum()) for batch in batches) == pytest.approx(1)
+        for batch in batches:
+            parts = batch.split(count, least=2)
+            assert len(parts) <= count
+            assert min(len(part.targets) for part in parts) >= 2
+            for part in parts:
+                seen.update(part.inputs[part.weights > 0].flatten().tolist())
+    assert seen == Counter(range(images))
+
+
+def test_a_batch_size_of_one_cannot_be_normalized():
+    with pytest.raises(UsageError, match=r"--batch-size 1: batch normalization .* 2 or more"):
+        global_batches(10, replace(CONFIG, batch_size=1), 0, least=2)
 
 
 def test_epochs_and_seeds_differ_in_order_and_the_same_ones_do_not():

@@ -1,6 +1,8 @@
 import io
 import os
 import pickle
+import re
+import struct
 import subprocess
 import sys
 import time
@@ -10,14 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from inference.preprocess import decode_rgb, resize_shorter
+from inference.preprocess import (
+    ImageError,
+    Preprocess,
+    center_crop,
+    decode_rgb,
+    load_image,
+    resize_shorter,
+)
 from trainer import cache
 from trainer.cache import CachedImages, Photo, Refused, decode_once
 from trainer.errors import KennelError
 
 SIZE = 32
+SERVED = Preprocess(SIZE, 24, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def decode(paths: list[Path], folder: Path) -> tuple[Path, list[Photo | Refused]]:
@@ -118,7 +130,7 @@ def test_same_content_is_stored_once(tmp_path, save_photo):
 def test_a_moved_file_is_not_decoded_again(tmp_path, photos, monkeypatch):
     before = decode(photos, tmp_path / "cache")
     (tmp_path / "photos").rename(tmp_path / "moved")
-    monkeypatch.delattr(cache, "decode_rgb")
+    monkeypatch.delattr(cache, "decode_noted")
     moved = [tmp_path / "moved" / path.name for path in photos]
     assert decode(moved, tmp_path / "cache") == before
 
@@ -205,6 +217,83 @@ def test_a_bad_file_is_refused_with_its_reason_and_remembered(tmp_path, opened, 
     opened.clear()
     assert decode([path], tmp_path / "cache")[1] == [first]
     assert path not in opened
+
+
+def png(colour_type: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file of 4 x 4 pixels with these chunks before its pixels."""
+    width = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type] * 4
+    header = struct.pack(">IIBBBBB", 4, 4, 8, colour_type, 0, 0, 0)
+    data = zlib.compress((b"\0" + bytes(width)) * 4)
+    content = [(b"IHDR", header), *chunks, (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in content
+    )
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [(), ((b"tRNS", b"\0\0"),), ((b"PLTE", b""),), ((b"PLTE", b""), (b"tRNS", b"\0"))],
+    ids=["none", "transparency only", "empty", "empty with transparency"],
+)
+def test_a_palette_picture_without_a_palette_is_refused_by_trainer_and_server(tmp_path, chunks):
+    path = tmp_path / "bad.png"
+    path.write_bytes(png(3, *chunks))
+    _, (entry,) = decode([path], tmp_path / "cache")
+    assert entry == Refused("image is damaged, its palette is missing: save it again")
+    with pytest.raises(ImageError, match="palette is missing"):
+        load_image(path.read_bytes(), SERVED)
+
+
+KINDS = (b"PLTE", b"tRNS", b"iCCP", b"gAMA", b"eXIf", b"acTL", b"fcTL", b"zTXt", b"iTXt")
+TURNED = {"exif": b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0"}
+MODES = {"JPEG": ("RGB", "L", "CMYK"), "WEBP": ("RGB", "RGBA"), "PNG": ("P", "LA")}
+SMALL = [
+    encoded(COLOUR.resize((9, 7)).convert(mode), kind, **options)
+    for kind, modes in MODES.items()
+    for mode in modes
+    for options in ({}, TURNED)
+]
+SMALL += [encoded(FRAMES[0], kind, **ANIMATED) for kind in ("WEBP", "PNG", "MPO")]
+
+
+@st.composite
+def spoilt(draw):
+    """A picture file in which something may be wrong, anywhere."""
+    if draw(st.booleans()):
+        chunks = draw(
+            st.lists(st.tuples(st.sampled_from(KINDS), st.binary(max_size=40)), max_size=3)
+        )
+        return png(draw(st.sampled_from([0, 2, 3, 4, 6])), *chunks)
+    body = bytearray(draw(st.sampled_from(SMALL)))
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(body)))
+        body[place : place + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+    return bytes(body)
+
+
+def agree_on(bodies: list[bytes], folder: Path) -> None:
+    """The store takes each file or says why not, and the server does the same."""
+    paths = [folder / str(place) for place in range(len(bodies))]
+    for path, body in zip(paths, bodies, strict=True):
+        path.write_bytes(body)
+    pixels, entries = decode(paths, folder / "cache")
+    images = CachedImages(pixels, [entry for entry in entries if isinstance(entry, Photo)])
+    photos = iter(images)
+    for body, entry in zip(bodies, entries, strict=True):
+        if isinstance(entry, Refused):
+            assert entry.reason.isprintable()
+            with pytest.raises(ImageError, match=re.escape(entry.reason)):
+                load_image(body, SERVED)
+        else:
+            served = load_image(body, SERVED)
+            np.testing.assert_array_equal(served, center_crop(next(photos), SERVED.crop))
+
+
+@settings(max_examples=15)  # many at a time, since a store takes longer to make than pictures
+@given(st.lists(spoilt(), min_size=10, max_size=30, unique=True))
+def test_trainer_and_server_agree_on_what_is_a_picture(tmp_path_factory, bodies):
+    agree_on(bodies, tmp_path_factory.mktemp("spoilt"))
 
 
 def test_an_over_large_file_is_not_read(tmp_path, monkeypatch, photos):

@@ -63,6 +63,16 @@ def test_splits_hold_photos_in_class_order(root):
         (("0", "1"), ("0", "1")),
         (("1.", "3d", "v1.2"), ("1.", "3d", "v1.2")),
         (("1.cat", "2.cat"), ("1.cat", "2.cat")),
+        (("3.5mm_jack", "6.3mm_jack"), ("3.5mm_jack", "6.3mm_jack")),
+        (("3.5mm_jack", "usb"), ("3.5mm_jack", "usb")),
+        (("2024.01", "2024.02"), ("2024.01", "2024.02")),
+        (("2024.Jan", "2024.Feb"), ("2024.Jan", "2024.Feb")),
+        (("1.Bundesliga", "Regionalliga"), ("1.Bundesliga", "Regionalliga")),
+        (("1.cat", "10.dog"), ("1.cat", "10.dog")),
+        (("001.cat", "02.dog"), ("001.cat", "02.dog")),
+        (("001.cat", "002_dog"), ("001.cat", "002_dog")),
+        (("٠.cat", "١.dog"), ("٠.cat", "١.dog")),  # noqa: RUF001
+        (("01.Écureuil", "02.Zèbre"), ("Écureuil", "Zèbre")),
     ],
 )
 def test_labels_lose_their_number_but_stay_distinct(folders, labels):
@@ -111,7 +121,7 @@ def test_desktop_files_are_ignored_and_others_that_are_no_photo_are_listed(root,
         "train/001.Boxer/gone.png": "neither a file nor a link to one",
         "train/001.Boxer/loop": "neither a file nor a link to one",
         "train/001.Boxer/notes.txt": "not a JPEG, PNG or WebP image, or its header is damaged",
-        "test/001.Boxer/cut.png": "image is truncated",
+        "test/001.Boxer/cut.png": "image is truncated: copy it again",
     }
     assert report["splits"] == {"train": 9, "valid": 6, "test": 3}
     (warning,) = caplog.records
@@ -153,9 +163,41 @@ def test_report_counts_conversions_and_duplicates(root):
     assert report["fingerprint"] == read(root).fingerprint()
 
 
+def test_a_photo_in_two_classes_and_one_in_two_splits_are_named(root, caplog):
+    shutil.copy(root / "train/001.Boxer/0.png", root / "train/002.Poodle/same.png")
+    shutil.copy(root / "valid/001.Boxer/0.png", root / "test/001.Boxer/same\n.png")
+    report = report_of(root)
+    files = ["train/001.Boxer/0.png", "train/002.Poodle/same.png"]
+    (contradiction,) = report["contradictions"]
+    assert contradiction["files"] == files
+    assert [entry["files"] for entry in report["duplicates"]] == [
+        ["valid/001.Boxer/0.png", "test/001.Boxer/same\n.png"]
+    ]
+    classes, splits = (record.getMessage() for record in caplog.records)
+    assert f"several classes: 1 ({files[0]} = {files[1]}): no model can learn both" in classes
+    assert classes.endswith(f"; {root.parent / 'report.json'} lists all")
+    assert r"several splits: 1 (valid/001.Boxer/0.png = test/001.Boxer/same\n.png)" in splits
+    caplog.clear()
+    read(root, splits=("train", "valid"))
+    (record,) = caplog.records
+    assert record.getMessage() == classes.split(";")[0]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
+        (
+            lambda root: [shutil.rmtree(p) for p in root.glob("*/00[12]*")],
+            "train holds only the class 010.Beagle: to tell classes apart takes two or more",
+        ),
+        (
+            lambda root: [shutil.rmtree(p) for p in root.glob("*/0*")],
+            "train holds no class folder",
+        ),
+        (
+            lambda root: (root / "valid/002.Poodle").rename(root / "valid/002.poodle"),
+            "train/ has no class '002.poodle'; rename it to '002.Poodle'",
+        ),
         (lambda root: shutil.rmtree(root / "valid"), r"has no valid/: .*trainer\.sources"),
         (lambda root: shutil.rmtree(root), "has no train/, valid/, test/"),
         (lambda root: (root / "valid/Cat").mkdir(), r"valid/Cat: train/ has no class 'Cat'"),
@@ -236,12 +278,19 @@ def test_command_line_writes_the_report(root, tmp_path):
         "--report",
         tmp_path / "r.json",
     )
+    shutil.rmtree(root / "test/010.Beagle")
+    (root / "train/Thumbs.db").touch()
     done = run(root, *options)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{root}: 3 classes; photos: 9 train, 6 valid, 3 test\n"
-    assert json.loads((tmp_path / "r.json").read_text())["splits"] == {
-        split: 3 * count for split, count in COUNTS.items()
-    }
+    assert done.stdout == f"{root}: 3 classes; photos: 9 train, 6 valid, 2 test\n"
+    few = "what is measured on them says little, so add some"
+    assert done.stderr.splitlines() == [
+        f"{root}: left out what systems and tools put there: 1 Thumbs.db",
+        f"valid/ has 6 photos: {few}",
+        f"test/ has 2 photos, none of 010.Beagle: {few}",
+    ]
+    counts = json.loads((tmp_path / "r.json").read_text())["splits"]
+    assert counts == {"train": 9, "valid": 6, "test": 2}
 
 
 def test_a_report_that_says_the_same_is_left_untouched(root, tmp_path):

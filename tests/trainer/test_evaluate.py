@@ -1,7 +1,9 @@
 """Evaluation: figures against hand-made and independent ones, and the command on real models."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -211,11 +213,27 @@ def test_a_folder_and_its_archive_get_the_same_figures(
     assert set(served) == KEYS
     assert f"top1={served['top1']:.4f} " in done.stdout
     assert done.stdout.count("\n") == 1
+    assert re.search(
+        r"^test/ has 11 photos, so that the true top-1 may be anything from \d+ to "
+        r"\d+ %: add some$",
+        done.stderr,
+        re.MULTILINE,
+    )
 
     page = read_page((output / "evaluation.html").read_text())
     mistakes = round((1 - served["top1"]) * served["images"])
     assert len(page.addresses) == mistakes > 0
     assert "ONNX Runtime, fp32" in page.text
+
+
+def test_a_mistake_whose_name_is_no_text_ends_nothing(
+    workspace: Path, colours: Path, tmp_path: Path
+):
+    data = shutil.copytree(colours, tmp_path / "data")
+    for place, photo in enumerate((data / "test/1.red").iterdir()):  # mistakes, for they are red
+        photo.rename(data / "test/2.green" / os.fsdecode(b"r\xf6t\n%d.png" % place))
+    evaluate(workspace / "model", data, tmp_path / "out", workspace / "cache")
+    assert r"test/2.green/r\udcf6t" in (tmp_path / "out/evaluation.html").read_text()
 
 
 def test_only_the_split_asked_for_is_opened(workspace: Path, colours: Path, tmp_path: Path, opened):

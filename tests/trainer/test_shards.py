@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from tests.trainer.shard_folders import make_shards
 from trainer.config import TrainConfig
-from trainer.dataset import SPLITS, load
+from trainer.dataset import load
 from trainer.errors import KennelError
+from trainer.layout import SPLITS
 from trainer.ranks import alone
 from trainer.shards import (
     MANIFEST,

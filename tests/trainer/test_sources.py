@@ -19,8 +19,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from trainer import download, sources
-from trainer.dataset import SPLITS, load
+from trainer.dataset import load
 from trainer.errors import KennelError, UsageError
+from trainer.layout import SPLITS
 from trainer.sources import prepare, split_of
 
 TEST_PLACES_SHA256 = "8e1f47ea7c87bcb2a92c4474c226a6bd7fe076065bfae629f59f73639ade2fb3"
@@ -216,7 +217,7 @@ def test_no_file_moves_when_others_come_or_go(tmp_path_factory, bodies, kept):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda folder: (folder / "train").mkdir(), r"has no valid/, test/"),
+        (lambda folder: (folder / "train").mkdir(), r"train is empty: remove it, or fill it"),
         (lambda folder: (folder / "empty").mkdir(), r"for empty: none falls to train; .*yourself"),
         (lambda folder: shutil.rmtree(folder / "cat"), "nor two or more class folders"),
         (lambda folder: shutil.rmtree(folder), "is neither digits nor dogs nor a folder"),

@@ -29,6 +29,11 @@ FINE_TUNE = {
 }  # fmt: skip
 # The order in which threads add is what could tell one run from another.
 THREADS = {"OMP_NUM_THREADS": "2"}
+# The last features are a single pixel, of which one image has no statistics.
+NORMALIZED = {
+    "backbone": "efficientnet_lite0", "weights": "none", "unfreeze": "all", "image_size": 32,
+    "precision": "fp32", "epochs": 1,
+}  # fmt: skip
 HEAD = {"backbone": "efficientnet_lite0", "image_size": 32, "batch_size": 10, "epochs": 8}
 
 
@@ -151,10 +156,12 @@ TOGETHER = {
     "head": HEAD | {"dropout": 0.0},
     "all": FINE_TUNE | {"dropout": 0.0, "epochs": 2, "optimizer": "sgd"},
 }
+# Of 37 images, the last batch has a share for one process only.
+NORMALIZED_TOGETHER = NORMALIZED | {"batch_size": 34}
 ALL_TOGETHER = """\
 import sys
 from pathlib import Path
-from tests.trainer.test_train import TOGETHER, folders
+from tests.trainer.test_train import NORMALIZED_TOGETHER, TOGETHER, folders
 from trainer.config import TrainConfig
 from trainer.ranks import joined
 from trainer.train import train
@@ -162,6 +169,8 @@ data, root = map(Path, sys.argv[1:])
 with joined() as ranks:
     for name, options in TOGETHER.items():
         train(TrainConfig(**options), folders(data, root / name), ranks)
+    last = train(TrainConfig(**NORMALIZED_TOGETHER), folders(data, root / "norm"), ranks)
+    assert last["history"][0]["train_loss"] > 0
 """
 
 
@@ -185,7 +194,8 @@ def test_two_processes_reach_the_weights_of_one(
 ):
     train(TrainConfig(**TOGETHER[name]), folders(colours, tmp_path), alone())
     root, log = together
-    assert len(re.findall(r"^epoch=0 ", log, re.MULTILINE)) == len(TOGETHER)  # one process reports
+    # One process reports.
+    assert len(re.findall(r"^epoch=0 ", log, re.MULTILINE)) == len(TOGETHER) + 1
     models = (tmp_path / "model", root / name / "model")
     weights, others = (load_file(model / "weights.safetensors") for model in models)
     assert weights.keys() == others.keys()
@@ -280,6 +290,21 @@ def test_every_mode_learns(colours: Path, tmp_path: Path, options):
         row["train_loss"] for row in train(config, folders(colours, tmp_path), alone())["history"]
     ]
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 12},  # of 37 images
+        {"batch_size": 12, "grad_accumulation": 5},
+        {"batch_size": 36, "grad_accumulation": 36},
+        {"batch_size": 18, "freeze_norm": False, "weights": "pretrained"},
+    ],
+)
+def test_no_image_is_normalized_alone(colours: Path, tmp_path: Path, options):
+    config = TrainConfig(**NORMALIZED | options)
+    metrics = train(config, folders(colours, tmp_path), alone())
+    assert metrics["history"][0]["train_loss"] > 0
 
 
 def test_frozen_parts_stay_as_they_were(colours: Path, tmp_path: Path):

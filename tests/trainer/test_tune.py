@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from trainer import tune
 from trainer.config import TrainConfig
-from trainer.errors import KennelError
+from trainer.errors import KennelError, run_command
 from trainer.ranks import alone
 from trainer.search_space import Choice, search_space
 from trainer.train import Folders, train
@@ -154,6 +154,46 @@ def test_failed_trials_are_replaced_but_not_for_ever(
     monkeypatch.setattr(tune, "run_trial", lambda *given: next(outcomes)(*given))
     assert run_again() == [True, False, True, False, False]
     assert run_again() == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), KeyError(1)])
+def test_a_trial_that_fails_in_any_way_ends_no_search(
+    searched: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+):
+    plan = Search(CONFIG, replace(folders(colours, tmp_path), cache=searched / "cache"), 1, 1)
+    real, calls = tune.run_trial, []
+
+    def fails_at_first(*given: Any) -> float:
+        calls.append(given)
+        if len(calls) == 1:
+            raise error
+        return real(*given)
+
+    monkeypatch.setattr(tune, "run_trial", fails_at_first)
+    search(plan)
+    said = capsys.readouterr()
+    lines = re.findall(r"^trial=\d+ (fail|complete|pruned).*", said.out, re.MULTILINE)
+    assert lines == ["fail", "complete"]
+    assert re.search(rf"^trial=0 fail .*: {type(error).__name__}: ", said.out, re.MULTILINE)
+    assert "Traceback" not in said.err
+
+
+def test_when_all_trials_fail_one_line_says_why(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    small = ("--weights", "none", "--unfreeze", "all", "--batch-size", "1", "--trials", "1")
+    monkeypatch.setattr(sys, "argv", command(colours, tmp_path, *small)[2:])
+    with pytest.raises(SystemExit) as ended:
+        run_command(tune.main)
+    assert ended.value.code == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "no trial succeeded, the last for this reason: --batch-size 1: batch norm" in errors[0]
 
 
 def test_fine_tuning_is_searched_on_pixels(colours: Path, tmp_path: Path):

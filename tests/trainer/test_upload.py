@@ -18,8 +18,9 @@ import pytest
 from tests.localaws.conftest import LocalAws
 from trainer import shards, upload
 from trainer import target as targets
-from trainer.dataset import SPLITS, load
+from trainer.dataset import load
 from trainer.errors import KennelError, UsageError, run_command
+from trainer.layout import SPLITS
 from trainer.target import Target
 from trainer.upload import address, download, require_manifest
 
@@ -114,6 +115,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 def came_down(target: Target, name: str, folder: Path) -> dict[str, bytes]:
     assert download(target, name, folder).changed
     return contents(folder)
+
+
+def test_every_name_of_a_photo_goes_up_and_comes_down(target, data, name, tmp_path, save_photo):
+    odd = (b"caf\xe9", b"\xff\xfe", b"new\nline", "🐕 ü".encode(), b"dot. ", b"\xe9" * 251)
+    for seed, raw in enumerate(odd):
+        photo = save_photo(tmp_path / "photo.png", 100 + seed)
+        photo.rename(data / "train/002.Poodle" / os.fsdecode(raw + b".png"))
+    (data / "train/002.Poodle" / os.fsdecode(b"n\xf6.txt")).write_text("no photo")
+    assert up(target, data, name).images["train"] == 16 + len(odd)
+    assert came_down(target, name, tmp_path / "down") == contents(data)
+    assert not up(target, data, name).changed
 
 
 def test_what_goes_up_comes_down(bucket, target, data, name, tmp_path):
