@@ -50,13 +50,18 @@ class LocalAws:
         assert told.exists(), log.read_text()
         self.endpoint: str = json.loads(told.read_text())["endpoint"]
 
+    @property
+    def port(self) -> str:
+        """Where a command of ENV=local finds it, as LOCALAWS_PORT."""
+        return self.endpoint.rpartition(":")[2]
+
     def stop(self) -> None:
         self._process.stop()
 
     def restart(self) -> None:
         """Stop it and start it at the same address: clients go on."""
         self.stop()
-        self._start(int(self.endpoint.rpartition(":")[2]))
+        self._start(int(self.port))
 
     def client(self, service: str) -> Any:
         """A client whose answers are checked against the service's model."""
