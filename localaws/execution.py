@@ -229,6 +229,7 @@ class Execution(Running):
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             **shell.CLOSED,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
 
     def client(self, service: str, credentials: Mapping[str, str] | None = None) -> Any:

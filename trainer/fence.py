@@ -25,7 +25,7 @@ _LEADS = re.compile(r"(AWS|TF|OTEL|SAGEMAKER|MLFLOW)_.*|BOTO_CONFIG|.*_(?i:PROXY
 _TERRAFORM = re.compile(r"TF_(VAR|LOG|TOKEN|REGISTRY|PLUGIN)_.*|TF_LOG|TF_CLI_CONFIG_FILE")
 _PROXY = re.compile(r".*_(?i:PROXY)")
 # Go's clients never ask a proxy for this machine. Nothing listens there: all else fails at once.
-_WALL = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY")}
+_WALL = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 _LARGEST_PORT = 65535
 
 
@@ -126,7 +126,7 @@ def _endpoint(told: Mapping[str, str], path: Path) -> str:
     endpoint = told["endpoint"]
     if port := os.environ.get(told["port_variable"]):
         if not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
-            raise UsageError(f"{told['port_variable']}={port}: a port is a number up to 65535")
+            raise UsageError(f"{told['port_variable']}={port}: a port is a number from 1 to 65535")
         endpoint = f"{endpoint.rpartition(':')[0]}:{int(port)}"
     else:
         built = os.environ.get("KENNEL_OUT") or path.parents[2] / "build"

@@ -47,8 +47,8 @@ def environment(binary: Binary, fence: Fence | None = None) -> dict[str, str]:
 
     What decides is, in this order: the user's own command-line configuration of Terraform, if it
     says where providers come from; the mirror `$TF_PLUGIN_MIRROR`; the registry, if it answers; a
-    mirror in one of the usual places. In a closed environment the user's proxies are used only where
-    there is no mirror.
+    mirror in one of the usual places. In a closed environment the user's proxies are used only
+    where there is no mirror.
 
     Args:
         binary: The Terraform that looks for it.

@@ -12,7 +12,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from localaws.processes import ManagedProcess
+from localaws.processes import ManagedProcess, Running
 from tests.localaws.shapes import check_answers
 
 SECONDS = 120
@@ -30,7 +30,7 @@ def until(ask: Callable[[], T], holds: Callable[[T], object] = bool) -> T:
     return found
 
 
-class LocalAws:
+class LocalAws(Running):
     """A localaws process that can be stopped and started again with its state."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -52,8 +52,24 @@ class LocalAws:
 
     @property
     def port(self) -> str:
-        """Where a command of ENV=local finds it, as LOCALAWS_PORT."""
         return self.endpoint.rpartition(":")[2]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes AWS clients, and commands of ENV=local, talk to it.
+
+        It is to be laid over the process's own environment.
+        """
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "3",
+            "LOCALAWS_PORT": self.port,
+        }
 
     def stop(self) -> None:
         self._process.stop()

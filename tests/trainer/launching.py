@@ -25,8 +25,8 @@ def hand_over(aws: LocalAws) -> None:
 
 def work_in(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, poll_seconds: float) -> None:
     """Let this process's commands reach a localaws, and look at their jobs often."""
-    monkeypatch.setenv("LOCALAWS_PORT", aws.port)
-    monkeypatch.setenv("SAGEMAKER_VALIDATE_ROLE", "true")
+    for name, value in {**aws.environment, "SAGEMAKER_VALIDATE_ROLE": "true"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(jobs, "_POLL_SECONDS", poll_seconds)
 
 

@@ -69,7 +69,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
         Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"}
     )
     aws.client("ssm").put_parameter(Name="/kennel/local/bucket", Value=BUCKET, Type="String")
-    with mock.patch.dict(os.environ, LOCALAWS_PORT=aws.port):
+    with mock.patch.dict(os.environ, aws.environment):
         yield Bucket(aws, folder / "calls")
     aws.stop()
 
