@@ -5,10 +5,10 @@ import socketserver
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from localaws.loopback import LOOPBACK
-from tests.localaws.conftest import SECONDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -144,16 +144,24 @@ class Outside:
         }
 
     def run(self, *command: str, folder: Path = ROOT, **more: str) -> str:
-        """Run a command to its end; give its output, or fail with all of it."""
+        """Run a module, or make, to its end; give its output, or fail with all of it."""
+        if command[0] == "make":
+            return self._run(command, folder, more)
+        return self.python("-m", *command, folder=folder, **more)
+
+    def python(self, *arguments: str, folder: Path = ROOT, **more: str) -> str:
+        """The same for Python with arguments."""
+        return self._run((sys.executable, *arguments), folder, more)
+
+    def _run(self, command: Sequence[str], folder: Path, more: Mapping[str, str]) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", *command] if command[0] != "make" else command,
+            command,
             cwd=folder,
             env={**self.environ, **more},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=SECONDS,
         )
         assert done.returncode == 0, done.stdout
         return done.stdout

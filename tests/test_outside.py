@@ -7,7 +7,6 @@ that it keeps in the home, Terraform's by its `checkpoint_signature` there.
 
 import io
 import json
-import subprocess
 import sys
 import urllib.request
 import zipfile
@@ -21,12 +20,14 @@ import pytest
 from botocore.config import Config
 from PIL import Image
 
-from inference.archive import write_archive
 from localaws.processes import ManagedProcess
 from tests.archives import make_archive
 from tests.localaws.conftest import until
 from tests.localaws.roles import create_role
 from tests.outside import ROOT, Outside
+
+# Each process loads much, and other tests run beside it.
+pytestmark = pytest.mark.timeout(900)
 
 JOB = """
 import boto3, json, os
@@ -74,19 +75,19 @@ def photos(root: Path) -> Path:
 
 def test_training_packing_and_evaluation_report_to_nobody(outside: Outside, tmp_path: Path) -> None:
     data, cache = str(tmp_path / "data/photos"), str(tmp_path / "cache")
-    common = ("--data", data, "--cache-dir", cache, "--weights", "none", "--batch-size", "4")
-    network = ("--backbone", "efficientnet_lite0", "--image-size", "32", "--crop-pct", "1")
-    model = tmp_path / "model"
+    read = ("--data", data, "--cache-dir", cache)
+    small = ("--backbone", "efficientnet_lite0", "--weights", "none", "--image-size", "32")
+    quick = ("--batch-size", "4", "--checkpoint-dir", str(tmp_path / "checkpoints"))
+    wanted = ("--output-dir", str(tmp_path / "out"), "--model-dir", str(tmp_path / "model"))
+    archive = str(make_archive(tmp_path / "packed", ("green", "red")))
 
     outside.run("trainer.sources", str(photos(tmp_path / "photos")), "--output", data)
-    search = ("--trials", "1", "--output-dir", str(tmp_path / "tune"))
-    outside.run("trainer.tune", *common, *network, *search)
-    folders = ("--output-dir", str(tmp_path / "out"), "--checkpoint-dir", str(tmp_path / "saved"))
-    # It packs and evaluates, too.
-    packed = ("--epochs", "1", "--package", "true", "--model-dir", str(model))
-    outside.run("trainer.train", *common, *network, *folders, *packed)
-    write_archive(model, tmp_path / "model.tar.gz")
-    outside.run("trainer.package", "--check", str(tmp_path / "model.tar.gz"))
+    outside.run("trainer.tune", *read, *small, *quick, *wanted, "--trials", "1")
+    outside.run("trainer.train", *read, *small, *quick, *wanted, "--epochs", "1")
+    outside.run("trainer.package", "--check", archive)
+    outside.run("trainer.evaluate", *read, "--model", archive, "--output", str(tmp_path / "test"))
+    # Exporting takes long; what it loads is what would report.
+    outside.python("-c", "import trainer.packaging, trainer.quantize")
     outside.run("make", "help")
     assert outside.seen == []
 
@@ -110,11 +111,7 @@ def test_the_server_reports_to_nobody(outside: Outside, tmp_path: Path) -> None:
 
 
 def test_the_function_reports_to_nobody(outside: Outside) -> None:
-    subprocess.run(
-        [sys.executable, "-c", "import lambda_src.handler"],
-        env={**outside.environ, "ENDPOINT_NAME": "kennel"},
-        check=True,
-    )
+    outside.python("-c", "import lambda_src.handler", ENDPOINT_NAME="kennel")
     assert outside.seen == []
 
 

@@ -135,8 +135,6 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
     if ranks.leads:
         write_model(folders.model, classifier, config, data, preprocess, metrics)
         seconds = time.monotonic() - started
-        # matplotlib keeps a list of the fonts, else in the user's home.
-        os.environ.setdefault("MPLCONFIGDIR", str(folders.cache / "matplotlib"))
         write_reports(folders.output, state, task, ranks, seconds, speeds)
         report(ranks, f"model={folders.model} seconds={seconds:.1f}")
     return metrics
@@ -424,6 +422,8 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
 def folders_from(arguments: argparse.Namespace) -> Folders:
     """Read the flags of `add_folder_arguments`."""
     given = arguments
+    # matplotlib keeps a list of the fonts, else in the user's home.
+    os.environ.setdefault("MPLCONFIGDIR", str(given.cache_dir / "matplotlib"))
     return Folders(
         given.data,
         given.model_dir,
