@@ -36,7 +36,7 @@ INSTANCES ?= 1#                 training instances; here: processes
 INSTANCE_TYPE ?=#               their type, such as ml.g5.xlarge; empty: the launcher's default
 SPOT ?=#                        1: on spot instances
 PORT ?= 8080#                   of `make serve`
-LOCALAWS_PORT ?= 4588#          of localaws
+LOCALAWS_PORT ?=#               of localaws; empty: where it runs, else 4588
 ENV ?= dev#                     an environment of terraform/environments; local: localaws on this machine
 STACK ?= all#                   foundation, serving or all
 MODEL ?=#                       archive to deploy: a file, an S3 address or latest; empty: apply keeps the live one, deploy takes the latest
@@ -227,16 +227,9 @@ local-down: $(READY) ## stop it and save its state
 local-reset: $(READY) ## stop it and forget its state
 	@$(LOCALAWS) reset
 
-LOCALAWS = $(PYTHON) -m localaws.server --port $(call typed,LOCALAWS_PORT) --state $(call typed,OUT)/localaws --calls $(call typed,OUT)/localaws/calls.jsonl
-ifeq ($(ENV),local)
-export AWS_ENDPOINT_URL := http://127.0.0.1:$(LOCALAWS_PORT)
-export AWS_ACCESS_KEY_ID := test
-export AWS_SECRET_ACCESS_KEY := test
-export AWS_EC2_METADATA_DISABLED := true
-# What localaws lacks fails in seconds, not minutes.
-export AWS_MAX_ATTEMPTS := 3
-unexport AWS_PROFILE AWS_SESSION_TOKEN
-endif
+LOCALAWS = $(PYTHON) -m localaws.server $(call flag,--port,LOCALAWS_PORT) --state $(call typed,OUT)/localaws --calls $(call typed,OUT)/localaws/calls.jsonl
+# There the commands find where localaws answers.
+export KENNEL_OUT := $(value OUT)
 
 ##@ For those who work on Kennel
 lint: $(READY) $(call target,OUT)/checkov/ready $(call target,OUT)/actionlint/ready ## ruff, mypy, shellcheck, hadolint, terraform, checkov, actionlint, zizmor

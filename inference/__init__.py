@@ -1,1 +1,7 @@
 """Serves a packaged model over HTTP; needs no torch."""
+
+import os
+
+# ONNX Runtime since 1.29 reports to Microsoft, with an id that it keeps in the user's home. It
+# looks once, when it is loaded: this must be set before.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -30,6 +30,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image
 
+from localaws import shell
 from localaws.execution import ADMINISTRATOR, REGION
 from localaws.files import unpack
 from localaws.loopback import LOOPBACK
@@ -74,6 +75,7 @@ class Plan:
         run: Where the search's results will be: tune/.
         output: Folder for the report and all that is made on the way.
         started: When the chain began, in seconds since 1970.
+        environment: What the targets are run with: the user's own, proxies included.
     """
 
     dataset: str
@@ -82,6 +84,7 @@ class Plan:
     run: Path
     output: Path
     started: float
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Chain:
         }
         command = ["make", target, *(f"{name}={value}" for name, value in given.items())]
         environment = {
-            **os.environ,
+            **self.plan.environment,
             "LOCALAWS_IAM": "enforce",
             "LOCALAWS_TIME_SCALE": str(TIME_SCALE),
             **{f"TF_VAR_{name}": json.dumps(value) for name, value in (terraform or {}).items()},
@@ -590,6 +593,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--started", type=float, default=time.time())
     plan = Plan(**vars(parser.parse_args()))
+    shell.leave()
     try:
         report = demonstrate(plan)
     except (DemoError, ClientError, BotoCoreError, OSError) as error:

@@ -27,6 +27,7 @@ from moto.iam.exceptions import NotFoundException
 from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
 
+from localaws import shell
 from localaws.errors import LocalAwsError
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 from localaws.processes import Running
@@ -230,9 +231,8 @@ class Execution(Running):
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            **shell.CLOSED,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
 
     def client(self, service: str, credentials: Mapping[str, str] | None = None) -> Any:

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from localaws import shell
 from localaws.errors import LocalAwsError
 from localaws.files import replacing
 from localaws.loopback import LOOPBACK
@@ -46,14 +47,14 @@ class Options:
     """How to serve.
 
     Attributes:
-        port: Port on the loopback interface; 0 for a free one.
+        port: Port on the loopback interface; 0 for a free one, None for PORT.
         calls: File to which each call is appended as a line of JSON.
         time_scale: How many times faster than on AWS the waits pass that AWS imposes.
         records_only: Keep records and execute nothing: jobs, endpoints, functions, instances.
         iam: "enforce": deny what the caller's policies do not allow; "off": allow everything.
     """
 
-    port: int = PORT
+    port: int | None = None
     calls: Path | None = None
     time_scale: float = 1.0
     records_only: bool = False
@@ -63,7 +64,8 @@ class Options:
     def arguments(self) -> list[str]:
         """The same as flags of `python -m localaws.server`."""
         return [
-            *("--port", str(self.port), "--time-scale", str(self.time_scale), "--iam", self.iam),
+            *("--time-scale", str(self.time_scale), "--iam", self.iam),
+            *(["--port", str(self.port)] if self.port is not None else []),
             *(["--calls", str(self.calls)] if self.calls else []),
             *(["--records-only"] if self.records_only else []),
         ]
@@ -80,6 +82,7 @@ def run(folder: Path, options: Options) -> None:
         ServerError: The port or the folder is in use.
         LocalAwsError: The state cannot be restored or saved.
     """
+    shell.leave()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -87,7 +90,7 @@ def run(folder: Path, options: Options) -> None:
     with (
         redirect_stderr(_Log(sys.stderr)),
         _sole_user(folder),
-        _listener(options.port) as listener,
+        _listener(PORT if options.port is None else options.port) as listener,
     ):
         # What one that was killed left behind.
         _server_file(folder).unlink(missing_ok=True)
@@ -223,7 +226,7 @@ def up(folder: Path, options: Options) -> str:
         ServerError: It did not start; the message is its own.
     """
     if server := Server.of(folder):
-        if options.port not in (0, urllib.parse.urlsplit(server.endpoint).port):
+        if options.port not in (None, 0, urllib.parse.urlsplit(server.endpoint).port):
             raise ServerError(
                 f"localaws is up at {server.endpoint}; stop it first to change its port"
             )
@@ -321,7 +324,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "command", nargs="?", default="run", choices=("run", "up", "down", "reset", "status")
     )
-    parser.add_argument("--port", type=int, default=PORT, help=f"0: a free one; default {PORT}")
+    parser.add_argument("--port", type=int, help=f"0: a free one; default {PORT}")
     parser.add_argument("--state", type=Path, default=STATE, help=f"folder; default {STATE}")
     parser.add_argument("--calls", type=Path, help="file that gets a line of JSON for each call")
     parser.add_argument(

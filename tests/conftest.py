@@ -1,4 +1,6 @@
 import os
+from collections.abc import Iterator
+from unittest import mock
 
 import hypothesis
 import pytest
@@ -34,3 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that at the end no process waits for another."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
+@pytest.fixture(autouse=True)
+def environ() -> Iterator[None]:
+    """Give the next test the same environment: a command in this process may close its own."""
+    with mock.patch.dict(os.environ):
+        yield

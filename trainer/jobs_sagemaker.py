@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
-
 from trainer import source
 from trainer.catalogue import has_gpu, training_image
 from trainer.errors import KennelError, UsageError
@@ -36,8 +34,12 @@ _TIMESTAMP_CHARACTERS = 15  # what the SDK appends to a job's name
 _LONGEST_WARM_SECONDS = 3600
 _LONGEST_RUN_SECONDS = 28 * 24 * 3600
 _ENDED = frozenset({"Completed", "Failed", "Stopped"})
-# The SDK asks IAM whether the role may use S3 on all resources; this one may on its own only.
-_SDK_ENVIRONMENT = {"SAGEMAKER_VALIDATE_ROLE": "false"}
+_SDK_ENVIRONMENT = {
+    # The SDK asks IAM whether the role may use S3 on all resources; this one may on its own only.
+    "SAGEMAKER_VALIDATE_ROLE": "false",
+    # What it imports reports home, too.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 _SDK_CONFIG = {
     "SchemaVersion": "1.0",
     "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
@@ -175,7 +177,7 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
     }
     trainer = ModelTrainer(
         sagemaker_session=Session(
-            boto_session=boto3.Session(region_name=target.region),
+            boto_session=target.session,
             default_bucket=bucket,
             default_bucket_prefix="jobs",
             sagemaker_config=_SDK_CONFIG,

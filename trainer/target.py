@@ -1,15 +1,14 @@
 """An environment to work in, and AWS as its commands reach it.
 
-The environments are Terraform's: `terraform/environments/NAME.tfvars`.
+The environments are Terraform's: `terraform/environments/NAME.tfvars`. One that has a file
+`NAME.aws.toml`, too, is closed (`trainer/fence.py`).
 """
 
 import argparse
-import ipaddress
 import os
 import re
 import threading
 import traceback
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +24,9 @@ from botocore.exceptions import (
     NoCredentialsError,
 )
 
+from trainer import fence
 from trainer.errors import KennelError, UsageError
+from trainer.fence import Fence, is_loopback
 
 ENVIRONMENTS = Path(__file__).absolute().parents[1] / "terraform" / "environments"
 PROJECT = "kennel"
@@ -47,12 +48,14 @@ class Target:
         project: First part of every name.
         region: AWS region.
         python_image: Base image of the serving image by digest, if the variables name one.
+        fence: What keeps its commands on this machine; None: they go where the user's shell says.
     """
 
     name: str
     project: str
     region: str
     python_image: str | None = None
+    fence: Fence | None = None
 
     @property
     def prefix(self) -> str:
@@ -78,11 +81,15 @@ class Target:
         """A boto3 client of a service, in the region."""
         # boto3 makes clients for one thread at a time only.
         with _MAKING:
-            return self._session.client(service)
+            return self.session.client(service)
 
     @cached_property
-    def _session(self) -> Any:
-        return boto3.Session(region_name=self.region)
+    def session(self) -> Any:
+        """The boto3 session that all clients are of."""
+        session = boto3.Session(region_name=self.region)
+        if self.fence:
+            session.events.register("before-send", self.fence.guard())
+        return session
 
     def variable_files(self, stack: str) -> list[Path]:
         """The variables of a stack: the environment's, then the stack's own if there are any."""
@@ -125,7 +132,7 @@ class Target:
 
 
 def load(name: str) -> Target:
-    """Read an environment's variables.
+    """Read an environment's variables; close this process's own if that environment is closed.
 
     Raises:
         UsageError: There is no such environment, or its variables do not say what is needed.
@@ -142,23 +149,14 @@ def load(name: str) -> Target:
     foundation = ENVIRONMENTS / f"{name}.foundation.tfvars"
     if foundation.exists():
         values |= dict(_STRING.findall(foundation.read_text()))
+    closed = ENVIRONMENTS / f"{name}.aws.toml"
     return Target(
         name=name,
         project=values.get("project", PROJECT),
         region=values["region"],
         python_image=values.get("python_image"),
+        fence=fence.close(name, closed, values["region"]) if closed.exists() else None,
     )
-
-
-def is_loopback(endpoint: str | None) -> bool:
-    """Whether an endpoint's address is this machine's own: localaws, not AWS."""
-    host = urllib.parse.urlsplit(endpoint or "").hostname
-    if not host:
-        return False
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -423,6 +423,8 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
 def folders_from(arguments: argparse.Namespace) -> Folders:
     """Read the flags of `add_folder_arguments`."""
     given = arguments
+    # matplotlib keeps a list of the fonts, else in the user's home.
+    os.environ.setdefault("MPLCONFIGDIR", str(given.cache_dir / "matplotlib"))
     return Folders(
         given.data,
         given.model_dir,

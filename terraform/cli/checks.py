@@ -16,7 +16,8 @@ from terraform.cli.settings import Settings
 from terraform.cli.stack import Stack
 from trainer import catalogue
 from trainer.errors import KennelError, UsageError
-from trainer.target import Target, is_loopback
+from trainer.fence import is_loopback
+from trainer.target import Target
 
 if TYPE_CHECKING:
     from inference.archive import Model

@@ -6,12 +6,14 @@ import re
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from terraform.cli.binary import Binary
 from terraform.cli.paths import BUILD
 from trainer.errors import KennelError
+from trainer.fence import Fence
 from trainer.files import write_text_atomic
 
 PROVIDER = "hashicorp/aws"
@@ -40,18 +42,23 @@ class Release:
     path: Path
 
 
-def environment(binary: Binary) -> dict[str, str]:
+def environment(binary: Binary, fence: Fence | None = None) -> dict[str, str]:
     """This process's environment, with which Terraform finds the provider.
 
     What decides is, in this order: the user's own command-line configuration of Terraform, if it
     says where providers come from; the mirror `$TF_PLUGIN_MIRROR`; the registry, if it answers; a
-    mirror in one of the usual places.
+    mirror in one of the usual places. In a closed environment the user's proxies are used only
+    where there is no mirror.
+
+    Args:
+        binary: The Terraform that looks for it.
+        fence: What closed this process's environment, if anything did.
 
     Raises:
         KennelError: The provider is nowhere.
     """
     environ = dict(os.environ)
-    environ.setdefault("CHECKPOINT_DISABLE", "1")
+    environ["CHECKPOINT_DISABLE"] = "1"  # else it asks HashiCorp for news, with a lasting id
     # Terraform warns at every command about a configuration that is not there.
     if not Path(environ.get("TF_CLI_CONFIG_FILE") or ".").is_file():
         environ.pop("TF_CLI_CONFIG_FILE", None)
@@ -67,7 +74,9 @@ def environment(binary: Binary) -> dict[str, str]:
                 return _with_cache(environ, configuration)
             write_text_atomic(path, text)
         return environ | {"TF_CLI_CONFIG_FILE": str(path)}
-    if not _registry_answers(HOSTS[binary.product]):
+    with fence.opened() if fence else nullcontext():
+        answers = _registry_answers(HOSTS[binary.product])
+    if not answers:
         raise KennelError(
             f"the provider {PROVIDER} >= 5.100, < 7.0 for {binary.platform} is nowhere: "
             f"https://{HOSTS[binary.product]} does not answer, and no {_MIRRORED}/{PROVIDER} "

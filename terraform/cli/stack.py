@@ -20,8 +20,9 @@ import terraform.cli
 from terraform.cli import adopt, binary, model, objects, provider
 from terraform.cli.paths import TERRAFORM
 from trainer.errors import KennelError, UsageError
+from trainer.fence import is_loopback
 from trainer.files import write_json_atomic, write_text_atomic
-from trainer.target import Target, is_loopback
+from trainer.target import Target
 
 STACKS = ("foundation", "serving")
 """In the order in which they are applied; each needs those before it."""
@@ -38,6 +39,7 @@ CHANGES = 2
 Choice = Callable[[Mapping[str, Any]], dict[str, Any]]
 """From the outputs of `serving` to its variables `model` and `previous_model`."""
 
+_FETCH = frozenset({"get", "init", "providers"})
 _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
 
 
@@ -85,10 +87,15 @@ class Stack:
     @cached_property
     def environ(self) -> dict[str, str]:
         """The environment that Terraform runs in."""
-        return terraform.cli.environment() | {
-            "TF_DATA_DIR": str(self.data),
-            "TF_IN_AUTOMATION": "1",
-        }
+        own = {"TF_DATA_DIR": str(self.data), "TF_IN_AUTOMATION": "1"}
+        return terraform.cli.environment(self.target.fence) | own
+
+    def environ_of(self, command: str) -> dict[str, str]:
+        """The same for one command; what fetches the provider leaves a closed environment."""
+        fence = self.target.fence
+        if fence is None:
+            return self.environ
+        return fence.with_proxies(self.environ) if command in _FETCH else fence.walled(self.environ)
 
     def command(self, *arguments: str) -> list[str]:
         """Terraform with arguments."""
@@ -111,7 +118,7 @@ class Stack:
         with subprocess.Popen(
             self.command(*arguments[:1], *color, *arguments[1:]),
             cwd=folder or self.folder,
-            env=self.environ,
+            env=self.environ_of(arguments[0]),
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -135,7 +142,7 @@ class Stack:
         sys.stdout.flush()
         os.chdir(self.folder)
         command = self.command(*arguments)
-        os.execve(command[0], command, self.environ)  # noqa: S606
+        os.execve(command[0], command, self.environ_of("".join(arguments[:1])))  # noqa: S606
 
 
 def prepare(stack: Stack) -> None:
@@ -238,7 +245,7 @@ def _said(stack: Stack, *arguments: str) -> str:
     finished = subprocess.run(
         stack.command(*arguments),
         cwd=stack.folder,
-        env=stack.environ,
+        env=stack.environ_of(arguments[0]),
         stdout=subprocess.PIPE,
         text=True,
         check=False,

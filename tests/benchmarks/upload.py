@@ -103,11 +103,8 @@ def bucket(state: Path) -> Iterator[Server]:
     with ManagedProcess(server, state / "log") as process:
         while not (state / "server.json").exists():
             time.sleep(0.1)
-        os.environ |= {
-            "AWS_ENDPOINT_URL": json.loads((state / "server.json").read_text())["endpoint"],
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-        }
+        endpoint = json.loads((state / "server.json").read_text())["endpoint"]
+        os.environ["LOCALAWS_PORT"] = endpoint.rpartition(":")[2]
         target = targets.load("local")
         target.client("s3").create_bucket(Bucket=BUCKET)
         target.client("ssm").put_parameter(Name="/kennel/local/bucket", Value=BUCKET, Type="String")

@@ -33,7 +33,7 @@ from trainer.target import Target, load
 from trainer.upload import upload
 
 ACCOUNT = "123456789012"
-NAME = "kennel-local"
+NAME = "kennel-dev"
 BUCKET = f"{NAME}-{ACCOUNT}-us-east-1"
 FUNCTION = {"FunctionName": f"{NAME}-classify"}
 LIVE = {**FUNCTION, "Qualifier": "live"}
@@ -51,9 +51,9 @@ _OVERRIDES = {
 _VARIABLES = """
 cost_centre       = "none"
 enable_notebook   = false
-environment       = "local"
+environment       = "dev"
 force_destroy     = true
-github            = { environments = ["local"], repository = "example/kennel" }
+github            = { environments = ["dev"], repository = "example/kennel" }
 owner             = "tests"
 region            = "us-east-1"
 s3_use_path_style = true
@@ -131,7 +131,7 @@ class Chain:
         claims = {
             "iss": f"https://{host}",
             "aud": "sts.amazonaws.com",
-            "sub": "repo:example/kennel:environment:local",
+            "sub": "repo:example/kennel:environment:dev",
         }
         payload = urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         sts = boto3.client(
@@ -162,7 +162,7 @@ class Chain:
     @cached_property
     def target(self) -> Target:
         """The environment, as commands load it; they find `environment` in the process's own."""
-        return load("local")
+        return load("dev")
 
     def client(self, service: str) -> Any:
         """A client of the deploy role."""

@@ -12,7 +12,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from localaws.processes import ManagedProcess
+from localaws.processes import ManagedProcess, Running
 from tests.localaws.shapes import check_answers
 
 SECONDS = 120
@@ -30,7 +30,7 @@ def until(ask: Callable[[], T], holds: Callable[[T], object] = bool) -> T:
     return found
 
 
-class LocalAws:
+class LocalAws(Running):
     """A localaws process that can be stopped and started again with its state."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -50,13 +50,34 @@ class LocalAws:
         assert told.exists(), log.read_text()
         self.endpoint: str = json.loads(told.read_text())["endpoint"]
 
+    @property
+    def port(self) -> str:
+        return self.endpoint.rpartition(":")[2]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes AWS clients, and commands of ENV=local, talk to it.
+
+        It is to be laid over the process's own environment.
+        """
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_MAX_ATTEMPTS": "3",
+            "LOCALAWS_PORT": self.port,
+        }
+
     def stop(self) -> None:
         self._process.stop()
 
     def restart(self) -> None:
         """Stop it and start it at the same address: clients go on."""
         self.stop()
-        self._start(int(self.endpoint.rpartition(":")[2]))
+        self._start(int(self.port))
 
     def client(self, service: str) -> Any:
         """A client whose answers are checked against the service's model."""

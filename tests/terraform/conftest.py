@@ -14,27 +14,10 @@ from terraform import cli
 from terraform.cli import binary
 from terraform.cli.__main__ import main
 from tests.archives import make_archive
-from tests.localaws import conftest as localaws
+from tests.localaws.conftest import LocalAws, until
 from trainer.errors import KennelError, run_command
 
 CommandLine = Callable[..., tuple[int, str, str]]
-
-
-class LocalAws(localaws.LocalAws):
-    """One for processes."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What makes AWS clients talk to it, to be laid over the process's own environment."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": "us-east-1",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_MAX_ATTEMPTS": "3",
-        }
 
 
 @pytest.fixture(scope="session", name="localaws")
@@ -132,6 +115,6 @@ def attached(
             assert process.exit_code is None, log.read_text()
             return re.search("TF_REATTACH_PROVIDERS='(.+)'", log.read_text())
 
-        found = localaws.until(announced)
+        found = until(announced)
         assert found
         yield {**environment, "TF_REATTACH_PROVIDERS": found[1]}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -79,9 +80,13 @@ def environment(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def target() -> Target:
-    """One for all tests: its clients are made once."""
-    return load("local")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """One for all tests: its clients are made once. It is not closed, as on AWS."""
+    folder = tmp_path_factory.mktemp("open") / "environments"
+    shutil.copytree(targets.ENVIRONMENTS, folder, ignore=shutil.ignore_patterns("*.aws.toml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "ENVIRONMENTS", folder)
+        yield load("local")
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def plan(target: Target) -> Plan:
 
 
 @pytest.fixture
-def command(command_line: CommandLine) -> CommandLine:
+def command(command_line: CommandLine, target: Target) -> CommandLine:
     return partial(command_line, "preflight", "--env", "local")
 
 

@@ -15,7 +15,8 @@ from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import ROOT, Checkout, done, make_checkout
 from tests.terraform.conftest import LocalAws
 from trainer.errors import UsageError
-from trainer.target import PROJECT, is_loopback
+from trainer.fence import is_loopback
+from trainer.target import PROJECT
 
 STATES = "kennel-tfstate-123456789012-us-east-1"
 MODELS = "kennel-dev-models"

@@ -18,9 +18,11 @@ import pytest
 import requests
 from python_terraform import IsFlagged, Terraform
 
+from lambda_src.build import build
 from terraform.cli import binary
 from tests.archives import make_archive
 from tests.localaws.conftest import until
+from tests.outside import Outside
 from tests.terraform.iam_calls import refused
 
 # Most of it is waiting: for the provider, which waits for AWS, and for other tests beside this one.
@@ -56,6 +58,8 @@ class Cycle:
     left: dict[str, list[str]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     """What localaws was asked for after `make bootstrap`."""
+    outside: list[str] = field(default_factory=list)
+    """What became of all else that their shell led to."""
     policies: list[dict[str, Any]] = field(default_factory=list)
     """The deploy role's policies."""
 
@@ -69,10 +73,14 @@ class Plan:
 
 
 class Operator:
-    """Someone at a terminal, with a localaws and an output folder of their own."""
+    """Someone at a terminal, with a localaws and an output folder of their own.
 
-    def __init__(self, out: Path, provider: dict[str, str]) -> None:
+    Their shell leads elsewhere, which nothing that they do heeds.
+    """
+
+    def __init__(self, out: Path, provider: dict[str, str], shell: Outside) -> None:
         self._provider = provider
+        self._shell = shell
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.out = out
@@ -87,9 +95,11 @@ class Operator:
             "LOCALAWS_PORT": self._port,
             **variables,
         }
+        found = {name: value for name, value in self._provider.items() if name.startswith("TF_")}
         run = subprocess.run(
             ["make", target, *(f"{name}={value}" for name, value in given.items())],
             cwd=ROOT,
+            env={**self._shell.environ, **found},
             text=True,
             capture_output=True,
         )
@@ -209,7 +219,11 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
     folder = tmp_path_factory.mktemp("cycle")
     first = make_archive(folder / "first")
     second = make_archive(folder / "second", classes=("Rose", "Grass", "Sky"))
-    operator = Operator(folder / "out", provider)
+    build(folder / "out/lambda", "arm64")
+    build(folder / "out/lambda", "x86_64")
+    (folder / "outside").mkdir()
+    outside = Outside(folder / "outside")
+    operator = Operator(folder / "out", provider, outside)
     seen = Cycle()
 
     def deployed(step: str) -> None:
@@ -249,6 +263,8 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
         seen.calls = operator.calls()[bootstrap_calls:]
     finally:
         operator.make("local-reset")
+    seen.outside = outside.seen
+    outside.stop()
     return seen
 
 
@@ -347,6 +363,10 @@ def test_every_scaling_and_concurrency_number_changes_in_place(cycle: Cycle) -> 
 
 def test_nothing_is_left_but_the_state_bucket(cycle: Cycle) -> None:
     assert cycle.left == {"s3": ["Bucket arn:aws:s3:::kennel-tfstate-123456789012-us-east-1"]}
+
+
+def test_nothing_left_this_machine(cycle: Cycle) -> None:
+    assert cycle.outside == []
 
 
 def test_every_call_was_answered(cycle: Cycle) -> None:

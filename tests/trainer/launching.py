@@ -9,12 +9,6 @@ from tests.localaws.conftest import LocalAws
 from trainer import jobs
 from trainer.shards import Manifest
 
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "SAGEMAKER_VALIDATE_ROLE": "true",
-}
 BUCKET = "kennel-local-123456789012-us-east-1"
 FINGERPRINT = "f" * 64
 
@@ -31,9 +25,7 @@ def hand_over(aws: LocalAws) -> None:
 
 def work_in(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, poll_seconds: float) -> None:
     """Let this process's commands reach a localaws, and look at their jobs often."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": aws.endpoint}.items():
+    for name, value in {**aws.environment, "SAGEMAKER_VALIDATE_ROLE": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(jobs, "_POLL_SECONDS", poll_seconds)
 

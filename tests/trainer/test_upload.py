@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -69,12 +70,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
         Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"}
     )
     aws.client("ssm").put_parameter(Name="/kennel/local/bucket", Value=BUCKET, Type="String")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", aws.endpoint)
-        environment.setenv("AWS_ACCESS_KEY_ID", "test")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        environment.setenv("AWS_MAX_ATTEMPTS", "1")
-        environment.delenv("AWS_PROFILE", raising=False)
+    with mock.patch.dict(os.environ, aws.environment):
         yield Bucket(aws, folder / "calls")
     aws.stop()
 

@@ -1,0 +1,131 @@
+"""A closed environment: what of the user's shell is left, and where its commands go."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.outside import Outside
+from trainer import target as targets
+from trainer.errors import KennelError, UsageError
+from trainer.fence import Fence
+from trainer.target import explained, load
+
+MINE = {
+    "HOME": "/home/me",
+    "PATH": os.environ["PATH"],
+    "TERRAFORM": "tofu",
+    "TF_CLI_CONFIG_FILE": "/home/me/.terraformrc",
+    "TF_LOG": "DEBUG",
+    "TF_PLUGIN_CACHE_DIR": "/home/me/plugins",
+    "TF_PLUGIN_MIRROR": "/opt/mirror",
+    "TF_TOKEN_app_terraform_io": "secret",
+    "TF_VAR_release": "{}",
+}
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Outside]:
+    made = Outside(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(autouse=True)
+def shell(outside: Outside, tmp_path: Path) -> None:
+    os.environ.clear()
+    os.environ.update({**outside.hostile, **MINE, "KENNEL_OUT": str(tmp_path)})
+
+
+def fence() -> Fence:
+    closed = load("local").fence
+    assert closed is not None
+    return closed
+
+
+def test_nothing_of_the_shell_leads_elsewhere(outside: Outside) -> None:
+    fence()
+    assert {**os.environ, **MINE} == dict(os.environ)
+    assert [name for name in outside.hostile if os.environ.get(name) == outside.hostile[name]] == []
+    assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4588"
+    assert {name for name in os.environ if name.startswith(("AWS_", "TF_AWS", "OTEL"))} == {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CONFIG_FILE",
+        "AWS_DEFAULT_REGION",
+        "AWS_EC2_METADATA_DISABLED",
+        "AWS_ENDPOINT_URL",
+        "AWS_MAX_ATTEMPTS",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SHARED_CREDENTIALS_FILE",
+    }
+
+
+def test_an_environment_on_aws_is_as_the_shell_says(outside: Outside) -> None:
+    before = dict(os.environ)
+    assert load("dev").fence is None
+    assert dict(os.environ) == before
+
+
+def test_a_call_that_would_leave_is_not_sent_and_is_one_line(outside: Outside) -> None:
+    client = load("local").session.client("sts", endpoint_url="https://sts.eu-west-1.amazonaws.com")
+    with pytest.raises(KennelError) as refused, explained():
+        client.get_caller_identity()
+    assert str(refused.value) == (
+        "ENV=local is closed, its AWS is http://127.0.0.1:4588: a call to "
+        "sts.eu-west-1.amazonaws.com was not sent"
+    )
+    assert outside.seen == []
+
+
+def test_what_fetches_the_provider_has_the_user_s_proxies(outside: Outside) -> None:
+    closed = fence()
+    mine = {name: value for name, value in outside.hostile.items() if "prox" in name.lower()}
+    assert closed.proxies == mine
+    with closed.opened():
+        assert {**os.environ, **mine} == dict(os.environ)
+    assert os.environ["no_proxy"] == "*"
+    assert {**closed.with_proxies(os.environ), **mine} == closed.with_proxies(os.environ)
+    walled = closed.walled(os.environ)
+    assert {name: walled[name] for name in walled if "prox" in name.lower()} == {
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+    }
+
+
+def test_the_localaws_that_runs_is_found(tmp_path: Path) -> None:
+    (tmp_path / "localaws").mkdir()
+    told = tmp_path / "localaws/server.json"
+    told.write_text(json.dumps({"endpoint": "http://127.0.0.1:5000", "pid": 1}))
+    assert fence().endpoint == "http://127.0.0.1:5000"
+    os.environ["LOCALAWS_PORT"] = "6000"
+    assert fence().endpoint == "http://127.0.0.1:6000"
+    del os.environ["LOCALAWS_PORT"]
+    told.write_text("{")
+    assert fence().endpoint == "http://127.0.0.1:4588"
+    told.write_text(json.dumps({"endpoint": "https://elsewhere.example"}))
+    with pytest.raises(UsageError, match=r"https://elsewhere\.example is not on this machine"):
+        fence()
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x", "80@elsewhere.example", "-1"])
+def test_a_port_is_a_port(port: str) -> None:
+    os.environ["LOCALAWS_PORT"] = port
+    with pytest.raises(UsageError, match=f"LOCALAWS_PORT={port}: a port is a number from 1 to"):
+        fence()
+
+
+@pytest.mark.parametrize("endpoint", ["https://aws.example", "http://127.0.0.1@aws.example:80"])
+def test_a_closed_environment_is_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setattr(targets, "ENVIRONMENTS", tmp_path)
+    (tmp_path / "mine.tfvars").write_text('environment = "mine"\nregion = "us-east-1"\n')
+    (tmp_path / "mine.aws.toml").write_text(
+        f'endpoint = "{endpoint}"\naccess_key_id = "a"\nsecret_access_key = "b"\n'
+        'port_variable = "P"\nserver_file = "s"\n'
+    )
+    with pytest.raises(UsageError, match=f"the endpoint {endpoint} is not on this machine"):
+        load("mine")

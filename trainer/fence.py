@@ -1,0 +1,159 @@
+"""Closes an environment: its commands reach AWS at one address of this machine and nowhere else.
+
+`terraform/environments/NAME.aws.toml` says where that is. What the user's shell or home says about
+AWS, proxies and Terraform could lead a command elsewhere, and is taken out of this process's
+environment: libraries and the processes that are started see none of it.
+"""
+
+import ipaddress
+import json
+import os
+import re
+import tomllib
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import KennelError, UsageError
+
+# Terraform's own telemetry, SageMaker's and MLflow's servers have addresses of their own.
+_LEADS = re.compile(r"(AWS|TF|OTEL|SAGEMAKER|MLFLOW)_.*|BOTO_CONFIG|.*_(?i:PROXY)")
+# What the user says to Terraform about its programs and the stacks' variables, not about AWS.
+_TERRAFORM = re.compile(r"TF_(VAR|LOG|TOKEN|REGISTRY|PLUGIN)_.*|TF_LOG|TF_CLI_CONFIG_FILE")
+_PROXY = re.compile(r".*_(?i:PROXY)")
+# Go's clients never ask a proxy for this machine. Nothing listens there: all else fails at once.
+_WALL = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+_LARGEST_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What a closed environment was closed with.
+
+    Attributes:
+        name: The environment's name.
+        endpoint: The one address of its AWS.
+        proxies: The user's variables about proxies.
+    """
+
+    name: str
+    endpoint: str
+    proxies: Mapping[str, str]
+
+    def with_proxies(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """An environment with the user's own proxies, and no others."""
+        return _without_proxies(environ) | self.proxies
+
+    def walled(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """An environment for Terraform in which a call that leaves this machine fails."""
+        return _without_proxies(environ) | _WALL
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """With the user's proxies: for what is fetched from elsewhere, such as the provider."""
+        closed = _take(os.environ, _PROXY)
+        os.environ.update(self.proxies)
+        try:
+            yield
+        finally:
+            _take(os.environ, _PROXY)
+            os.environ.update(closed)
+
+    def guard(self) -> Callable[..., None]:
+        """What botocore is to call before it sends a request."""
+
+        def refuse(request: Any, **_: Any) -> None:
+            if not is_loopback(request.url):
+                host = urllib.parse.urlsplit(request.url).hostname
+                raise KennelError(
+                    f"ENV={self.name} is closed, its AWS is {self.endpoint}: a call to {host} was "
+                    "not sent"
+                )
+
+        return refuse
+
+
+def close(name: str, path: Path, region: str) -> Fence:
+    """Close this process's environment.
+
+    Args:
+        name: The environment's name.
+        path: Its `NAME.aws.toml`.
+        region: Its region.
+
+    Raises:
+        UsageError: The file, or the variable that it names, gives no address of this machine.
+    """
+    told = tomllib.loads(path.read_text())
+    endpoint = _endpoint(told, path)
+    taken = _take(os.environ, _LEADS, _TERRAFORM)
+    os.environ.update(
+        {
+            "AWS_ACCESS_KEY_ID": told["access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": told["secret_access_key"],
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_REGION": region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_ENDPOINT_URL": endpoint,
+            # What localaws lacks fails in seconds, not minutes.
+            "AWS_MAX_ATTEMPTS": "3",
+            # Without any, macOS would give the proxies of its settings.
+            "NO_PROXY": "*",
+            "no_proxy": "*",
+        }
+    )
+    proxies = {name: value for name, value in taken.items() if _PROXY.fullmatch(name)}
+    return Fence(name, endpoint, proxies)
+
+
+def is_loopback(endpoint: str | None) -> bool:
+    """Whether an endpoint's address is this machine's own: localaws, not AWS."""
+    host = urllib.parse.urlsplit(endpoint or "").hostname
+    if not host:
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _endpoint(told: Mapping[str, str], path: Path) -> str:
+    endpoint = told["endpoint"]
+    if port := os.environ.get(told["port_variable"]):
+        if not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
+            raise UsageError(f"{told['port_variable']}={port}: a port is a number from 1 to 65535")
+        endpoint = f"{endpoint.rpartition(':')[0]}:{int(port)}"
+    else:
+        built = os.environ.get("KENNEL_OUT") or path.parents[2] / "build"
+        server = Path(built) / told["server_file"]
+        endpoint = _running(server) or endpoint
+    if not is_loopback(endpoint):
+        raise UsageError(f"{path}: the endpoint {endpoint} is not on this machine")
+    return endpoint
+
+
+def _running(server: Path) -> str | None:
+    """Where the server answers that has written this file."""
+    try:
+        return str(json.loads(server.read_text())["endpoint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _without_proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if not _PROXY.fullmatch(name)}
+
+
+def _take(
+    environ: MutableMapping[str, str], names: re.Pattern[str], but: re.Pattern[str] | None = None
+) -> dict[str, str]:
+    """Take variables out; give what they were."""
+    found = [
+        name for name in environ if names.fullmatch(name) and not (but and but.fullmatch(name))
+    ]
+    return {name: environ.pop(name) for name in found}
