@@ -69,7 +69,7 @@ help: ## list the targets
 	@printf '\nVariables, with their defaults\n'
 	@sed -nE 's/^([A-Z_]+) \?= ?([^#]*)#[ ]+(.*)/\1|\2|\3/p' Makefile | awk -F '|' '{printf "  %-13s %-20s %s\n", $$1, $$2, $$3}'
 
-demo: STARTED := $(shell date +%s.%N)
+demo: STARTED := $(shell date +%s)
 demo: $(DATA)/dataset_report.json ## the whole chain against localaws, to build/demo/report.html
 	@$(PYTHON) -m localaws.demo --dataset $(NAME) --data $(DATA) --cache $(CACHE) --run $(OUT)/demo/$(notdir $(RUN)) --output $(OUT)/demo \
 	  --started $(STARTED)

@@ -28,10 +28,11 @@ from typing import Any, TextIO
 from localaws.errors import LocalAwsError
 from localaws.files import replacing
 from localaws.loopback import LOOPBACK
+from localaws.processes import processor_seconds
+from localaws.progress import Progress
 
 PORT = 4588
 STATE = Path("build/localaws")
-START_SECONDS = 60.0
 STOP_SECONDS = 120.0
 
 _POLL_SECONDS = 0.05
@@ -240,14 +241,20 @@ def up(folder: Path, options: Options) -> str:
             stderr=output,
             start_new_session=True,
         )
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        if server := Server.of(folder):
-            return f"localaws is up at {server.endpoint}"
-        time.sleep(_POLL_SECONDS)
+    # A start is slow where others use the machine, too.
+    progress = Progress()
+    try:
+        while process.poll() is None and not progress.stalled(processor_seconds(process.pid)):
+            if server := Server.of(folder):
+                return f"localaws is up at {server.endpoint}"
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        # Who was told to end leaves nothing behind that nobody knows of.
+        process.kill()
+        raise
     if process.poll() is None:
         process.kill()
-        raise ServerError(f"localaws does not answer after {START_SECONDS:.0f} s; see {log}")
+        raise ServerError(f"localaws does nothing and does not answer; see {log}")
     last = log.read_text().strip().rpartition("\n")[2]
     raise ServerError(last.removeprefix("error: ") or f"localaws ended at once; see {log}")
 
@@ -348,6 +355,7 @@ def main(arguments: list[str] | None = None) -> None:
         if command == "run":
             run(folder, options)
         elif command == "up":
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
             print(up(folder, options))
         else:
             print({"down": down, "reset": reset, "status": status}[command](folder))

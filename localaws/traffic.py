@@ -1,16 +1,40 @@
-"""Requests to an endpoint through SageMaker's runtime: one by one, or from many clients."""
+"""Requests to an endpoint through SageMaker's runtime: one by one, or from many clients.
 
+`python -m localaws.traffic NAME --clients N --photos DIR` is one of the processes of a `Load`.
+"""
+
+import argparse
 import json
+import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
+import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from localaws.errors import LocalAwsError
+from localaws.execution import ADMINISTRATOR, REGION
+from localaws.processes import ManagedProcess, Running
+
+CLIENTS_A_PROCESS = 40
+"""More would wait for each other's turn in Python, and not for the endpoint."""
+
+_REST_SECONDS = 1.0
+_REPORT_SECONDS = 0.5
+_STOP_SECONDS = 2.0
+
+
+class TrafficError(LocalAwsError):
+    """A process of a load ended by itself."""
 
 
 @dataclass
@@ -52,20 +76,36 @@ class Endpoint:
         content: dict[str, Any] = json.loads(answer["Body"].read())
         return content
 
-    def ask_alone(self, photos: Sequence[bytes], requests: int) -> list[float]:
-        """Ask for photos one after the other; give the times in milliseconds."""
+    def ask_alone(
+        self, photos: Sequence[bytes], requests: int, between: Callable[[], None] = lambda: None
+    ) -> list[float]:
+        """Ask for photos one after the other; give the times in milliseconds.
+
+        Args:
+            photos: Are asked for in turn.
+            requests: How many.
+            between: Called before each; what it raises ends it.
+        """
         times = []
         for photo, _ in zip(cycle(photos), range(requests), strict=False):
+            between()
             started = time.perf_counter()
             self.ask(photo)
             times.append((time.perf_counter() - started) * 1000)
         return times
 
     @contextmanager
-    def clients(self, photos: Sequence[bytes], count: int) -> Iterator[Tally]:
+    def clients(
+        self, photos: Sequence[bytes], count: int, rest_seconds: float = 0.0
+    ) -> Iterator[Tally]:
         """Until the block ends, let clients ask as fast as they get answers.
 
         The tally grows meanwhile; its `seconds` are set at the end.
+
+        Args:
+            photos: Are asked for in turn.
+            count: How many clients.
+            rest_seconds: What a client waits after a failure.
         """
         tally, lock, end = Tally(), Lock(), Event()
 
@@ -78,12 +118,15 @@ class Endpoint:
                 except (ClientError, BotoCoreError) as error:
                     with lock:
                         tally.failures.append(str(error))
+                    end.wait(rest_seconds)
                 else:
                     with lock:
                         tally.answers[digest] += 1
 
         started = time.monotonic()
-        threads = [Thread(target=client, args=(n % len(photos),)) for n in range(count)]
+        threads = [
+            Thread(target=client, args=(n % len(photos),), daemon=True) for n in range(count)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -93,3 +136,112 @@ class Endpoint:
             for thread in threads:
                 thread.join()
             tally.seconds = time.monotonic() - started
+
+
+class Load(Running):
+    """Clients of an endpoint in processes of their own, as many as are wanted.
+
+    The processes end with `stop`, and whenever this process ends.
+
+    Attributes:
+        clients: How many there are.
+    """
+
+    def __init__(self, url: str, name: str, photos: Path, log: Path) -> None:
+        """Start none yet.
+
+        Args:
+            url: Address of AWS.
+            name: The endpoint's.
+            photos: Folder of what they ask for.
+            log: Name of the processes' logs, each of which gets a number.
+        """
+        self.clients = 0
+        self._command = [sys.executable, "-m", "localaws.traffic", name, "--photos", str(photos)]
+        self._environment = {**os.environ, "AWS_ENDPOINT_URL": url}
+        self._log = log
+        self._processes: list[tuple[ManagedProcess, Path]] = []
+
+    def add(self, clients: int) -> None:
+        """Add clients."""
+        while clients > 0:
+            count = min(clients, CLIENTS_A_PROCESS)
+            log = self._log.with_suffix(f".{len(self._processes) + 1}{self._log.suffix}")
+            log.unlink(missing_ok=True)
+            command = [*self._command, "--clients", str(count)]
+            self._processes.append((ManagedProcess(command, log, self._environment), log))
+            self.clients += count
+            clients -= count
+
+    @property
+    def answers(self) -> int:
+        """How many answers they got.
+
+        Raises:
+            TrafficError: A process has ended.
+        """
+        for process, log in self._processes:
+            if process.exit_code is not None:
+                lines = log.read_text(errors="replace").splitlines()
+                said = lines[-1] if lines else f"exit status {process.exit_code}"
+                raise TrafficError(f"the clients' process ended: {said}; see {log}")
+        return sum(_told(log) for _, log in self._processes)
+
+    def stop(self) -> None:
+        """End all clients at once. Safe to repeat."""
+        for process, _ in self._processes:
+            process.stop(_STOP_SECONDS)
+
+
+def _told(log: Path) -> int:
+    """The answers by the last whole line of a process."""
+    for line in reversed(log.read_text(errors="replace").splitlines()):
+        with suppress(ValueError, KeyError, TypeError):
+            return int(json.loads(line)["answers"])
+    return 0
+
+
+def client(service: str, url: str, connections: int) -> Any:
+    """A boto3 client as the account's administrator, who tries each call once.
+
+    Args:
+        service: The service's name in boto3.
+        url: Address of AWS.
+        connections: How many stay open.
+    """
+    return boto3.client(
+        service,
+        region_name=REGION,
+        endpoint_url=url,
+        aws_access_key_id=ADMINISTRATOR,
+        aws_secret_access_key=ADMINISTRATOR,
+        # The proxy that the environment may name has no way to this machine's loopback.
+        config=Config(
+            max_pool_connections=connections, proxies={}, retries={"total_max_attempts": 1}
+        ),
+    )
+
+
+def main() -> None:
+    """Let clients ask until the process is ended; print every while what they got."""
+    parser = argparse.ArgumentParser(prog="python -m localaws.traffic", description=main.__doc__)
+    parser.add_argument("name", help="the endpoint's")
+    parser.add_argument("--clients", type=int, required=True)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of what is asked for")
+    given = parser.parse_args()
+    photos = [path.read_bytes() for path in sorted(given.photos.iterdir())]
+    url = os.environ["AWS_ENDPOINT_URL"]
+    endpoint = Endpoint(client("sagemaker-runtime", url, given.clients), given.name)
+    with endpoint.clients(photos, given.clients, _REST_SECONDS) as tally:
+        while True:
+            told = {
+                "answers": tally.answers.total(),
+                "failures": len(tally.failures),
+                "last_failure": tally.failures[-1] if tally.failures else "",
+            }
+            print(json.dumps(told), flush=True)
+            time.sleep(_REPORT_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
