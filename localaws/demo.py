@@ -29,12 +29,13 @@ from typing import Any
 
 from PIL import Image
 
+from localaws.execution import ADMINISTRATOR, REGION
 from localaws.files import replacing, unpack
-from localaws.growth import Growth, GrowthError, Seen, grow, shrink
+from localaws.growth import LOOKS, Growth, GrowthError, Seen, grow, shrink
 from localaws.progress import STALL_SECONDS, Progress
 from localaws.report import Answered, ScalingTrace, render
 from localaws.steps import DemoError, Step, Steps, StoppedError, tail, told
-from localaws.traffic import Endpoint, Load, TrafficError, client
+from localaws.traffic import Account, Endpoint, Load, TrafficError
 
 NAME = "kennel-local"
 FUNCTION = f"{NAME}-classify"
@@ -145,6 +146,8 @@ class Chain:
             },
             {
                 "LOCALAWS_IAM": "enforce",
+                # Nobody needs its state, and all checkpoints over and over would keep a disk busy.
+                "LOCALAWS_SAVE": "end",
                 "LOCALAWS_TIME_SCALE": str(TIME_SCALE),
                 "TF_VAR_rollback_thresholds": json.dumps(PATIENT),
             },
@@ -158,6 +161,11 @@ class Chain:
             step.make("local-up")
             self.url = _read(self.plan.output / "localaws/server.json")["endpoint"]
             self.steps.variables["LOCALAWS_PORT"] = self.url.rpartition(":")[2]
+
+    @property
+    def account(self) -> Account:
+        """The account, as its administrator."""
+        return Account(self.url, ADMINISTRATOR, REGION)
 
     @property
     def job(self) -> Path:
@@ -188,7 +196,7 @@ class Chain:
         # A session makes one client at a time.
         with self._lock:
             if service not in self._clients:
-                self._clients[service] = client(service, self.url, CLIENTS)
+                self._clients[service] = self.account.client(service, CLIENTS)
             return self._clients[service]
 
     def fetch(self, uri: str, file: Path) -> None:
@@ -551,7 +559,7 @@ def _scale(chain: Chain, photos: Sequence[Path]) -> None:
         for number, photo in enumerate(photos[:CLIENTS]):
             (folder / f"{number}.png").write_bytes(enlarged(photo))
         started = time.monotonic()
-        load = Load(chain.url, NAME, folder, step.log)
+        load = Load(chain.account, NAME, folder, step.log)
 
         def look() -> Seen:
             step.wait(LOOK_SECONDS)
@@ -564,12 +572,21 @@ def _scale(chain: Chain, photos: Sequence[Path]) -> None:
             )
             return seen
 
+        def add(clients: int) -> None:
+            load.add(clients)
+            progress = Progress(stall)
+            while not load.has_begun:
+                if progress.stalled():
+                    raise TrafficError(f"{clients} clients do not begin to ask; see {step.log}")
+                step.wait(LOOK_SECONDS)
+
         stall = chain.steps.stall_seconds
         try:
             shrink(GROWTH, look, stall)
             with load:
-                grow(GROWTH, look, load.add, stall)
-            load.clients = 0
+                grow(GROWTH, look, add, stall)
+                for _ in range(LOOKS):  # which a picture can show
+                    look()
             shrink(GROWTH, look, stall)
         except (GrowthError, TrafficError) as error:
             raise DemoError(str(error)) from error

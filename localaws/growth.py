@@ -79,6 +79,8 @@ def grow(
 ) -> None:
     """Wait until the endpoint has its most instances; add clients until they are needed.
 
+    It may have fewer soon after: looks come seldom on a busy machine, and instances go.
+
     Args:
         growth: How it scales.
         look: Waits a while and looks.
@@ -90,7 +92,7 @@ def grow(
     """
     clients = growth.clients
     add(clients)
-    watch = _Watch(growth.most, stall_seconds)
+    watch = _Watch(growth.most, 1, stall_seconds)
     while not watch.is_there(seen := look()):
         if seen.in_flight >= growth.needed:
             watch.require_deed(seen, f"{seen.in_flight:.0f} requests in flight")
@@ -116,7 +118,7 @@ def shrink(growth: Growth, look: Callable[[], Seen], stall_seconds: float = STAL
     Raises:
         GrowthError: Nothing comes of it.
     """
-    watch = _Watch(growth.least, stall_seconds)
+    watch = _Watch(growth.least, LOOKS, stall_seconds)
     while not watch.is_there(seen := look()):
         if seen.in_flight >= growth.target * _LOW * seen.instances:
             watch.values = 0  # what was asked is still being answered
@@ -126,24 +128,25 @@ def shrink(growth: Growth, look: Callable[[], Seen], stall_seconds: float = STAL
 class _Watch:
     """Counts the metric's values since the endpoint was last seen to change."""
 
-    def __init__(self, instances: int, stall_seconds: float) -> None:
+    def __init__(self, instances: int, looks: int, stall_seconds: float) -> None:
         self.values = 0
-        self._instances = instances
+        self._instances, self._looks = instances, looks
         self._there = 0
         self._falls = 0
         self._last: Seen | None = None
         self._progress = Progress(stall_seconds)
 
     def is_there(self, seen: Seen) -> bool:
-        """Take a look into account; whether it has had the instances for some looks."""
+        """Take a look into account; whether it has had the instances for enough looks."""
         last, self._last = self._last, seen
         if self._progress.stalled(seen.instances, seen.wanted, seen.value):
             raise GrowthError(
                 f"nothing has moved for {self._progress.seconds / 60:.0f} minutes: the endpoint "
                 f"has {seen.instances} instances, not {self._instances}"
             )
+        self._there = self._there + 1 if seen.instances == self._instances else 0
         if last is None:
-            return False
+            return self._there >= self._looks
         if seen.instances != seen.wanted or seen.wanted != last.wanted:
             self.values = 0
         elif seen.value != last.value:
@@ -156,8 +159,7 @@ class _Watch:
                     f"the endpoint was to have {self._instances} instances and went back to "
                     f"{seen.wanted}, again and again"
                 )
-        self._there = self._there + 1 if seen.instances == self._instances else 0
-        return self._there >= LOOKS
+        return self._there >= self._looks
 
     def require_deed(self, seen: Seen, told: str) -> None:
         """Fail if the policy has had values enough to act on.

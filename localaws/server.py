@@ -52,6 +52,7 @@ class Options:
         time_scale: How many times faster than on AWS the waits pass that AWS imposes.
         records_only: Keep records and execute nothing: jobs, endpoints, functions, instances.
         iam: "enforce": deny what the caller's policies do not allow; "off": allow everything.
+        save: When the state is saved: "soon" after each change of what runs, or at the "end".
     """
 
     port: int = PORT
@@ -59,12 +60,14 @@ class Options:
     time_scale: float = 1.0
     records_only: bool = False
     iam: str = "off"
+    save: str = "soon"
 
     @property
     def arguments(self) -> list[str]:
         """The same as flags of `python -m localaws.server`."""
         return [
-            *("--port", str(self.port), "--time-scale", str(self.time_scale), "--iam", self.iam),
+            *("--port", str(self.port), "--time-scale", str(self.time_scale)),
+            *("--iam", self.iam, "--save", self.save),
             *(["--calls", str(self.calls)] if self.calls else []),
             *(["--records-only"] if self.records_only else []),
         ]
@@ -107,6 +110,8 @@ def run(folder: Path, options: Options) -> None:
         server = serve(listener, application)
 
         def save() -> bool:
+            if options.save == "end":
+                return True
             try:
                 application.save()
             except StateError as error:
@@ -347,6 +352,13 @@ def main(arguments: list[str] | None = None) -> None:
         choices=("off", "enforce"),
         default=os.environ.get("LOCALAWS_IAM") or "off",
         help="enforce: deny what the caller's policies do not allow; default LOCALAWS_IAM or off",
+    )
+    parser.add_argument(
+        "--save",
+        choices=("soon", "end"),
+        default=os.environ.get("LOCALAWS_SAVE") or "soon",
+        help="save the state seconds after a change of what runs, so that a kill loses nothing, or"
+        " at the end; default LOCALAWS_SAVE or soon",
     )
     given = vars(parser.parse_args(arguments))
     command, folder = given.pop("command"), given.pop("state")

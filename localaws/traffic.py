@@ -4,6 +4,7 @@
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -12,17 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, Self
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from localaws.errors import LocalAwsError
-from localaws.execution import ADMINISTRATOR, REGION
 from localaws.processes import ManagedProcess, Running
 
 CLIENTS_A_PROCESS = 40
@@ -35,6 +34,56 @@ _STOP_SECONDS = 2.0
 
 class TrafficError(LocalAwsError):
     """A process of a load ended by itself."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who asks AWS, and where it is.
+
+    Attributes:
+        url: Address of AWS.
+        key: Access key, which is the secret, too.
+        region: The region.
+    """
+
+    url: str
+    key: str
+    region: str
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """The account that `environment` gave to this process."""
+        names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION")
+        return cls(*(os.environ[name] for name in names))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that asks in its name."""
+        return {
+            **os.environ,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_DEFAULT_REGION": self.region,
+        }
+
+    def client(self, service: str, connections: int) -> Any:
+        """A boto3 client that tries each call once.
+
+        Args:
+            service: The service's name in boto3.
+            connections: How many stay open.
+        """
+        return boto3.client(
+            service,
+            region_name=self.region,
+            endpoint_url=self.url,
+            aws_access_key_id=self.key,
+            aws_secret_access_key=self.key,
+            # The proxy that the environment may name has no way to this machine's loopback.
+            config=Config(
+                max_pool_connections=connections, proxies={}, retries={"total_max_attempts": 1}
+            ),
+        )
 
 
 @dataclass
@@ -87,7 +136,7 @@ class Endpoint:
             between: Called before each; what it raises ends it.
         """
         times = []
-        for photo, _ in zip(cycle(photos), range(requests), strict=False):
+        for photo, _ in zip(itertools.cycle(photos), range(requests), strict=False):
             between()
             started = time.perf_counter()
             self.ask(photo)
@@ -110,7 +159,7 @@ class Endpoint:
         tally, lock, end = Tally(), Lock(), Event()
 
         def client(first: int) -> None:
-            for photo in cycle([*photos[first:], *photos[:first]]):
+            for photo in itertools.cycle([*photos[first:], *photos[:first]]):
                 if end.is_set():
                     return
                 try:
@@ -147,18 +196,20 @@ class Load(Running):
         clients: How many there are.
     """
 
-    def __init__(self, url: str, name: str, photos: Path, log: Path) -> None:
+    def __init__(self, account: Account, name: str, photos: Path, log: Path) -> None:
         """Start none yet.
 
         Args:
-            url: Address of AWS.
+            account: Who asks.
             name: The endpoint's.
             photos: Folder of what they ask for.
             log: Name of the processes' logs, each of which gets a number.
         """
         self.clients = 0
+        self._answers = 0
+        self._numbers = itertools.count(1)
         self._command = [sys.executable, "-m", "localaws.traffic", name, "--photos", str(photos)]
-        self._environment = {**os.environ, "AWS_ENDPOINT_URL": url}
+        self._environment = account.environment
         self._log = log
         self._processes: list[tuple[ManagedProcess, Path]] = []
 
@@ -166,12 +217,22 @@ class Load(Running):
         """Add clients."""
         while clients > 0:
             count = min(clients, CLIENTS_A_PROCESS)
-            log = self._log.with_suffix(f".{len(self._processes) + 1}{self._log.suffix}")
+            log = self._log.with_suffix(f".{next(self._numbers)}{self._log.suffix}")
             log.unlink(missing_ok=True)
             command = [*self._command, "--clients", str(count)]
             self._processes.append((ManagedProcess(command, log, self._environment), log))
             self.clients += count
             clients -= count
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether all clients ask.
+
+        Raises:
+            TrafficError: A process has ended.
+        """
+        self._check()
+        return all(log.read_bytes().endswith(b"\n") for _, log in self._processes)
 
     @property
     def answers(self) -> int:
@@ -180,17 +241,22 @@ class Load(Running):
         Raises:
             TrafficError: A process has ended.
         """
+        self._check()
+        return self._answers + sum(_told(log) for _, log in self._processes)
+
+    def _check(self) -> None:
         for process, log in self._processes:
             if process.exit_code is not None:
                 lines = log.read_text(errors="replace").splitlines()
                 said = lines[-1] if lines else f"exit status {process.exit_code}"
                 raise TrafficError(f"the clients' process ended: {said}; see {log}")
-        return sum(_told(log) for _, log in self._processes)
 
     def stop(self) -> None:
         """End all clients at once. Safe to repeat."""
-        for process, _ in self._processes:
+        for process, log in self._processes:
             process.stop(_STOP_SECONDS)
+            self._answers += _told(log)
+        self._processes, self.clients = [], 0
 
 
 def _told(log: Path) -> int:
@@ -201,27 +267,6 @@ def _told(log: Path) -> int:
     return 0
 
 
-def client(service: str, url: str, connections: int) -> Any:
-    """A boto3 client as the account's administrator, who tries each call once.
-
-    Args:
-        service: The service's name in boto3.
-        url: Address of AWS.
-        connections: How many stay open.
-    """
-    return boto3.client(
-        service,
-        region_name=REGION,
-        endpoint_url=url,
-        aws_access_key_id=ADMINISTRATOR,
-        aws_secret_access_key=ADMINISTRATOR,
-        # The proxy that the environment may name has no way to this machine's loopback.
-        config=Config(
-            max_pool_connections=connections, proxies={}, retries={"total_max_attempts": 1}
-        ),
-    )
-
-
 def main() -> None:
     """Let clients ask until the process is ended; print every while what they got."""
     parser = argparse.ArgumentParser(prog="python -m localaws.traffic", description=main.__doc__)
@@ -230,8 +275,8 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder of what is asked for")
     given = parser.parse_args()
     photos = [path.read_bytes() for path in sorted(given.photos.iterdir())]
-    url = os.environ["AWS_ENDPOINT_URL"]
-    endpoint = Endpoint(client("sagemaker-runtime", url, given.clients), given.name)
+    runtime = Account.of_environment().client("sagemaker-runtime", given.clients)
+    endpoint = Endpoint(runtime, given.name)
     with endpoint.clients(photos, given.clients, _REST_SECONDS) as tally:
         while True:
             told = {

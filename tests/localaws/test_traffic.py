@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from localaws.loopback import LoopbackServer, Requests
-from localaws.traffic import CLIENTS_A_PROCESS, Load, TrafficError
+from localaws.traffic import CLIENTS_A_PROCESS, Account, Load, TrafficError
 from tests.localaws.conftest import until
 
 ANSWER = {"predictions": [], "model": {"name": "m", "digest": "abc"}}
@@ -20,7 +20,6 @@ class SlowEndpoint(LoopbackServer):
     def __init__(self) -> None:
         self.in_flight = 0
         self.bodies: set[bytes] = set()
-        self.status = 200
         lock, self._released = threading.Lock(), threading.Event()
         slow = self
 
@@ -33,10 +32,10 @@ class SlowEndpoint(LoopbackServer):
                 slow._released.wait()
                 with lock:
                     slow.in_flight -= 1
-                self.answer_json(slow.status, ANSWER)
+                self.answer_json(200, ANSWER)
 
         super().__init__(Handler)
-        self.url = f"http://{self.address}"
+        self.account = Account(f"http://{self.address}", "test", "us-east-1")
 
     def release(self) -> None:
         self._released.set()
@@ -58,7 +57,7 @@ def load(slow: SlowEndpoint, tmp_path: Path) -> Iterator[Load]:
     photos.mkdir()
     for number in range(3):
         (photos / f"{number}.png").write_bytes(b"photo %d" % number)
-    with Load(slow.url, "dogs", photos, tmp_path / "load.log") as load:
+    with Load(slow.account, "dogs", photos, tmp_path / "load.log") as load:
         yield load
 
 
@@ -74,19 +73,20 @@ def test_each_client_keeps_a_request_in_flight(slow: SlowEndpoint, load: Load) -
     assert len(processes()) == 2
     until(lambda: slow.in_flight, lambda held: held == clients)
     assert load.answers == 0
-    load.add(5)
-    until(lambda: slow.in_flight, lambda held: held == clients + 5)
     assert slow.bodies == {b"photo 0", b"photo 1", b"photo 2"}
     slow.release()
     until(lambda: load.answers, lambda answers: answers > clients)
+    assert load.has_begun
     load.stop()
     assert processes() == []
+    assert load.clients == 0
+    assert load.answers > clients
 
 
 def test_a_process_that_ends_by_itself_is_named_with_its_reason(
     slow: SlowEndpoint, tmp_path: Path
 ) -> None:
-    with Load(slow.url, "dogs", tmp_path / "nowhere", tmp_path / "load.log") as load:
+    with Load(slow.account, "dogs", tmp_path / "nowhere", tmp_path / "load.log") as load:
         load.add(1)
 
         def ended() -> str:
@@ -98,15 +98,3 @@ def test_a_process_that_ends_by_itself_is_named_with_its_reason(
         said = until(ended, lambda said: said != "0")
     assert "nowhere" in said
     assert str(tmp_path / "load.1.log") in said
-
-
-def test_failures_do_not_end_a_client(slow: SlowEndpoint, load: Load) -> None:
-    slow.status = 424
-    slow.release()
-    load.add(1)
-    log = until(
-        lambda: load._log.with_suffix(".1.log").read_text(), lambda log: '"failures": 1' in log
-    )
-    assert "424" in log
-    slow.status = 200
-    until(lambda: load.answers)
