@@ -514,29 +514,29 @@ def _release(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> None:
         }
     with steps.step("roll back") as step:
         _verified(chain, step, "rollback", terraform=terraform)
-        verified = json.loads(step.make("verify", JSON=1))
+        verified = json.loads(_verified(chain, step, "verify", JSON=1))
         report["verify"] = {"passed": verified["passed"], "checks": len(verified["checks"])}
 
 
-def _verified(chain: Chain, step: Step, target: str, **variables: Any) -> None:
-    """Run a target that ends with `make verify`'s checks.
+def _verified(chain: Chain, step: Step, target: str, **variables: Any) -> str:
+    """Run a target that makes `make verify`'s checks; give what it or they printed.
 
     An alarm may be on because answers come late from a busy machine; it has to come to rest.
     """
     try:
-        step.make(target, **variables)
+        return step.make(target, **variables)
     except DemoError:
         checks = json.loads(step.make("verify", codes=(0, 2), JSON=1))["checks"]
         if {check["name"] for check in checks if not check["passed"]} - {"alarms"}:
             raise
-        step.note = "the alarms, which answers that come late have set off"
+        step.note = "the alarms, which answers that came late have set off"
         progress = Progress(chain.steps.stall_seconds)
         while loud := _loud(chain):
             if progress.stalled(*loud):
                 raise
             step.wait(_POLL_SECONDS)
         step.note = ""
-        step.make("verify")
+    return step.make("verify", JSON=1)
 
 
 def _loud(chain: Chain) -> list[str]:

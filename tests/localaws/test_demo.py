@@ -9,10 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import boto3
 import numpy as np
@@ -23,6 +24,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from inference.archive import open_model
+from localaws import demo
 from localaws.demo import (
     CAMERA_SIZE,
     cost,
@@ -295,3 +297,57 @@ def test_the_cost_is_that_of_jobs_and_of_the_time_that_stacks_stood() -> None:
         "serving stack, 30.0 minutes": 0.05,
     }
     assert found["usd"] == pytest.approx(0.07)
+
+
+class Verified:
+    """A step whose `make deploy` fails by the checks of `make verify`, as told one after another.
+
+    With it goes the chain whose alarms are on until they have been looked at some times.
+    """
+
+    def __init__(self, *failed: list[str], looks: int = 3) -> None:
+        self.made: list[str] = []
+        self.looks = looks
+        self.note = ""
+        self._failed = iter(failed)
+        self.steps = SimpleNamespace(stall_seconds=60)
+
+    def make(self, target: str, codes: Collection[int] = (0,), **_: object) -> str:
+        self.made.append(target)
+        failed = next(self._failed)
+        if failed and 2 not in codes:
+            raise DemoError(f"make {target}: {failed}")
+        return json.dumps({"checks": [{"name": name, "passed": False} for name in failed]})
+
+    def wait(self, seconds: float) -> None:
+        self.looks -= 1
+
+    def client(self, _: str) -> Any:
+        on = [{"AlarmName": "kennel-local-endpoint-latency"}] if self.looks > 0 else []
+        return SimpleNamespace(describe_alarms=lambda **_: {"MetricAlarms": on})
+
+
+def verified(stub: Verified) -> str:
+    return demo._verified(cast(Any, stub), cast(Any, stub), "deploy")
+
+
+def test_alarms_of_a_busy_machine_may_come_to_rest() -> None:
+    stub = Verified(["alarms"], ["alarms"], [])
+    assert json.loads(verified(stub)) == {"checks": []}
+    assert stub.made == ["deploy", "verify", "verify"]
+    assert stub.looks == 0
+
+
+@pytest.mark.parametrize("failed", [["model"], ["alarms", "endpoint"]])
+def test_what_else_fails_is_a_failure_at_once(failed: list[str]) -> None:
+    stub = Verified(failed, failed)
+    with pytest.raises(DemoError, match="make deploy"):
+        verified(stub)
+    assert stub.looks == 3
+
+
+def test_alarms_that_stay_on_are_a_failure() -> None:
+    stub = Verified(["alarms"], ["alarms"], looks=10**9)
+    stub.steps.stall_seconds = -1
+    with pytest.raises(DemoError, match="make deploy"):
+        verified(stub)
