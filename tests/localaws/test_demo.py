@@ -196,6 +196,9 @@ def demonstration(tmp_path: Path) -> Iterator[Demonstration]:
     program.parent.mkdir()
     program.write_text(MAKE)
     program.chmod(0o755)
+    photo = tmp_path / "data/test/dog/photo.png"
+    photo.parent.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(photo)
     with StubServer([StubAnswer(body=b'{"Parameters": []}')]) as aws:
         environment = {name: value for name, value in os.environ.items() if name != "CI"} | {
             "PATH": f"{program.parent}:{os.environ['PATH']}",
