@@ -26,6 +26,7 @@ from localaws.progress import Progress
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.1
+_LOOK_SECONDS = 5.0
 # Long enough for Terraform to put what it was doing into its state.
 _STOP_SECONDS = 60.0
 # So many seconds of a processor are progress too: more than a process uses that only waits.
@@ -142,12 +143,14 @@ class Step:
     def _follow(self, process: subprocess.Popen[bytes], name: str) -> None:
         """Wait for the end of a process, as long as it moves."""
         progress = Progress(self._steps.stall_seconds)
+        look_at = 0.0
         while process.poll() is None:
-            busy = session_seconds(process.pid) // _BUSY_SECONDS
-            if progress.stalled(self.log.stat().st_size, busy):
-                raise DemoError(
-                    f"{name}: nothing has moved for {progress.seconds / 60:.0f} minutes"
-                )
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + min(_LOOK_SECONDS, progress.seconds / 4)
+                busy = session_seconds(process.pid) // _BUSY_SECONDS
+                if progress.stalled(self.log.stat().st_size, busy):
+                    minutes = progress.seconds / 60
+                    raise DemoError(f"{name}: nothing has moved for {minutes:.0f} minutes")
             self.wait(_POLL_SECONDS)
 
     @property
