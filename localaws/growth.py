@@ -96,12 +96,14 @@ def grow(
     while not watch.is_there(seen := look()):
         if seen.in_flight >= growth.needed:
             watch.require_deed(seen, f"{seen.in_flight:.0f} requests in flight")
-        elif watch.values >= _SETTLED_VALUES:
-            if clients + MORE_CLIENTS > MOST_CLIENTS:
+        elif clients + MORE_CLIENTS > MOST_CLIENTS:
+            # A few less than are needed may do.
+            if watch.values > _MOST_VALUES:
                 raise GrowthError(
                     f"{clients} clients keep {seen.in_flight:.0f} requests in flight, and "
                     f"{growth.needed:.0f} are needed for {growth.most} instances"
                 )
+        elif watch.values >= _SETTLED_VALUES:
             add(MORE_CLIENTS)
             clients += MORE_CLIENTS
             watch.values = 0

@@ -74,6 +74,13 @@ def test_clients_are_added_until_enough_requests_are_in_flight() -> None:
     assert GROWTH.clients < endpoint.clients <= MOST_CLIENTS
 
 
+def test_fewer_than_are_wanted_may_do() -> None:
+    endpoint = Endpoint(share=0.55)
+    assert MOST_CLIENTS * 0.55 < GROWTH.needed
+    grow(GROWTH, endpoint.look, endpoint.add)
+    assert endpoint.look().instances == 3
+
+
 def test_instances_may_take_as_long_as_they_need() -> None:
     endpoint = Endpoint(start_looks=10_000)
     grow(GROWTH, endpoint.look, endpoint.add)
