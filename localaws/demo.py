@@ -11,57 +11,64 @@ import io
 import itertools
 import json
 import os
-import socket
+import re
+import shutil
 import statistics
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image
 
 from localaws import shell
 from localaws.execution import ADMINISTRATOR, REGION
-from localaws.files import unpack
-from localaws.loopback import LOOPBACK
+from localaws.files import replacing, unpack
+from localaws.growth import LOOKS, Growth, GrowthError, Seen, grow, shrink
+from localaws.progress import STALL_SECONDS, Progress
 from localaws.report import Answered, ScalingTrace, render
-from localaws.traffic import Endpoint
+from localaws.steps import DemoError, Step, Steps, StoppedError, tail, told
+from localaws.traffic import Account, Endpoint, Load, TrafficError
 
 NAME = "kennel-local"
 FUNCTION = f"{NAME}-classify"
+HANDOVER = "/kennel/local/"
 STATE_BUCKET = "kennel-tfstate"
 INSTANCES = 2
 LONE_REQUESTS = 400
 CLIENTS = 8
 LOAD_SECONDS = 4.0
-HEAVY_CLIENTS = 60
-"""Two and a bit times what one instance is to bear (`target` below): three instances are needed."""
-CAMERA_SIZE = (1600, 1200)
+LOAD_ANSWERS = 50
+"""A busy machine gives fewer in that time."""
 PHOTOS = 64
+MAX_PHOTO_BYTES = 6 * 2**20
+"""What SageMaker takes as a request."""
+MOSAIC, CAMERA_SIZE = (32, 24), (2400, 1800)
+"""What the clients ask for: few bytes to send, and many pixels for an instance to decode."""
 TIME_SCALE = 20
 """An alarm's three minutes are nine seconds, a canary's wait too."""
-SCALING_SECONDS = 120.0
 LOOK_SECONDS = 0.2
-LOOKS = 5
+CI_LINES = 60
+"""What of a failed step's log is printed where `CI` is set, and nobody can look at the file."""
 
 # How the models are released, and how the endpoint scales: variables of the serving stack.
 CANARY = {"strategy": "canary", "percent": 50, "wait_s": 180}
 TWO_INSTANCES = {"min_capacity": 2, "max_capacity": 3}
-ONE_TO_THREE = {"min_capacity": 1, "max_capacity": 3, "target": 25}
+GROWTH = Growth(least=1, most=3, target=25)
+ONE_TO_THREE = {"min_capacity": GROWTH.least, "max_capacity": GROWTH.most, "target": GROWTH.target}
+# How late an answer is tells here what else the machine does, not whether the model is good.
+PATIENT = {"latency_p99_ms": 59_000}
 
-
-class DemoError(Exception):
-    """A step of the demonstration failed; the message says which and how."""
+_POLL_SECONDS = 0.5
+_HOURS_A_MONTH = 730
 
 
 @dataclass(frozen=True)
@@ -87,98 +94,82 @@ class Plan:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of the timeline, in seconds since the beginning."""
-
-    name: str
-    started: float
-    seconds: float
-
-
 @dataclass
+class Findings:
+    """What the demonstration has found so far.
+
+    Attributes:
+        report: Members of report.json.
+        answers: What the endpoint said of test photos.
+        lone_ms: Answer times of a lone client.
+        trace: The endpoint's instances under load.
+    """
+
+    report: dict[str, Any]
+    answers: list[Answered] = field(default_factory=list)
+    lone_ms: list[float] = field(default_factory=list)
+    trace: ScalingTrace = field(default_factory=ScalingTrace)
+
+
 class Chain:
-    """Runs steps against a localaws of its own, and keeps the time."""
+    """The steps, and the localaws that they are done against.
 
-    plan: Plan
-    timeline: list[Step] = field(default_factory=list)
+    Attributes:
+        plan: What is demonstrated.
+        steps: Runs the steps.
+        found: What came of them.
+        url: Address of localaws once it is up.
+        has_state: Whether there is a bucket for Terraform's state, and so something to destroy.
+    """
 
-    @cached_property
-    def port(self) -> int:
-        """A port that was free."""
-        with socket.create_server((LOOPBACK, 0)) as free:
-            port: int = free.getsockname()[1]
-        return port
-
-    @property
-    def endpoint(self) -> str:
-        """Address of the localaws."""
-        return f"http://{LOOPBACK}:{self.port}"
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Say what goes on, and how long it took."""
-        started = time.time() - self.plan.started
-        print(f"{started:5.0f} s  {name}", flush=True)
-        yield
-        seconds = time.time() - self.plan.started - started
-        self.timeline.append(Step(name, started, seconds))
-
-    def make(self, target: str, code: int = 0, terraform: Any = None, **variables: object) -> str:
-        """Run a target of the Makefile; its output goes to a log.
+    def __init__(self, plan: Plan, stall_seconds: float = STALL_SECONDS) -> None:
+        """Begin.
 
         Args:
-            target: The target.
-            code: The exit status that it should have: make's own is 2 for any failure.
-            terraform: Values of variables of the stacks.
-            variables: Variables of the Makefile.
-
-        Returns:
-            Its standard output.
-
-        Raises:
-            DemoError: It ended otherwise.
+            plan: What is demonstrated.
+            stall_seconds: How long nothing may move.
         """
-        given = {
-            "ENV": "local",
-            "OUT": self.plan.output,
-            "DATA": self.plan.data,
-            "CACHE": self.plan.cache,
-            "LOCALAWS_PORT": self.port,
-            "INSTANCE_TYPE": "ml.m5.xlarge",
-            "YES": 1,
-            **variables,
-        }
-        command = ["make", target, *(f"{name}={value}" for name, value in given.items())]
-        environment = {
-            **self.plan.environment,
-            "LOCALAWS_IAM": "enforce",
-            "LOCALAWS_TIME_SCALE": str(TIME_SCALE),
-            **{f"TF_VAR_{name}": json.dumps(value) for name, value in (terraform or {}).items()},
-        }
-        with self.log.open("a") as log:
-            log.write(f"\n$ {' '.join(command)}\n")
-            log.flush()
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                check=False,
-            )
-            log.write(done.stdout)
-        if done.returncode != code:
-            errors = [line for line in self.log.read_text().splitlines() if "rror:" in line]
-            said = errors[-1].strip() if errors else f"exit status {done.returncode}"
-            raise DemoError(f"make {target}: {said}; see {self.log}")
-        return done.stdout
+        self.plan = plan
+        self.found = Findings({"dataset": {"name": plan.dataset}, "made": _made()})
+        self.url = ""
+        self.has_state = False
+        self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self.steps = Steps(
+            plan.output,
+            plan.started,
+            {
+                "ENV": "local",
+                "OUT": plan.output,
+                "DATA": plan.data,
+                "CACHE": plan.cache,
+                "LOCALAWS_PORT": 0,  # a free one: the usual one may be taken
+                "INSTANCE_TYPE": "ml.m5.xlarge",
+                "YES": 1,
+            },
+            {
+                **plan.environment,
+                "LOCALAWS_IAM": "enforce",
+                # Nobody needs its state, and all checkpoints over and over would keep a disk busy.
+                "LOCALAWS_SAVE": "end",
+                "LOCALAWS_TIME_SCALE": str(TIME_SCALE),
+                "TF_VAR_rollback_thresholds": json.dumps(PATIENT),
+            },
+            stall_seconds,
+        )
+
+    def start(self) -> None:
+        """Start localaws with nothing in it."""
+        with self.steps.step("start localaws") as step:
+            step.make("local-reset")
+            step.make("local-up")
+            self.url = _read(self.plan.output / "localaws/server.json")["endpoint"]
+            self.steps.variables["LOCALAWS_PORT"] = self.url.rpartition(":")[2]
 
     @property
-    def log(self) -> Path:
-        """What all steps printed."""
-        return self.plan.output / "demo.log"
+    def account(self) -> Account:
+        """The account, as its administrator."""
+        return Account(self.url, ADMINISTRATOR, REGION)
 
     @property
     def job(self) -> Path:
@@ -190,29 +181,27 @@ class Chain:
         """The content of the first archive."""
         return self.plan.output / "model"
 
-    def python(self, module: str, *arguments: object) -> None:
-        """Run one of the project's commands on the data set in a way that no target does.
+    @property
+    def evaluation(self) -> Path:
+        """What is known of the model on the test photos."""
+        return self.plan.output / "evaluation"
 
-        Raises:
-            DemoError: It failed.
-        """
-        data = ("--data", self.plan.data, "--cache-dir", self.plan.cache)
-        command = [sys.executable, "-m", module, *map(str, [*data, *arguments])]
-        with self.log.open("a") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, check=False)
-        if done.returncode:
-            raise DemoError(f"{module}: exit status {done.returncode}; see {self.log}")
+    def archive(self, name: str) -> Path:
+        """Where an archive of that name lies."""
+        return self.plan.output / f"{name}.tar.gz"
+
+    @property
+    def data_flags(self) -> tuple[object, ...]:
+        """What the project's commands are told of the data set."""
+        return "--data", self.plan.data, "--cache-dir", self.plan.cache
 
     def client(self, service: str) -> Any:
         """A boto3 client of a service, as the account's administrator."""
-        return boto3.client(
-            service,
-            region_name=REGION,
-            endpoint_url=self.endpoint,
-            aws_access_key_id=ADMINISTRATOR,
-            aws_secret_access_key=ADMINISTRATOR,
-            config=Config(max_pool_connections=HEAVY_CLIENTS, retries={"total_max_attempts": 1}),
-        )
+        # A session makes one client at a time.
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self.account.client(service, CLIENTS)
+            return self._clients[service]
 
     def fetch(self, uri: str, file: Path) -> None:
         """Fetch an object of S3 by its address."""
@@ -222,229 +211,495 @@ class Chain:
     def inventory(self) -> dict[str, list[str]]:
         """All resources that there are, by service."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{self.endpoint}/_localaws/inventory") as answer:
+        with opener.open(f"{self.url}/_localaws/inventory") as answer:
             found: dict[str, list[str]] = json.load(answer)
         return found
 
+    def described(self) -> Mapping[str, Any]:
+        """The endpoint."""
+        found: Mapping[str, Any] = self.client("sagemaker").describe_endpoint(EndpointName=NAME)
+        return found
 
-def demonstrate(plan: Plan) -> dict[str, Any]:
+
+def demonstrate(plan: Plan, stall_seconds: float = STALL_SECONDS) -> dict[str, Any]:
     """Run the chain from an empty account to an empty account; write report.html and report.json.
 
-    Returns:
-        The content of report.json.
+    Whatever fails, and on SIGINT, SIGTERM and SIGHUP: the report tells how far it came, all that
+    was started is ended, what was made in localaws is destroyed, and localaws is reset.
 
-    Raises:
-        DemoError: A step failed, or did not do what it should.
+    Args:
+        plan: What to demonstrate.
+        stall_seconds: How long nothing may move.
+
+    Returns:
+        The content of report.json; its "failure" is None if all was done.
     """
     plan.output.mkdir(parents=True, exist_ok=True)
-    chain = Chain(plan)
-    chain.log.unlink(missing_ok=True)
-    chain.make("local-reset")
-    with chain.step("start localaws"):
-        chain.make("local-up")
-    try:
-        return _chain(chain)
-    except DemoError:
-        with suppress(DemoError):
-            chain.make("logs", SINCE="1h")  # into the demonstration's own; localaws forgets them
-        raise
-    finally:
-        chain.make("local-reset")
+    chain = Chain(plan, stall_seconds)
+    with chain.steps as steps:
+        try:
+            chain.start()
+            _chain(chain)
+        except StoppedError:
+            pass
+        except Exception as error:
+            steps.fail(told(error))
+        try:
+            if steps.failure:
+                _write(chain)
+                _clear_up(chain)
+        finally:
+            steps.heeds_signals = False
+            with suppress(Exception), steps.step("reset localaws") as step:
+                step.make("local-reset")
+    return _write(chain)
 
 
-def _chain(chain: Chain) -> dict[str, Any]:
-    plan = chain.plan
-    photos = test_photos(plan.data)[:PHOTOS]
-    endpoint = Endpoint(chain.client("sagemaker-runtime"), NAME)
+def _clear_up(chain: Chain) -> None:
+    """After a failure: keep the logs that localaws has, and destroy what was made.
 
-    with chain.step("foundation: terraform apply"):
-        chain.make("bootstrap")
-        chain.make("apply", STACK="foundation")
-    learned = _learn(chain)
-    with chain.step("serving: register, terraform apply, verify"):
-        chain.make("deploy", terraform={"scaling": TWO_INSTANCES})
-        resources = _resources(chain)
-    with chain.step("is the plan empty?"):
-        plan_empty = _plan_is_empty(chain)
-    measured = _measure(chain, endpoint, photos)
-    invoked = _invoke(chain, measured.answers)
-    released = _release(chain, endpoint, photos)
-    with chain.step("load: 1 to 3 instances and back"):
-        chain.make("apply", STACK="serving", terraform={"scaling": ONE_TO_THREE})
-        trace = _scale(chain, endpoint, photos)
-    with chain.step("destroy everything"):
-        chain.make("destroy", DELETE_DATA=1)
-        left = _left(chain)
+    Another signal cuts this short.
+    """
+    steps = chain.steps
+    steps.recover()
+    with suppress(Exception):
+        if chain.has_state:
+            steps.say("        it ends early; what was made is destroyed (Ctrl-C leaves that out)")
+            with steps.step("what the parts wrote") as step:
+                step.make("logs", codes=range(256), SINCE="1h")
+            with steps.step("destroy everything") as step:
+                step.make("destroy", DELETE_DATA=1)
+    steps.recover()
 
-    terraform = {
-        "resources": resources,
-        "plan_empty": plan_empty,
-        "endpoint_replaced": released.pop("endpoint_replaced"),
-        "left_after_destroy": left,
-    }
-    scaling = {
-        "min": ONE_TO_THREE["min_capacity"],
-        "max": ONE_TO_THREE["max_capacity"],
-        "peak": trace.peak,
-        "ended_at": trace.instances[-1],
-    }
-    cuts = statistics.quantiles(measured.lone_ms, n=100)
+
+def _write(chain: Chain) -> dict[str, Any]:
+    """Write what was found so far; return the content of report.json."""
+    found, steps = chain.found, chain.steps
     report = {
-        **learned,
-        "endpoint": {
-            "p50_ms": cuts[49],
-            "p99_ms": cuts[98],
-            "requests_per_second": measured.requests_per_second,
-        },
-        "lambda": invoked,
-        "terraform": terraform,
-        **released,
-        "autoscaling": scaling,
-        "timeline": [asdict(step) for step in chain.timeline],
-        "seconds_total": time.time() - plan.started,
+        **found.report,
+        "failure": _failure(chain),
+        "timeline": [step.described() for step in steps.timeline],
+        "seconds_total": steps.now,
     }
+    report["faults"] = [] if steps.failure else list(_faults(report))
     pages = {
         "curves": chain.job / "learning_curves.svg",
-        "evaluation": plan.output / "evaluation/evaluation.html",
+        "evaluation": chain.evaluation / "evaluation.html",
     }
-    page = render(report, measured.answers, measured.lone_ms, trace, TIME_SCALE, pages)
-    (plan.output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    (plan.output / "report.html").write_text(page)
+    if "evaluation" not in report:
+        pages = {}  # there may be those of a former run
+    page = render(report, found.answers, found.lone_ms, found.trace, TIME_SCALE, pages)
+    content = json.dumps(report, indent=2) + "\n"
+    for name, text in (("report.json", content), ("report.html", page)):
+        with replacing(chain.plan.output / name) as file:
+            file.write_text(text)
+            file.chmod(0o644)
     return report
 
 
-def _learn(chain: Chain) -> dict[str, Any]:
-    """From photos to an archive in the bucket, by jobs; give what the report says of it."""
-    plan = chain.plan
-    with chain.step("upload the photos"):
-        chain.make("upload")
-    with chain.step("search for hyperparameters, in a training job"):
-        chain.make("tune", ENGINE="job")
-    with chain.step(f"train on {INSTANCES} instances"):
-        trained = _last_json(chain.make("train", WHERE="sagemaker", INSTANCES=INSTANCES, JSON=1))
-        jobs = _jobs(chain)
-    with chain.step("evaluate on the test photos"):
+def _failure(chain: Chain) -> dict[str, Any] | None:
+    """What failed first, where, and which files tell more; None if nothing did."""
+    if not chain.steps.failure:
+        return None
+    error, step = chain.steps.failure
+    logs = [step.log] if step else []
+    logs += [each.log for each in chain.steps.timeline if each.name == "what the parts wrote"]
+    logs.append(chain.plan.output / "localaws/server.log")
+    return {
+        "step": step.name if step else "",
+        "error": error,
+        "logs": [str(log) for log in logs if log.exists() and log.stat().st_size],
+    }
+
+
+def _made() -> dict[str, str]:
+    """When, and from which commit."""
+    commit = ""
+    with suppress(OSError):
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    return {
+        "date": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        "commit": commit or "unknown",
+    }
+
+
+def _chain(chain: Chain) -> None:
+    steps, report = chain.steps, chain.found.report
+    # Terraform's provider lets 55 s pass for the bucket's lifecycle rules, whatever S3 says. What
+    # jobs need is there long before.
+    foundation = steps.aside(lambda: _foundation(chain))
+    with steps.step("build the Lambda function") as step:
+        photos = readable(photos_in_turn(chain.plan.data), PHOTOS)
+        step.make("lambda")
+        month = {
+            stack: json.loads(step.python("terraform.cli.cost", stack, "--json"))["usd"]
+            for stack in ("foundation", "serving")
+        }
+    usd = _learn(chain, lambda: foundation.goes_on)
+    foundation.result()
+    # And 25 s for an SQS queue: meanwhile what the releases need is made.
+    packing = steps.aside(lambda: _pack(chain))
+    served_at = steps.now
+    with steps.step("serving: register, terraform apply, verify") as step:
+        _verified(chain, step, "deploy", terraform={"scaling": TWO_INSTANCES})
+        report["terraform"] = {"resources": _resources(chain)}
+    with steps.step("is the plan empty?") as step:
+        # It says so once for each stack.
+        plan = step.make("plan", terraform={"scaling": TWO_INSTANCES})
+        report["terraform"]["plan_empty"] = plan.count("No changes.") == 2
+    # What follows is measured, or has to be watched alone.
+    packing.result()
+    endpoint = Endpoint(chain.client("sagemaker-runtime"), NAME)
+    _measure(chain, endpoint, photos)
+    _invoke(chain)
+    _release(chain, endpoint, photos)
+    _scale(chain, photos)
+    with steps.step("destroy everything") as step:
+        step.make("destroy", DELETE_DATA=1)
+        report["terraform"]["left_after_destroy"] = _left(chain)
+    report["cost"] = cost(usd, month, {"foundation": steps.now, "serving": steps.now - served_at})
+
+
+def _foundation(chain: Chain) -> None:
+    with chain.steps.step("foundation: terraform apply") as step:
+        step.make("bootstrap")
+        chain.has_state = True
+        step.make("apply", STACK="foundation")
+
+
+def _wait_for_handover(chain: Chain, step: Step, is_coming: Callable[[], bool]) -> None:
+    """Wait until bucket and roles are there: a role's parameter comes after its policies."""
+    step.note = "the foundation's bucket and roles"
+    ssm, wanted = chain.client("ssm"), {"bucket", "training_role_arn"}
+    while is_coming():
+        found = ssm.get_parameters(Names=[f"{HANDOVER}{name}" for name in wanted])["Parameters"]
+        if len(found) == len(wanted):
+            break
+        step.wait(_POLL_SECONDS)
+    step.note = ""
+
+
+def _learn(chain: Chain, is_coming: Callable[[], bool]) -> dict[str, float | None]:
+    """From photos to an archive in the bucket, by jobs.
+
+    Args:
+        chain: The chain.
+        is_coming: Whether the foundation is still being applied.
+
+    Returns:
+        What each job would have cost in USD; None where the price is not known.
+    """
+    plan, steps, report = chain.plan, chain.steps, chain.found.report
+    with steps.step("upload the photos") as step:
+        _wait_for_handover(chain, step, is_coming)
+        step.make("upload")
+        data = _read(plan.data / "dataset_report.json")
+        report["dataset"] |= {"classes": len(data["classes"]), **data["splits"]}
+    with steps.step("search for hyperparameters, in a training job") as step:
+        searched = _last_json(step.make("tune", ENGINE="job", JSON=1))
+        search = _read(plan.run / "tune/search.json")
+        report["tuning"] = {name: search[name] for name in ("trials", "best", "seconds")}
+    with steps.step(f"train on {INSTANCES} instances") as step:
+        trained = _last_json(step.make("train", WHERE="sagemaker", INSTANCES=INSTANCES, JSON=1))
+        report["jobs"] = _jobs(chain)
         for name, folder in (("model", chain.model), ("output", chain.job)):
-            file = plan.output / f"{name}.tar.gz"
-            chain.fetch(trained["result"].replace("model.tar.gz", file.name), file)
-            unpack(file, folder)
-        output = plan.output / "evaluation"
-        chain.python("trainer.evaluate", "--model", chain.model, "--output", output)
-
-    data = _read(plan.data / "dataset_report.json")
-    search, training = (
-        _read(plan.run / "tune/search.json"),
-        _read(chain.job / "training_report.json"),
-    )
-    package, served = (
-        _read(chain.job / "package.json"),
-        _read(chain.job / "evaluation/evaluation.json"),
-    )
-    evaluation = _read(output / "evaluation.json")
-    return {
-        "dataset": {"name": plan.dataset, "classes": len(data["classes"]), **data["splits"]},
-        "tuning": {name: search[name] for name in ("trials", "best", "seconds")},
-        "training": {n: training[n] for n in ("epochs", "seconds", "images_per_second")},
-        "evaluation": {name: evaluation[name] for name in ("top1", "top5", "ece")},
-        "package": {
+            chain.fetch(
+                trained["result"].replace("model.tar.gz", f"{name}.tar.gz"), chain.archive(name)
+            )
+            shutil.rmtree(folder, ignore_errors=True)
+            unpack(chain.archive(name), folder)
+        training = _read(chain.job / "training_report.json")
+        report["training"] = {n: training[n] for n in ("epochs", "seconds", "images_per_second")}
+        package = _read(chain.job / "package.json")
+        report["package"] = {
             **{name: package[name] for name in ("precision", "bytes", "sha256", "agreement")},
-            "top1_served": served["top1"],
-        },
-        "jobs": jobs,
-    }
+            "top1_served": _read(chain.job / "evaluation/evaluation.json")["top1"],
+        }
+    return {"search": searched["usd"], "training": trained["usd"]}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What an endpoint answered to test photos, and how fast."""
-
-    answers: list[Answered]
-    lone_ms: list[float]
-    requests_per_second: float
-
-
-def _measure(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> Measured:
-    bodies = [photo.read_bytes() for photo in photos]
-    with chain.step("measure the endpoint"):
-        lone_ms = endpoint.ask_alone(bodies, LONE_REQUESTS)
-        with endpoint.clients(bodies, CLIENTS) as load:
-            time.sleep(LOAD_SECONDS)
-        answers = []
-        for photo, body in zip(photos, bodies, strict=True):
-            best = endpoint.ask(body)["predictions"][0]
-            answers.append(Answered(photo, best["label"], best["probability"]))
-    return Measured(answers, lone_ms, load.answers.total() / load.seconds)
+def _pack(chain: Chain) -> None:
+    """Evaluate the first model; make the second one, and one that is broken."""
+    with chain.steps.step("evaluate on the test photos") as step:
+        places = ("--model", chain.model, "--output", chain.evaluation)
+        step.python("trainer.evaluate", *chain.data_flags, *places)
+        evaluation = _read(chain.evaluation / "evaluation.json")
+        chain.found.report["evaluation"] = {
+            name: evaluation[name] for name in ("top1", "top5", "ece")
+        }
+    with chain.steps.step("pack a second model, and a broken one") as step:
+        second = chain.archive("second")
+        flags = ("--model", _second_model(chain, step), "--output", second, "--precision", "fp32")
+        step.python("trainer.package", *chain.data_flags, *flags)
+        damage(second, chain.archive("broken"))
 
 
-def _invoke(chain: Chain, answers: Sequence[Answered]) -> dict[str, Any]:
-    chosen = max(answers, key=lambda answered: answered.probability)
-    with chain.step("invoke through Lambda"):
-        (answer,) = json.loads(chain.make("invoke", FILE=chosen.photo, JSON=1))
-        cold_start_ms = _cold_start_ms(chain)
-    predictions = answer.get("predictions") or [{"label": None}]
-    return {
-        "statusCode": answer["status"],
-        "label": predictions[0]["label"],
-        "expected": chosen.expected,
-        "cold_start_ms": cold_start_ms,
-        "zip_bytes": (chain.plan.output / "lambda/kennel-lambda-arm64.zip").stat().st_size,
-    }
-
-
-def _release(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> dict[str, Any]:
-    """A second model by canary, then a broken one, then back; give what the report says of it."""
-    second, broken = (chain.plan.output / f"{name}.tar.gz" for name in ("second", "broken"))
-    terraform = {"scaling": TWO_INSTANCES, "release": CANARY}
-    bodies = [photo.read_bytes() for photo in photos]
-    with chain.step("a second model, by canary under traffic"):
-        flags = ("--output", second, "--precision", "fp32")
-        chain.python("trainer.package", "--model", _second_model(chain), *flags)
-        created = _described(chain)["CreationTime"]
-        with endpoint.clients(bodies, 1) as traffic:
-            chain.make("deploy", MODEL=second, terraform=terraform)
-        replaced = _described(chain)["CreationTime"] != created
-    with chain.step("a broken model: SageMaker rolls back, verify says so"):
-        before = _described(chain)["EndpointConfigName"]
-        damage(second, broken)
-        chain.make("apply", code=2, STACK="serving", MODEL=broken, terraform=terraform)
-        stayed = _described(chain)
-        failed = json.loads(chain.make("verify", code=2, JSON=1))["checks"]
-    with chain.step("roll back"):
-        chain.make("rollback", terraform=terraform)
-        verified = json.loads(chain.make("verify", JSON=1))
-    return {
-        "endpoint_replaced": replaced,
-        "release": {
-            "requests": traffic.requests,
-            "failed": len(traffic.failures),
-            "answers": {digest[:12]: count for digest, count in traffic.answers.items()},
-        },
-        "rollback": {
-            "endpoint_stayed": stayed["EndpointConfigName"] == before,
-            "reason": stayed.get("FailureReason", ""),
-            "verify_failed": [check["name"] for check in failed if not check["passed"]],
-        },
-        "verify": {"passed": verified["passed"], "checks": len(verified["checks"])},
-    }
-
-
-def _second_model(chain: Chain) -> Path:
+def _second_model(chain: Chain, step: Step) -> Path:
     """The first model, to be served in float32; if it is served so already, one with a new head."""
-    if _read(chain.job / "package.json")["precision"] == "int8":
+    if chain.found.report["package"]["precision"] == "int8":
         return chain.model
     folder = chain.plan.output / "second"
     config = ("--config", chain.plan.run / "tune/best.json", "--unfreeze", "none", "--epochs", 2)
     places = [(f"--{name}-dir", folder / name) for name in ("model", "output", "checkpoint")]
-    chain.python("trainer.train", *config, *itertools.chain.from_iterable(places))
+    flags = [*chain.data_flags, *config, *itertools.chain.from_iterable(places)]
+    step.python("trainer.train", *flags)
     return folder / "model"
 
 
-def test_photos(data: Path) -> list[Path]:
+def _measure(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> None:
+    bodies = [photo.read_bytes() for photo in photos]
+    labels = _read(chain.evaluation / "evaluation.json")["classes"]
+    found = chain.found
+    with chain.steps.step("measure the endpoint") as step:
+        found.lone_ms = endpoint.ask_alone(bodies, LONE_REQUESTS, chain.steps.check)
+        with endpoint.clients(bodies, CLIENTS) as load:
+            step.wait(LOAD_SECONDS)
+            progress = Progress(chain.steps.stall_seconds)
+            while load.answers.total() < LOAD_ANSWERS:
+                if progress.stalled(load.requests):
+                    raise DemoError("the endpoint answers no more")
+                step.wait(_POLL_SECONDS)
+        cuts = statistics.quantiles(found.lone_ms, n=100)
+        found.report["endpoint"] = {
+            "p50_ms": cuts[49],
+            "p99_ms": cuts[98],
+            "requests_per_second": load.answers.total() / load.seconds,
+        }
+        for photo, body in zip(photos, bodies, strict=True):
+            best = endpoint.ask(body)["predictions"][0]
+            expected = label_of(photo.relative_to(chain.plan.data / "test").parts[0], labels)
+            found.answers.append(Answered(photo, expected, best["label"], best["probability"]))
+
+
+def _invoke(chain: Chain) -> None:
+    chosen = max(chain.found.answers, key=lambda answered: answered.probability)
+    with chain.steps.step("invoke through Lambda") as step:
+        # Under a name that needs no quotes, whatever the photo's is.
+        photo = chain.plan.output / "photo"
+        shutil.copyfile(chosen.photo, photo)
+        (answer,) = json.loads(step.make("invoke", FILE=photo, JSON=1))
+        predictions = answer.get("predictions") or [{"label": None}]
+        chain.found.report["lambda"] = {
+            "statusCode": answer["status"],
+            "label": predictions[0]["label"],
+            "expected": chosen.expected,
+            "cold_start_ms": _cold_start_ms(chain),
+            "zip_bytes": (chain.plan.output / "lambda/kennel-lambda-arm64.zip").stat().st_size,
+        }
+
+
+def _release(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> None:
+    """A second model by canary, then a broken one, then back."""
+    steps, report = chain.steps, chain.found.report
+    terraform = {"scaling": TWO_INSTANCES, "release": CANARY}
+    bodies = [photo.read_bytes() for photo in photos]
+    with steps.step("a second model, by canary under traffic") as step:
+        created = chain.described()["CreationTime"]
+        with endpoint.clients(bodies, 1) as traffic:
+            second = chain.archive("second")
+            _verified(chain, step, "deploy", MODEL=second, terraform=terraform)
+        replaced = chain.described()["CreationTime"] != created
+        report["terraform"]["endpoint_replaced"] = replaced
+        report["release"] = {
+            "requests": traffic.requests,
+            "failed": len(traffic.failures),
+            "answers": {digest[:12]: count for digest, count in traffic.answers.items()},
+        }
+    with steps.step("a broken model: SageMaker rolls back, verify says so") as step:
+        before = chain.described()["EndpointConfigName"]
+        broken = chain.archive("broken")
+        step.make("apply", codes=(2,), STACK="serving", MODEL=broken, terraform=terraform)
+        stayed = chain.described()
+        report["rollback"] = {
+            "endpoint_stayed": stayed["EndpointConfigName"] == before,
+            "reason": stayed.get("FailureReason", ""),
+            "verify_failed": sorted(_failed_checks(step)),
+        }
+    with steps.step("roll back") as step:
+        _verified(chain, step, "rollback", terraform=terraform)
+        verified = json.loads(_verified(chain, step, "verify", JSON=1))
+        report["verify"] = {"passed": verified["passed"], "checks": len(verified["checks"])}
+
+
+def _verified(chain: Chain, step: Step, target: str, **variables: Any) -> str:
+    """Run a target that makes `make verify`'s checks; give what it or they printed.
+
+    An alarm may be on because answers come late from a busy machine; it has to come to rest.
+    """
+    try:
+        return step.make(target, **variables)
+    except DemoError as error:
+        if "alarms: " not in str(error) or _failed_checks(step) - {"alarms"}:
+            raise
+        step.note = "the alarms, which answers that came late have set off"
+        progress = Progress(chain.steps.stall_seconds)
+        while loud := _loud(chain):
+            if progress.stalled(*loud):
+                raise
+            step.wait(_POLL_SECONDS)
+        step.note = ""
+    return step.make("verify", JSON=1)
+
+
+def _failed_checks(step: Step) -> set[str]:
+    """Names of the checks that fail now."""
+    checks = json.loads(step.make("verify", codes=(0, 2), JSON=1))["checks"]
+    return {check["name"] for check in checks if not check["passed"]}
+
+
+def _loud(chain: Chain) -> list[str]:
+    """The environment's alarms that are on; those of autoscaling are not among them."""
+    cloudwatch = chain.client("cloudwatch")
+    kinds = {"AlarmTypes": ["MetricAlarm", "CompositeAlarm"], "StateValue": "ALARM"}
+    found = cloudwatch.describe_alarms(AlarmNamePrefix=f"{NAME}-", **kinds)
+    alarms = [*found.get("MetricAlarms", []), *found.get("CompositeAlarms", [])]
+    return sorted(alarm["AlarmName"] for alarm in alarms)
+
+
+def _scale(chain: Chain, photos: Sequence[Path]) -> None:
+    """Load the endpoint until it has all its instances, and leave it alone until it has one."""
+    trace, plan = chain.found.trace, chain.plan
+    with chain.steps.step("load: 1 to 3 instances and back") as step:
+        step.make("apply", STACK="serving", terraform={"scaling": ONE_TO_THREE})
+        folder = plan.output / "load"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for number, photo in enumerate(photos[:CLIENTS]):
+            (folder / f"{number}.png").write_bytes(enlarged(photo))
+        started = time.monotonic()
+        load = Load(chain.account, NAME, folder, step.log)
+
+        def look() -> Seen:
+            step.wait(LOOK_SECONDS)
+            answers = load.answers
+            seen = _seen(chain)
+            trace.add(time.monotonic() - started, seen.instances, load.clients)
+            step.note = (
+                f"{seen.instances} of {seen.wanted} instances, {load.clients} clients, "
+                f"{seen.in_flight:.0f} requests in flight, {answers} answered"
+            )
+            return seen
+
+        def add(clients: int) -> None:
+            load.add(clients)
+            progress = Progress(stall)
+            while not load.has_begun:
+                if progress.stalled():
+                    raise TrafficError(f"{clients} clients do not begin to ask; see {step.log}")
+                step.wait(LOOK_SECONDS)
+
+        stall = chain.steps.stall_seconds
+        try:
+            shrink(GROWTH, look, stall)
+            with load:
+                grow(GROWTH, look, add, stall)
+                for _ in range(LOOKS):  # which a picture can show
+                    look()
+            shrink(GROWTH, look, stall)
+        except (GrowthError, TrafficError) as error:
+            raise DemoError(str(error)) from error
+        chain.found.report["autoscaling"] = {
+            "min": GROWTH.least,
+            "max": GROWTH.most,
+            "peak": trace.peak,
+            "ended_at": trace.instances[-1],
+        }
+
+
+def _seen(chain: Chain) -> Seen:
+    """The endpoint's instances, and the newest value of what the policy reads."""
+    (variant,) = chain.described()["ProductionVariants"]
+    now = datetime.now(UTC)
+    values = chain.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/SageMaker",
+        MetricName="ConcurrentRequestsPerModel",
+        Dimensions=[
+            {"Name": "EndpointName", "Value": NAME},
+            {"Name": "VariantName", "Value": variant["VariantName"]},
+        ],
+        StartTime=now - timedelta(minutes=1),
+        EndTime=now,
+        Period=1,
+        Statistics=["Average"],
+    )["Datapoints"]
+    newest = max(values, key=lambda value: value["Timestamp"], default=None)
+    instances = variant["CurrentInstanceCount"]
+    return Seen(
+        instances,
+        variant["DesiredInstanceCount"],
+        newest["Average"] * instances if newest else 0.0,
+        newest["Timestamp"].timestamp() if newest else 0.0,
+    )
+
+
+def cost(
+    jobs: Mapping[str, float | None], month: Mapping[str, float], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What the chain would have cost on AWS.
+
+    Args:
+        jobs: USD of each job; None where its price is not known.
+        month: USD a month of each stack.
+        seconds: How long each stack stood.
+    """
+    lines = [{"name": f"{name} job", "usd": usd} for name, usd in jobs.items() if usd is not None]
+    lines += [
+        {
+            "name": f"{stack} stack, {seconds[stack] / 60:.1f} minutes",
+            "usd": usd * seconds[stack] / 3600 / _HOURS_A_MONTH,
+        }
+        for stack, usd in month.items()
+    ]
+    usd = sum(float(str(line["usd"])) for line in lines)
+    return {"usd": usd, "lines": lines, "usd_a_month": dict(month)}
+
+
+def photos_in_turn(data: Path) -> list[Path]:
     """List the test photos, one of each class in turn: the first few are of many classes."""
     folders = sorted(folder for folder in (data / "test").iterdir() if folder.is_dir())
     columns = [sorted(path for path in folder.rglob("*") if path.is_file()) for folder in folders]
-    depth = max(map(len, columns))
+    depth = max(map(len, columns), default=0)
     return [column[row] for row in range(depth) for column in columns if row < len(column)]
+
+
+def readable(files: Sequence[Path], count: int) -> list[Path]:
+    """The first that are photos which an endpoint takes.
+
+    Raises:
+        DemoError: None is.
+    """
+    found: list[Path] = []
+    for file in files:
+        if len(found) == count:
+            break
+        with suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            if file.stat().st_size <= MAX_PHOTO_BYTES:
+                with Image.open(file, formats=("JPEG", "PNG", "WEBP")) as photo:
+                    photo.load()
+                found.append(file)
+    if not found:
+        raise DemoError("none of the test photos can be sent to an endpoint: all exceed 6 MiB")
+    return found
+
+
+def label_of(folder: str, labels: Collection[str]) -> str:
+    """A class folder's label: its name, or that without a leading "NNN."."""
+    return folder if folder in labels else re.sub(r"^\d+\.(?=.)", "", folder)
+
+
+def enlarged(photo: Path) -> bytes:
+    """A photo in a camera's size and in few bytes.
+
+    An instance is busy with it for longer than all that brings it there: so clients wait for the
+    endpoint, and not for each other, however busy the machine is.
+    """
+    with Image.open(photo) as image:
+        mosaic = image.convert("RGB").resize(MOSAIC)
+    file = io.BytesIO()
+    mosaic.resize(CAMERA_SIZE, Image.Resampling.NEAREST).save(file, "PNG", compress_level=9)
+    return file.getvalue()
 
 
 def damage(archive: Path, broken: Path) -> None:
@@ -516,19 +771,6 @@ def _resources(chain: Chain) -> int:
     return count
 
 
-def _plan_is_empty(chain: Chain) -> bool:
-    try:
-        chain.make("plan", terraform={"scaling": TWO_INSTANCES})
-    except DemoError:
-        return False
-    return True
-
-
-def _described(chain: Chain) -> Mapping[str, Any]:
-    described: Mapping[str, Any] = chain.client("sagemaker").describe_endpoint(EndpointName=NAME)
-    return described
-
-
 def _cold_start_ms(chain: Chain) -> float | None:
     """What the start of a function's environment took, by its own report."""
     found = chain.client("logs").filter_log_events(
@@ -548,43 +790,6 @@ def _left(chain: Chain) -> list[str]:
     ]
 
 
-def _scale(chain: Chain, endpoint: Endpoint, photos: Sequence[Path]) -> ScalingTrace:
-    """Load the endpoint until it has all its instances, and leave it alone until it has one.
-
-    Raises:
-        DemoError: It does not get there.
-    """
-    trace = ScalingTrace()
-    started = time.monotonic()
-
-    def wait_for(instances: int, clients: int) -> None:
-        """Look until it has had that many for a second, which a picture can show."""
-        deadline = time.monotonic() + SCALING_SECONDS
-        while trace.instances[-LOOKS:] != [instances] * LOOKS:
-            if time.monotonic() > deadline:
-                raise DemoError(
-                    f"the endpoint has {trace.instances[-1]} instances, not {instances}, after "
-                    f"{SCALING_SECONDS:.0f} s with {clients} clients"
-                )
-            (variant,) = _described(chain)["ProductionVariants"]
-            trace.add(time.monotonic() - started, variant["CurrentInstanceCount"], clients)
-            time.sleep(LOOK_SECONDS)
-
-    wait_for(ONE_TO_THREE["min_capacity"], 0)
-    with endpoint.clients([_enlarged(photo) for photo in photos[:CLIENTS]], HEAVY_CLIENTS):
-        wait_for(ONE_TO_THREE["max_capacity"], HEAVY_CLIENTS)
-    wait_for(ONE_TO_THREE["min_capacity"], 0)
-    return trace
-
-
-def _enlarged(photo: Path) -> bytes:
-    """The photo in a camera's size, whose decoding keeps an instance busy."""
-    with Image.open(photo) as image:
-        file = io.BytesIO()
-        image.convert("RGB").resize(CAMERA_SIZE).save(file, "PNG", compress_level=1)
-    return file.getvalue()
-
-
 def main() -> None:
     """Run the command line; exit 1 if anything is not as it should be."""
     parser = argparse.ArgumentParser(prog="python -m localaws.demo", description=main.__doc__)
@@ -596,8 +801,15 @@ def main() -> None:
     shell.leave()
     try:
         report = demonstrate(plan)
-    except (DemoError, ClientError, BotoCoreError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {told(error)}")
+    page = plan.output / "report.html"
+    if failure := report["failure"]:
+        if os.environ.get("CI"):
+            _print_logs(failure["logs"])
+        step = f"{failure['step']}: " if failure["step"] else ""
+        log = f"; see {failure['logs'][0]}" if failure["logs"] else ""
+        sys.exit(f"error: {step}{failure['error']}{log} and {page}")
     answer, scaling = report["lambda"], report["autoscaling"]
     print(
         f"Lambda answered {answer['statusCode']}: {answer['label']}, "
@@ -607,10 +819,17 @@ def main() -> None:
         f"canary: {report['release']['requests']} requests, {report['release']['failed']} failed; "
         f"scaled {scaling['min']} to {scaling['peak']} to {scaling['ended_at']}; "
         f"left after destroy: {len(report['terraform']['left_after_destroy'])}\n"
-        f"report: {plan.output / 'report.html'} after {report['seconds_total']:.0f} s"
+        f"report: {page} after {report['seconds_total']:.0f} s"
     )
-    if faults := list(_faults(report)):
-        sys.exit("error: " + "; ".join(faults))
+    if report["faults"]:
+        sys.exit("error: " + "; ".join(report["faults"]))
+
+
+def _print_logs(logs: Sequence[str]) -> None:
+    """Print the ends of logs, for who sees no file of this machine."""
+    for log in logs:
+        print(f"\n--- the end of {log}", *tail(Path(log), CI_LINES), sep="\n")
+    sys.stdout.flush()
 
 
 def _faults(report: Mapping[str, Any]) -> Iterator[str]:
@@ -627,6 +846,8 @@ def _faults(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{report['release']['failed']} requests failed during the release"
     if not report["rollback"]["endpoint_stayed"]:
         yield "the broken model is in service"
+    if not report["rollback"]["verify_failed"]:
+        yield "make verify does not see that the broken model is not in service"
     if not report["verify"]["passed"]:
         yield "make verify fails after the rollback"
 

@@ -255,9 +255,17 @@ class Execution(Running):
                 config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
             )
 
-    def publish(self, namespace: str, metrics: Iterable[Metric]) -> None:
-        """Record values of CloudWatch metrics, such as those of "AWS/SageMaker"."""
-        now = datetime.now(UTC)
+    def publish(
+        self, namespace: str, metrics: Iterable[Metric], time: datetime | None = None
+    ) -> None:
+        """Record values of CloudWatch metrics.
+
+        Args:
+            namespace: Such as "AWS/SageMaker".
+            metrics: The values.
+            time: When they were so; now if None.
+        """
+        now = time or datetime.now(UTC)
         data = [
             {
                 "MetricName": metric.name,

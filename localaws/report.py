@@ -1,8 +1,7 @@
 """The report of a demonstration as one self-contained page."""
 
 import base64
-import mimetypes
-import re
+import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,29 +9,44 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image, ImageOps
 
 PICTURES = 12
 BARS = 40
+SHOWN_PIXELS = 320
+"""Longer side of the photos on the page."""
+TOP = 5
+"""Of the five best answers of as many classes, or fewer, one is always right."""
+
+_TICKS = 8
+_TICK_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A test photo and the endpoint's first prediction for it."""
+    """A test photo and the endpoint's first prediction for it.
+
+    Attributes:
+        photo: The file.
+        expected: Its label.
+        label: The prediction.
+        probability: The prediction's.
+    """
 
     photo: Path
+    expected: str
     label: str
     probability: float
 
     @property
-    def expected(self) -> str:
-        """The photo's label: its class folder, without a leading "NNN."."""
-        return re.sub(r"^\d+\.(?=.)", "", self.photo.parent.name)
-
-    @property
     def picture(self) -> str:
-        """The photo's file in a `data:` address."""
-        kind = mimetypes.guess_type(self.photo.name)[0]
-        return f"data:{kind};base64,{base64.b64encode(self.photo.read_bytes()).decode()}"
+        """The photo, no larger than it is shown, in a `data:` address."""
+        file = io.BytesIO()
+        with Image.open(self.photo) as photo:
+            shown = ImageOps.exif_transpose(photo).convert("RGB")
+            shown.thumbnail((SHOWN_PIXELS, SHOWN_PIXELS))
+            shown.save(file, "WEBP", quality=85, lossless=max(shown.size) <= 64)
+        return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 @dataclass(frozen=True)
@@ -96,15 +110,26 @@ class ScalingTrace:
         return f"M{first[0]:.1f},{first[1]:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in rest)
 
 
+def ticks(seconds: float) -> list[int]:
+    """Round times for an axis of so many seconds, from 0 on."""
+    step = next((step for step in _TICK_SECONDS if seconds / step <= _TICKS), _TICK_SECONDS[-1])
+    return list(range(0, int(seconds) + 1, step))
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, "2:05"."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
 def render(
     report: Mapping[str, Any],
     answers: Sequence[Answered],
     lone_ms: Sequence[float],
-    trace: ScalingTrace,
+    trace: ScalingTrace | None,
     time_scale: float,
     pages: Mapping[str, Path],
 ) -> str:
-    """Write the page.
+    """Write the page; what a demonstration that failed has not come to is left out.
 
     Args:
         report: The content of report.json.
@@ -112,7 +137,8 @@ def render(
         lone_ms: Answer times of a lone client, in milliseconds.
         trace: The endpoint's instances under load.
         time_scale: How many times faster than on AWS it was.
-        pages: `curves`, an SVG, and `evaluation`, a page; both become part of this one.
+        pages: `curves`, an SVG, and `evaluation`, a page, as far as there are files; both become
+            part of this one.
     """
     environment = Environment(
         loader=PackageLoader("localaws"),
@@ -121,13 +147,17 @@ def render(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    svg = pages["curves"].read_text()
+    environment.filters["clock"] = clock
+    parts = {name: path.read_text() for name, path in pages.items() if path.exists()}
+    svg = parts.get("curves", "")
     return environment.get_template("report.html.j2").render(
         report=report,
         answers=answers[:PICTURES],
-        histogram=histogram(lone_ms),
-        trace=trace,
+        histogram=histogram(lone_ms) if len(lone_ms) > 1 else None,
+        trace=trace if trace and trace.seconds else None,
         time_scale=time_scale,
-        curves=svg[svg.index("<svg") :],
-        evaluation=pages["evaluation"].read_text(),
+        ticks=ticks(report["seconds_total"]),
+        top=TOP,
+        curves=svg[svg.find("<svg") :] if "<svg" in svg else "",
+        evaluation=parts.get("evaluation", ""),
     )

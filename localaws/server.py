@@ -29,10 +29,11 @@ from localaws import shell
 from localaws.errors import LocalAwsError
 from localaws.files import replacing
 from localaws.loopback import LOOPBACK
+from localaws.processes import processor_seconds
+from localaws.progress import Progress
 
 PORT = 4588
 STATE = Path("build/localaws")
-START_SECONDS = 60.0
 STOP_SECONDS = 120.0
 
 _POLL_SECONDS = 0.05
@@ -52,6 +53,7 @@ class Options:
         time_scale: How many times faster than on AWS the waits pass that AWS imposes.
         records_only: Keep records and execute nothing: jobs, endpoints, functions, instances.
         iam: "enforce": deny what the caller's policies do not allow; "off": allow everything.
+        save: When the state is saved: "soon" after each change of what runs, or at the "end".
     """
 
     port: int | None = None
@@ -59,13 +61,14 @@ class Options:
     time_scale: float = 1.0
     records_only: bool = False
     iam: str = "off"
+    save: str = "soon"
 
     @property
     def arguments(self) -> list[str]:
         """The same as flags of `python -m localaws.server`."""
         return [
-            *("--time-scale", str(self.time_scale), "--iam", self.iam),
             *(["--port", str(self.port)] if self.port is not None else []),
+            *("--time-scale", str(self.time_scale), "--iam", self.iam, "--save", self.save),
             *(["--calls", str(self.calls)] if self.calls else []),
             *(["--records-only"] if self.records_only else []),
         ]
@@ -109,6 +112,8 @@ def run(folder: Path, options: Options) -> None:
         server = serve(listener, application)
 
         def save() -> bool:
+            if options.save == "end":
+                return True
             try:
                 application.save()
             except StateError as error:
@@ -243,14 +248,20 @@ def up(folder: Path, options: Options) -> str:
             stderr=output,
             start_new_session=True,
         )
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        if server := Server.of(folder):
-            return f"localaws is up at {server.endpoint}"
-        time.sleep(_POLL_SECONDS)
+    # A start is slow where others use the machine, too.
+    progress = Progress()
+    try:
+        while process.poll() is None and not progress.stalled(processor_seconds(process.pid)):
+            if server := Server.of(folder):
+                return f"localaws is up at {server.endpoint}"
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        # Who was told to end leaves nothing behind that nobody knows of.
+        process.kill()
+        raise
     if process.poll() is None:
         process.kill()
-        raise ServerError(f"localaws does not answer after {START_SECONDS:.0f} s; see {log}")
+        raise ServerError(f"localaws does nothing and does not answer; see {log}")
     last = log.read_text().strip().rpartition("\n")[2]
     raise ServerError(last.removeprefix("error: ") or f"localaws ended at once; see {log}")
 
@@ -344,6 +355,13 @@ def main(arguments: list[str] | None = None) -> None:
         default=os.environ.get("LOCALAWS_IAM") or "off",
         help="enforce: deny what the caller's policies do not allow; default LOCALAWS_IAM or off",
     )
+    parser.add_argument(
+        "--save",
+        choices=("soon", "end"),
+        default=os.environ.get("LOCALAWS_SAVE") or "soon",
+        help="save the state seconds after a change of what runs, so that a kill loses nothing, or"
+        " at the end; default LOCALAWS_SAVE or soon",
+    )
     given = vars(parser.parse_args(arguments))
     command, folder = given.pop("command"), given.pop("state")
     options = Options(**given)
@@ -351,6 +369,7 @@ def main(arguments: list[str] | None = None) -> None:
         if command == "run":
             run(folder, options)
         elif command == "up":
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
             print(up(folder, options))
         else:
             print({"down": down, "reset": reset, "status": status}[command](folder))

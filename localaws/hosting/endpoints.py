@@ -32,6 +32,7 @@ from localaws.hosting.fleets import Fleet, VariantFleet, complain, log_group
 from localaws.hosting.model_artifacts import Role
 from localaws.hosting.records import Release, Variant
 from localaws.hosting.rollout import Step, alarms, limit_seconds, steps
+from localaws.hosting.variant_metrics import CONCURRENCY, missed_periods
 from localaws.loopback import LOOPBACK, GuardedRequests, LoopbackServer
 from localaws.processes import Running
 
@@ -181,6 +182,7 @@ class Endpoints(Service):
         self._hosted: dict[str, _Hosted] = {}
         self._ended = threading.Event()
         self._folders = count()
+        self._requests_published = time.time()
 
     def resume(self) -> None:
         """Start what the records say is there; a release that was under way begins again."""
@@ -450,10 +452,18 @@ class Endpoints(Service):
                 complain(f"data capture of endpoint {hosted.name}", error)
 
     def _publish_requests(self) -> None:
+        # On a busy machine this comes late; alarms still find a value in each period.
+        now, length = time.time(), self.execution.seconds(_METRIC_SECONDS)
+        missed = missed_periods(self._requests_published, now, length)
+        self._requests_published = now
         for hosted in self._running():
             for fleet, _ in hosted.traffic:
                 for variant in fleet.all:
-                    self.execution.publish("AWS/SageMaker", variant.request_metrics())
+                    metrics = variant.request_metrics()
+                    self.execution.publish("AWS/SageMaker", metrics)
+                    means = [metric for metric in metrics if metric.name == CONCURRENCY]
+                    for began in missed:
+                        self.execution.publish("AWS/SageMaker", means, began)
 
     def _publish_processors(self) -> None:
         for hosted in self._running():

@@ -1,7 +1,6 @@
 """The instances of an endpoint: each a process of the inference server."""
 
 import math
-import os
 import random
 import shutil
 import sys
@@ -10,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +28,7 @@ from localaws.hosting.records import Release, Variant
 from localaws.hosting.variant_metrics import Meter
 from localaws.loopback import LOOPBACK
 from localaws.monitoring.log_events import put_lines
-from localaws.processes import Running
+from localaws.processes import Running, processor_seconds
 
 _STARTUP_SECONDS = 600
 _POLL_SECONDS = 0.02
@@ -285,7 +284,7 @@ class VariantFleet(Running):
         """How busy each instance was since the last call, in per cent of one processor."""
         now, instances = time.monotonic(), self.instances
         seconds, self._processor_read = now - self._processor_read, now
-        used = {each.id: _processor_seconds(each.container.pid) for each in instances}
+        used = {each.id: processor_seconds(each.container.pid) for each in instances}
         former, self._processor_seconds = self._processor_seconds, used
         return [
             Metric(
@@ -392,12 +391,3 @@ def _each(task: Callable[[T], None], things: Iterable[T]) -> None:
         with ThreadPoolExecutor(len(listed)) as threads:
             for done in [threads.submit(task, thing) for thing in listed]:
                 done.result()
-
-
-def _processor_seconds(pid: int) -> float:
-    """What a process has used of a processor; 0 where Linux's /proc does not tell."""
-    with suppress(OSError):
-        # The name, which may hold anything, comes in parentheses before the numbers.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0

@@ -3,12 +3,20 @@
 Source: "Amazon SageMaker AI metrics in Amazon CloudWatch" of the SageMaker developer guide.
 """
 
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
 from localaws.execution import Metric
+
+CONCURRENCY = "ConcurrentRequestsPerModel"
+"""The mean number of requests under way on an instance since the last value."""
+
+_MOST_MISSED = 60
+"""No alarm looks farther back; a computer may have slept for a night."""
 
 Values = Counter[float]
 """How often each value came."""
@@ -77,7 +85,7 @@ class Meter:
             # What scales in has to see that there is nothing to do.
             counts = {name: Counter({0.0: 1}) for name in counts}
         return [
-            Metric("ConcurrentRequestsPerModel", concurrent, dimensions, "Count"),
+            Metric(CONCURRENCY, concurrent, dimensions, "Count"),
             *(
                 Metric(name, value, dimensions, unit, count)
                 for unit, values_of in (("None", counts), ("Microseconds", latencies))
@@ -91,6 +99,19 @@ class Meter:
         now = time.monotonic()
         self._request_seconds += self._outstanding * (now - self._changed)
         self._changed = now
+
+
+def missed_periods(last: float, now: float, length: float) -> list[datetime]:
+    """When the periods began that lie between those of two values.
+
+    Args:
+        last: When the value before was published, in seconds of the epoch.
+        now: When this one is.
+        length: Of a period, in seconds.
+    """
+    present = math.floor(now / length)
+    first = max(math.floor(last / length) + 1, present - _MOST_MISSED)
+    return [datetime.fromtimestamp(period * length, UTC) for period in range(first, present)]
 
 
 def _microseconds(seconds: float) -> float:

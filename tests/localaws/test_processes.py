@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from localaws.processes import ManagedProcess
+from localaws.processes import ManagedProcess, processor_seconds, session_seconds
 from tests.localaws.conftest import until
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ STARTER = f"""
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from localaws.processes import ManagedProcess
+from localaws.processes import ManagedProcess, processor_seconds, session_seconds
 process = ManagedProcess(["sh", "-c", {FAMILY!r}], Path(sys.argv[1]))
 time.sleep(1000)
 """
@@ -87,3 +88,17 @@ def test_the_log_keeps_what_it_had(tmp_path: Path) -> None:
         with ManagedProcess(["sh", "-c", f"echo {text} >&2"], log, environment={}) as process:
             until(lambda process=process: process.exit_code is not None)
     assert log.read_text() == "first\nsecond\n"
+
+
+def test_what_a_session_uses_of_processors_is_told() -> None:
+    busy = "x = 0\nwhile True: x += 1"
+    with subprocess.Popen(
+        ["sh", "-c", '"$0" -c "$1" & wait', sys.executable, busy], start_new_session=True
+    ) as leader:
+        try:
+            until(lambda: session_seconds(leader.pid) > 0.05)
+            # The leader itself only waits.
+            assert processor_seconds(leader.pid) < 0.05
+        finally:
+            os.killpg(leader.pid, signal.SIGKILL)
+    assert processor_seconds(leader.pid) == 0

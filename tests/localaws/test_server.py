@@ -284,6 +284,35 @@ def test_its_life_from_the_command_line(
     assert Server.of(folder) is None
 
 
+def test_a_start_that_is_ended_leaves_no_server(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    command = [sys.executable, "-m", "localaws.server", "up", "--port", "0", "--state", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as starter:
+
+        def servers() -> list[int]:
+            return [child.pid for child in psutil.Process(starter.pid).children()]
+
+        (server,) = until(servers)
+        starter.terminate()
+        assert starter.wait() == 128 + signal.SIGTERM
+    until(lambda: not psutil.pid_exists(server))
+    assert Server.of(folder) is None
+
+
+def test_a_state_may_be_saved_at_the_end_only(counted: Counted, tmp_path: Path) -> None:
+    # Each begins with a wish to save, which the other one grants.
+    until(lambda: (counted.state / "state.zip").exists())
+    folder, log = tmp_path / "state", tmp_path / "log"
+    command = [sys.executable, "-m", "localaws.server", "--port", "0", "--state", str(folder)]
+    with ManagedProcess([*command, "--save", "end"], log) as process:
+        server = until(lambda: Server.of(folder))
+        assert server
+        client("s3", server.endpoint).create_bucket(Bucket="kennel")
+        assert not (folder / "state.zip").exists()
+        process.stop()
+    assert (folder / "state.zip").exists()
+
+
 def test_a_port_that_another_holds_is_refused(
     command: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
