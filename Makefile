@@ -15,6 +15,9 @@ WHERE ?= here#                  where `make train` trains: here, sagemaker or ec
 INSTANCES ?= 1#                 training instances; here: processes
 INSTANCE_TYPE ?=#               their type, such as ml.g5.xlarge; empty: the launcher's default
 SPOT ?=#                        1: on spot instances
+CONFIG ?=#                      hyperparameters for `make train`: a best.json; empty: those of the last search
+FRESH ?=#                       1: `make train` and `make tune` begin anew, even if that was done already
+JOB ?=#                         name of a job, for `make attach` and `make stop`
 PORT ?= 8080#                   of `make serve`
 LOCALAWS_PORT ?= 4588#          of localaws
 ENV ?= dev#                     an environment of terraform/environments; local: localaws on this machine
@@ -57,10 +60,37 @@ MODEL_FLAGS := --backbone $(BACKBONE) $(VIEW) $(FLAGS)
 
 TRAIN = $(if $(filter-out 1,$(INSTANCES)),$(VENV)/bin/torchrun --standalone --nproc-per-node $(INSTANCES),$(PYTHON)) -m trainer.train
 LAUNCH = $(PYTHON) -m trainer.launch
-launch_flags = $(aws_flags) --dataset $(NAME) --instances $(INSTANCES) $(addprefix --instance-type ,$(INSTANCE_TYPE)) $(MODEL_FLAGS)
+launch_flags = $(aws_flags) --dataset $(NAME) --instances $(INSTANCES) $(addprefix --instance-type ,$(INSTANCE_TYPE)) \
+  $(if $(SPOT),--spot) $(if $(FRESH),--fresh) $(MODEL_FLAGS)
+launch_tune = $(LAUNCH) tune --engine $(ENGINE) --trials $(TRIALS) --parallel $(PARALLEL) $(launch_flags) --unfreeze $(SEARCHED) --output $(SEARCH)
+launch_train = $(LAUNCH) train --where $(WHERE) $(launch_flags) --unfreeze $(UNFREEZE) $(addprefix --epochs ,$(EPOCHS)) \
+  $(if $(CONFIG),--config $(CONFIG),--run $(RUN))
 aws_flags = --env $(ENV) $(if $(JSON),--json) $(if $(DEBUG),--debug)
 tune_flags = --unfreeze none --trials $(TRIALS) --parallel $(PARALLEL) $(MODEL_FLAGS)
-train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOCHS))
+train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOCHS)) $(addprefix --config ,$(CONFIG))
+
+# A search by jobs never takes the place of the one here, and lies with the run that learns what it searched: the head
+# in one job, or the network, for which each trial is a job.
+SEARCHED := $(if $(filter sagemaker,$(ENGINE)),$(if $(filter none,$(UNFREEZE)),all,$(UNFREEZE)),none)
+SEARCH := $(if $(filter sagemaker,$(ENGINE)),$(OUT)/$(NAME)-$(BACKBONE)-$(SEARCHED),$(RUN))/tune-$(ENGINE)
+
+# Wrong values end here, before anything is uploaded or trained.
+undigited = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
+require_number = $(if $(call undigited,$($1))$(filter 0%,$($1))$(word 2,$($1))$(if $($1),,-),$(error $1=$($1): must be a number of 1 or more))
+require_one_of = $(if $(filter-out $2,$($1))$(word 2,$($1))$(if $($1),,-),$(error $1=$($1): must be one of $(subst $() ,$(comma) ,$2)))
+require_switch = $(if $(filter-out 1,$($1)),$(error $1=$($1): must be 1, or left out))
+comma := ,
+ifneq (,$(filter tune train evaluate package serve preflight,$(MAKECMDGOALS)))
+$(foreach name,TRIALS PARALLEL INSTANCES $(if $(EPOCHS),EPOCHS),$(call require_number,$(name)))
+$(foreach name,SPOT FRESH,$(call require_switch,$(name)))
+$(call require_one_of,ENGINE,here job sagemaker)
+$(call require_one_of,WHERE,here sagemaker ec2)
+$(call require_one_of,UNFREEZE,none last all)
+$(if $(CONFIG),$(if $(wildcard $(CONFIG)),,$(error CONFIG=$(CONFIG): there is no such file)))
+endif
+ifneq (,$(filter attach stop,$(MAKECMDGOALS)))
+$(if $(JOB),,$(error JOB=: must be the name of a job; `make jobs ENV=$(ENV)` lists them))
+endif
 
 ##@ Everything
 .PHONY: help demo test test-contract bench lint format docs lock clean FORCE
@@ -87,12 +117,13 @@ bench: lambda $(OUT)/contract/sagemaker/ready $(OUT)/bench/peers/ready $(OUT)/be
 .PHONY: env data tune train evaluate package serve lambda
 env: $(VENV)/ready ## make the Python environment
 data: $(DATA)/dataset_report.json ## fetch, split and check the photos
-tune: $(if $(filter here,$(ENGINE)),$(RUN)/tune/best.json,upload) ## search for hyperparameters with ENGINE
-	$(if $(filter here,$(ENGINE)),,@$(LAUNCH) tune --engine $(ENGINE) --trials $(TRIALS) --parallel $(PARALLEL) $(launch_flags) \
-	  --unfreeze $(if $(filter job,$(ENGINE)),none,all) --output $(RUN)/tune)
-train: $(if $(filter here,$(WHERE)),$(RUN)/model/weights.safetensors,upload) ## train a model in WHERE
-	$(if $(filter here,$(WHERE)),,@$(LAUNCH) train --where $(WHERE) $(launch_flags) $(if $(SPOT),--spot) --unfreeze $(UNFREEZE) \
-	  $(addprefix --epochs ,$(EPOCHS)) $(addprefix --config ,$(wildcard $(RUN)/tune/best.json)))
+tune: $(if $(filter here,$(ENGINE)),$(RUN)/tune/best.json,checked-tune upload) ## search for hyperparameters with ENGINE
+	$(if $(filter here,$(ENGINE)),,@$(launch_tune))
+train: $(if $(filter here,$(WHERE)),$(RUN)/model/weights.safetensors,checked-train upload) ## train a model in WHERE
+	$(if $(filter here,$(WHERE)),,@$(launch_train))
+.PHONY: checked-tune checked-train
+checked-tune checked-train: checked-%: $(VENV)/ready
+	@$(launch_$*) --check
 evaluate: $(RUN)/evaluation/evaluation.json $(RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
 package: $(RUN)/model.tar.gz ## export, quantize and pack it
 serve: $(RUN)/model.tar.gz ## serve it on PORT
@@ -105,11 +136,14 @@ $(DATA)/dataset_report.json: FORCE | $(VENV)/ready
 	@$(PYTHON) -m trainer.sources $(DATASET) --output $(DATA)
 	@$(PYTHON) -m trainer.dataset $(DATA) --cache-dir $(CACHE) --backbone $(BACKBONE) $(VIEW) --report $@
 
-$(RUN)/tune/best.json: $(DATA)/dataset_report.json $(RUN)/tune.flags
-	@$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(@D) $(tune_flags)
+# FRESH is for what was asked for, not for what comes before it.
+fresh = $(and $(FRESH),$(filter $1,$(MAKECMDGOALS)),$2)
+$(RUN)/tune/best.json: $(DATA)/dataset_report.json $(RUN)/tune.flags $(call fresh,tune,FORCE)
+	@$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(@D) $(tune_flags) $(call fresh,tune,--fresh)
 
-$(RUN)/model/weights.safetensors: $(RUN)/tune/best.json $(RUN)/train.flags
-	@$(TRAIN) $(DATA_FLAGS) --config $< --model-dir $(@D) --output-dir $(RUN)/training --checkpoint-dir $(OUT)/checkpoints $(train_flags)
+$(RUN)/model/weights.safetensors: $(or $(CONFIG),$(RUN)/tune/best.json) $(RUN)/train.flags $(call fresh,train,FORCE)
+	@$(TRAIN) $(DATA_FLAGS) --config $< --model-dir $(@D) --output-dir $(RUN)/training --checkpoint-dir $(OUT)/checkpoints $(train_flags) \
+	  $(call fresh,train,--fresh)
 
 $(RUN)/evaluation/evaluation.json: $(RUN)/model/weights.safetensors
 	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(<D) --output $(@D)
@@ -125,11 +159,15 @@ $(RUN)/%.flags: FORCE
 	@mkdir -p $(@D) && echo '$($*_flags)' | cmp -s - $@ || echo '$($*_flags)' > $@
 
 ##@ On AWS, or with ENV=local on this machine
-.PHONY: upload download preflight deploy verify rollback invoke logs status
+.PHONY: upload download attach stop preflight deploy verify rollback invoke logs status
 upload: $(DATA)/dataset_report.json ## bring the data set to the bucket
 	@$(PYTHON) -m trainer.upload upload $(aws_flags) --data $(DATA)
 download: $(VENV)/ready ## bring it back
 	@$(PYTHON) -m trainer.upload download $(aws_flags) --name $(NAME) --data $(DATA)
+attach: $(VENV)/ready ## follow JOB again, to its end
+	@$(LAUNCH) attach '$(JOB)' $(aws_flags) --output $(if $(filter here,$(ENGINE)),$(OUT)/$(JOB)/tune,$(SEARCH))
+stop: $(VENV)/ready ## stop JOB; it saves its state first
+	@$(LAUNCH) stop '$(JOB)' $(aws_flags)
 preflight: $(VENV)/ready ## check all that a deployment needs before there is one
 	@$(TERRAFORM_CLI) preflight $(aws_flags) $(addprefix --model ,$(MODEL)) $(addprefix --instance-type ,$(INSTANCE_TYPE)) \
 	  --instances $(INSTANCES) $(if $(SPOT),--spot)

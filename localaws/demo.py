@@ -71,7 +71,7 @@ class Plan:
         dataset: The data set's name, for people.
         data: Its folder, with dataset_report.json and test/.
         cache: Folder of the decode-once stores.
-        run: Where the search's results will be: tune/.
+        run: Where the search's results will be: tune-job/.
         output: Folder for the report and all that is made on the way.
         started: When the chain began, in seconds since 1970.
     """
@@ -330,7 +330,7 @@ def _learn(chain: Chain) -> dict[str, Any]:
 
     data = _read(plan.data / "dataset_report.json")
     search, training = (
-        _read(plan.run / "tune/search.json"),
+        _read(plan.run / "tune-job/search.json"),
         _read(chain.job / "training_report.json"),
     )
     package, served = (
@@ -430,7 +430,8 @@ def _second_model(chain: Chain) -> Path:
     if _read(chain.job / "package.json")["precision"] == "int8":
         return chain.model
     folder = chain.plan.output / "second"
-    config = ("--config", chain.plan.run / "tune/best.json", "--unfreeze", "none", "--epochs", 2)
+    found = chain.plan.run / "tune-job/best.json"
+    config = ("--config", found, "--unfreeze", "none", "--epochs", 2)
     places = [(f"--{name}-dir", folder / name) for name in ("model", "output", "checkpoint")]
     chain.python("trainer.train", *config, *itertools.chain.from_iterable(places))
     return folder / "model"

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from trainer import source
 from trainer.config import TrainConfig
-from trainer.errors import KennelError
+from trainer.errors import KennelError, UsageError
 from trainer.job_logs import Tail
 from trainer.jobs import (
     Job,
@@ -47,10 +47,16 @@ def submit(
 
     Raises:
         KennelError: The foundation is missing, or no subnet has such a machine.
-        UsageError: The data set has not been uploaded.
+        UsageError: The data set has not been uploaded, or the foundation has no EC2 trainer.
     """
     bucket = target.required_parameter("bucket")
-    template = target.required_parameter("ec2_launch_template_id")
+    template = target.parameter("ec2_launch_template_id")
+    if template is None:
+        raise UsageError(
+            f"WHERE=ec2: the EC2 trainer is off in ENV={target.name}; say `enable_ec2_trainer = "
+            f"true` in terraform/environments/{target.name}.foundation.tfvars, and `make apply "
+            f"STACK=foundation ENV={target.name}`, or train with WHERE=sagemaker"
+        )
     subnets = target.required_parameter("ec2_subnet_ids").split(",")
     require_manifest(target, dataset)
     end = f"-{timestamp()}"
@@ -186,6 +192,10 @@ class Ec2Job(Job):
         ended = datetime.fromisoformat(status["ended"])
         seconds = (ended - self._launched).total_seconds()
         price = self.usd_per_hour
+        trained, served = (
+            (read_json(self._target, self._bucket, f"jobs/{self.name}/output/{place}") or {})
+            for place in ("trained/evaluation.json", "evaluation/evaluation.json")
+        )
         return Outcome(
             job=self.name,
             kind="ec2",
@@ -193,6 +203,8 @@ class Ec2Job(Job):
             seconds=seconds,
             billable_seconds=seconds,
             usd=None if price is None else price * seconds / 3600,
+            top1_trained=trained.get("top1"),
+            top1_served=served.get("top1"),
         )
 
     def _status(self) -> Mapping[str, Any] | None:

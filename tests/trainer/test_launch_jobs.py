@@ -27,6 +27,7 @@ from tests.trainer.launching import (
 from trainer import jobs, jobs_ec2, jobs_sagemaker, jobs_tuning, launch
 from trainer.config import TrainConfig
 from trainer.errors import KennelError
+from trainer.metric_lines import METRICS
 from trainer.prices import hourly_usd
 from trainer.target import LATEST_KEY, load
 
@@ -83,9 +84,21 @@ def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
     assert {"evaluation/evaluation.json", "package.json"} <= names
     assert "model.tar.gz" not in names
 
+    # The same again is recognised, and costs nothing.
+    command = ["train", "--env", "local", "--dataset", "colours", *machine, *flags]
+    launch.main([*command, "--spot"])
+    again = capsys.readouterr()
+    assert f"this very training is done, by job {answer['job']}: nothing is started" in again.err
+    assert "FRESH=1 does it anew" in again.err
+    assert again.out == f"{answer['result']}\n"
+    listed = aws.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+    assert [found["TrainingJobName"] for found in listed] == [answer["job"]]
+    for how in ("trained", "served"):
+        assert f"{answer[f'top1_{how}']:.4f} as {how}" in again.err
+
     job = aws.client("sagemaker").describe_training_job(TrainingJobName=answer["job"])
     metrics = {metric["MetricName"] for metric in job["FinalMetricDataList"]}
-    assert metrics == set(jobs.METRICS)
+    assert metrics == set(METRICS)
 
 
 class Machines:
