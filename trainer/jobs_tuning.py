@@ -38,9 +38,9 @@ STOP_ENVIRONMENT = {
     "KENNEL_STOP": r"""unset BASH_ENV
 mapfile -d "" -t me < /proc/$$/cmdline || return
 stop() {
-for p in /proc/[0-9]*; do
-if grep -zqx run_train.py $p/cmdline && grep -zqx "TRAINING_JOB_NAME=$TRAINING_JOB_NAME" $p/environ
-then kill -TERM ${p#/proc/}; fi
+for p in $(grep -lzx run_train.py /proc/[0-9]*/cmdline); do
+p=${p%/cmdline}
+grep -qzx "TRAINING_JOB_NAME=$TRAINING_JOB_NAME" $p/environ && kill -TERM ${p#/proc/}
 done 2> /dev/null; }
 trap stop TERM
 "${me[@]}" &

@@ -28,7 +28,7 @@ class Event:
 
 
 _TEXT = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
-_TEXT_FIGURE = re.compile(r"\t?(Init )?Duration: ([\d.]+) ms")
+_TEXT_FIGURE = re.compile(r"\t(Init )?Duration: ([\d.]+) ms")
 _TEXT_STATUS = re.compile(r"\tStatus: (\w+)")
 # The function's own metrics that say how a call ended.
 _OUTCOMES = {"Answered": "200", "Refused": "refused", "Failed": "failed"}

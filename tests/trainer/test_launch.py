@@ -166,6 +166,7 @@ def test_a_search_is_asked_for_as_sagemakers_tuner_takes_it(
     assert static["sagemaker_program"] == "run_train.py"
     assert static["sagemaker_submit_directory"].startswith(f"s3://{BUCKET}/source/")
     assert not static.keys() & {"batch_size", "head_learning_rate", "package"}
+    assert definition["Environment"].items() >= jobs_tuning.STOP_ENVIRONMENT.items()
     assert definition["EnableManagedSpotTraining"] is True
     assert definition["StoppingCondition"]["MaxWaitTimeInSeconds"] == 7200
     assert tags(request) == TAGS
