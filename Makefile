@@ -159,11 +159,13 @@ $(RUN)/%.flags: FORCE
 	@mkdir -p $(@D) && echo '$($*_flags)' | cmp -s - $@ || echo '$($*_flags)' > $@
 
 ##@ On AWS, or with ENV=local on this machine
-.PHONY: upload download attach stop preflight deploy verify rollback invoke logs status
+.PHONY: upload download jobs attach stop preflight deploy verify rollback invoke logs status
 upload: $(DATA)/dataset_report.json ## bring the data set to the bucket
 	@$(PYTHON) -m trainer.upload upload $(aws_flags) --data $(DATA)
 download: $(VENV)/ready ## bring it back
 	@$(PYTHON) -m trainer.upload download $(aws_flags) --name $(NAME) --data $(DATA)
+jobs: $(VENV)/ready ## list the last jobs: what they took, cost and left
+	@$(LAUNCH) jobs $(aws_flags)
 attach: $(VENV)/ready ## follow JOB again, to its end
 	@$(LAUNCH) attach '$(JOB)' $(aws_flags) --output $(if $(filter here,$(ENGINE)),$(OUT)/$(JOB)/tune,$(SEARCH))
 stop: $(VENV)/ready ## stop JOB; it saves its state first

@@ -88,11 +88,15 @@ class Job(ABC):
 
     Attributes:
         name: Its name in AWS.
+        kind: "training", "tuning" or "ec2".
+        machines: What it runs on, such as "2 x ml.g5.xlarge".
         usd_per_hour: Price of all its machines; None where it is not known.
         is_search: Whether it searches for hyperparameters, and leaves no model.
     """
 
     name: str
+    kind: str
+    machines: str
     usd_per_hour: float | None = None
     is_search: bool = False
 

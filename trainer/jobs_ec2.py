@@ -26,6 +26,9 @@ from trainer.prices import hourly_usd
 from trainer.target import Target
 from trainer.upload import require_manifest
 
+RECORD = "instance.json"
+"""Object that tells a job's machine."""
+
 _NAME_CHARACTERS = 63
 _GONE = frozenset({"terminated", "stopped"})
 
@@ -92,7 +95,7 @@ def _request(job: str) -> str:
 
 
 def _record(job: str) -> str:
-    return f"jobs/{job}/instance.json"
+    return f"jobs/{job}/{RECORD}"
 
 
 def _user_data(ec2: Any, template: str, job: str) -> str:
@@ -138,6 +141,8 @@ def _launch(
 class Ec2Job(Job):
     """A training on an EC2 machine."""
 
+    kind = "ec2"
+
     def __init__(self, target: Target, name: str) -> None:
         """Take up a job that was launched."""
         self.name = name
@@ -151,6 +156,7 @@ class Ec2Job(Job):
             raise KennelError(f"job {name} was not launched from here: its machine is not known")
         self._instance: str = record["instance_id"]
         self._launched = datetime.fromisoformat(record["launched"])
+        self.machines = f"1 x {record['instance_type']}"
         self.usd_per_hour = hourly_usd(record["instance_type"], "ec2")
 
     @staticmethod
@@ -198,7 +204,7 @@ class Ec2Job(Job):
         )
         return Outcome(
             job=self.name,
-            kind="ec2",
+            kind=self.kind,
             result=f"s3://{self._bucket}/jobs/{self.name}/output/model.tar.gz",
             seconds=seconds,
             billable_seconds=seconds,

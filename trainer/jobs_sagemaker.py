@@ -231,6 +231,8 @@ def _quieten_sdk() -> None:
 class TrainingJob(Job):
     """A training job on SageMaker."""
 
+    kind = "training"
+
     def __init__(self, target: Target, name: str) -> None:
         """Take up a job that is there."""
         self.name = name
@@ -239,6 +241,7 @@ class TrainingJob(Job):
         answer = self.describe()
         self.is_search = "trials" in answer.get("HyperParameters", {})
         resources = answer["ResourceConfig"]
+        self.machines = f"{resources['InstanceCount']} x {resources['InstanceType']}"
         price = hourly_usd(resources["InstanceType"], "training")
         self.usd_per_hour = None if price is None else price * resources["InstanceCount"]
 
@@ -277,7 +280,7 @@ class TrainingJob(Job):
         }
         return Outcome(
             job=self.name,
-            kind="training",
+            kind=self.kind,
             result=answer["ModelArtifacts"]["S3ModelArtifacts"],
             seconds=(answer["TrainingEndTime"] - answer["CreationTime"]).total_seconds(),
             billable_seconds=billable,

@@ -186,6 +186,7 @@ def _warm_start(target: Target, parent: str, trainer: Any) -> Any:
 class TuningJob(Job):
     """A hyperparameter tuning job on SageMaker."""
 
+    kind = "tuning"
     is_search = True
 
     def __init__(self, target: Target, name: str) -> None:
@@ -194,6 +195,7 @@ class TuningJob(Job):
         self._client = target.client("sagemaker")
         self._told: dict[str, str] = {}
         resources = self.describe()["TrainingJobDefinition"]["ResourceConfig"]
+        self.machines = f"{resources['InstanceCount']} x {resources['InstanceType']}"
         price = hourly_usd(resources["InstanceType"], "training")
         self._usd = None if price is None else price * resources["InstanceCount"]
 
@@ -257,7 +259,7 @@ class TuningJob(Job):
             if "TrainingStartTime" in trial and "TrainingEndTime" in trial
         )
         usd = None if self._usd is None else self._usd * billable / 3600
-        return Outcome(self.name, "tuning", "", seconds, billable, usd)
+        return Outcome(self.name, self.kind, "", seconds, billable, usd)
 
     def best(self) -> TrainConfig:
         """The hyperparameters of the trial with the lowest validation loss."""
@@ -314,7 +316,7 @@ def finish_search(target: Target, bucket: str, job: Job, outcome: Outcome, folde
     for name, content in reports.items():
         write_bytes_atomic(folder / name, content)
         client.put_object(Bucket=bucket, Key=f"jobs/{job.name}/{name}", Body=content)
-    return replace(outcome, kind="tuning", result=str(folder / BEST))
+    return replace(outcome, kind=TuningJob.kind, result=str(folder / BEST))
 
 
 def search_lines(target: Target, folder: Path) -> list[str]:

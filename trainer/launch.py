@@ -3,6 +3,7 @@
     python -m trainer.launch train --env dev --dataset dogs --instances 2 --spot --epochs 5
     python -m trainer.launch tune --env dev --dataset dogs --trials 8 --parallel 2
     python -m trainer.launch attach JOB --env dev
+    python -m trainer.launch jobs --env dev
 
 What is done already is not started, and so not billed, a second time; `--fresh` begins anew.
 The last line on standard output is the address of the archive, or the path of `best.json`; all else
@@ -26,6 +27,7 @@ from trainer import target as targets
 from trainer.catalogue import TRAINING_TYPE
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError, run_command
+from trainer.job_history import history, table
 from trainer.jobs import (
     Job,
     Outcome,
@@ -365,6 +367,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     search.add_argument("--trials", type=_positive, default=8)
     search.add_argument("--parallel", type=_positive, default=2, help="trials at a time")
     search.add_argument("--warm-start", metavar="JOB", help="a former search to learn from")
+    known = verbs.add_parser("jobs", help="list the last jobs")
+    targets.add_arguments(known)
+    known.add_argument("--last", type=_positive, default=20, metavar="COUNT")
     for name, text in (("attach", "follow a job again"), ("stop", "stop a job")):
         known = verbs.add_parser(name, help=text)
         targets.add_arguments(known)
@@ -386,6 +391,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if order:
         ordered = order(options)
         return {} if options.check else carry_out(target, ordered, options).to_json()
+    if options.verb == "jobs":
+        rows = history(target, options.last)
+        if not options.json:
+            sys.stdout.write(table(rows))
+        return {"jobs": [row.to_json() for row in rows]}
     if options.verb == "stop":
         job = find(target, options.job)
         job.stop()

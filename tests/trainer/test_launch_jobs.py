@@ -96,6 +96,20 @@ def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
     for how in ("trained", "served"):
         assert f"{answer[f'top1_{how}']:.4f} as {how}" in again.err
 
+    launch.main(["jobs", "--env", "local", "--json"])
+    (listed,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert listed.pop("created").startswith("20")
+    assert listed == {
+        "job": answer["job"],
+        "kind": "training",
+        "status": "Completed",
+        "machines": "1 x ml.m5.xlarge",
+        "seconds": answer["seconds"],
+        "usd": answer["usd"],
+        "top1": answer["top1_served"],
+        "result": answer["result"],
+    }
+
     job = aws.client("sagemaker").describe_training_job(TrainingJobName=answer["job"])
     metrics = {metric["MetricName"] for metric in job["FinalMetricDataList"]}
     assert metrics == set(METRICS)
@@ -160,11 +174,14 @@ def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
 
     ended = (datetime.now(UTC) + timedelta(hours=1)).strftime("%FT%TZ")
     status = {"job": job, "exit_code": 0, "stage": "done", "ended": ended}
+    for name, top1 in (("trained", 0.95), ("evaluation", 0.94)):
+        put_json(aws, f"jobs/{job}/output/{name}/evaluation.json", {"top1": top1})
     put_json(aws, f"jobs/{job}/status.json", {**status, "status": "completed"})
     launch.main(["attach", job, "--env", "local"])
     said = capsys.readouterr()
     assert said.out == f"s3://{BUCKET}/jobs/{job}/output/model.tar.gz\n"
     assert "1.01 USD" in said.err
+    assert "top-1 on test: 0.9500 as trained, 0.9400 as served\n" in said.err
     assert get_json(aws, LATEST_KEY)["kind"] == "ec2"
 
     put_json(
@@ -172,6 +189,11 @@ def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
         f"jobs/{job}/status.json",
         {**status, "status": "failed", "exit_code": 1, "stage": "training"},
     )
+    launch.main(["jobs", "--env", "local", "--last", "1"])
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:5] == ["job", "kind", "status", "created", "machines"]
+    assert row.startswith(f"{job}  ec2   failed")
+    assert row.endswith("1 x g5.xlarge  -  -    -      -")
     with pytest.raises(KennelError, match=f"job {job} failed while training .exit status 1.; its"):
         launch.main(["attach", job, "--env", "local"])
 

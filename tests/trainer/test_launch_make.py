@@ -117,3 +117,4 @@ def test_fresh_is_for_what_was_asked_for(goal: str, fresh: str | None) -> None:
 def test_the_commands_that_messages_name_are_there(goal: str) -> None:
     words = launched(goal, "JOB=kennel-local-1", "ENV=local")
     assert words[:4] == [goal, "kennel-local-1", "--env", "local"]
+    assert launched("jobs", "ENV=local", "JSON=1") == ["jobs", "--env", "local", "--json"]
