@@ -67,8 +67,7 @@ image whose entry point is no bash, nothing reads it.
 _CODE = "sagemaker_submit_directory"
 _NAME_CHARACTERS = 32
 _ENDED = frozenset({"Completed", "Failed", "Stopped", "DeleteFailed"})
-_SUMMARY, _PAGE = "search.json", "search.html"
-_REPORTS = frozenset({BEST, _PAGE, _SUMMARY, "trials.csv"})
+_REPORTS = frozenset({BEST, "search.html", "search.json", "trials.csv"})
 
 
 def start_search(
@@ -308,7 +307,7 @@ def finish_search(target: Target, bucket: str, job: Job, outcome: Outcome, folde
     if isinstance(job, TuningJob):
         reports = {
             BEST: json_text(job.best().to_json()).encode(),
-            _SUMMARY: json_text(job.summary()).encode(),
+            "search.json": json_text(job.summary()).encode(),
         }
     else:
         reports = _from_output(target, bucket, job.name)
@@ -321,10 +320,10 @@ def finish_search(target: Target, bucket: str, job: Job, outcome: Outcome, folde
 
 def search_lines(target: Target, folder: Path) -> list[str]:
     """What a search has found, where that is, and what comes next, for people."""
-    found = json.loads((folder / _SUMMARY).read_text())
+    found = json.loads((folder / "search.json").read_text())
     best = json.loads((folder / BEST).read_text())
     values = ", ".join(f"{name}={_short(value)}" for name, value in found["best"].items())
-    page = f", {folder / _PAGE}" if (folder / _PAGE).exists() else ""
+    page = folder / "search.html"
     scope = {} if best["unfreeze"] == "none" else {"UNFREEZE": best["unfreeze"]}
     command = make_command(
         "train",
@@ -337,7 +336,7 @@ def search_lines(target: Target, folder: Path) -> list[str]:
     return [
         f"best of {found['trials']} trials ({found['pruned']} ended early): "
         f"{OBJECTIVE}={found[OBJECTIVE]:.6g} with {values}",
-        f"results: {folder / BEST}{page}",
+        f"results: {folder / BEST}" + (f", {page}" if page.exists() else ""),
         f"next: {command}",
     ]
 
