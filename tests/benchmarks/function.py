@@ -206,12 +206,12 @@ def endpoint(log: Path) -> Iterator[int]:
 
 def photo_of(folder: Path) -> bytes:
     """Give a photo of a data folder as a JPEG file of 500 x 375 pixels."""
-    photos = sorted(folder.glob("test/*/*.jpg"))
+    photos = sorted(file for file in folder.glob("test/*/*") if file.is_file())
     if not photos:
-        sys.exit(f"error: {folder} has no test/*/*.jpg; name a data folder with --photos")
+        sys.exit(f"error: {folder} has no photos in test/CLASS/; name a data folder with --photos")
     body = io.BytesIO()
     with Image.open(photos[0]) as image:
-        ImageOps.fit(image, PHOTO_SIZE).save(body, format="JPEG", quality=90)
+        ImageOps.fit(image.convert("RGB"), PHOTO_SIZE).save(body, format="JPEG", quality=90)
     return body.getvalue()
 
 

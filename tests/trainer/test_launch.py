@@ -473,7 +473,7 @@ def test_printed_commands_carry_what_the_user_gave_make(monkeypatch: pytest.Monk
     monkeypatch.setenv("MAKELEVEL", "0")
     assert (
         jobs.make_command("train", "dev", about_run=True, WHERE="sagemaker")
-        == "make train WHERE=sagemaker ENV=dev 'DATASET=/photos of $$dogs'"
+        == "make train WHERE=sagemaker ENV=dev 'DATASET=/photos of $dogs'"
     )
     assert jobs.make_command("attach", "dev", JOB="a") == "make attach JOB=a ENV=dev"
 

@@ -1,0 +1,272 @@
+"""What the Makefile does with what it is given: names, paths, switches, the shell's variables."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ODD = [
+    "my photos",
+    "(a) & b",
+    "semi;colon",
+    'quote\'s "here"',
+    "pipe|less<more>",
+    "$HOME `id` $(id)",
+    "back\\slash",
+    "st*r?[x]",
+    "50%",
+    "a=b:c,d#e",
+    "Café 日本",
+    "two\nlines",
+    "tab\there",
+    "-dash",
+    ".hidden",
+    "x" * 200,
+]
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # As from a shell, not as part of a `make test` around it.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def printed_words(target: str, *arguments: str, bin_folder: Path) -> list[list[str]]:
+    """What `python` is really given when the shell has read the recipe."""
+    python = bin_folder / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s\\0" "$@" END >> "$KENNEL_WORDS"\n')
+    python.chmod(0o755)
+    ready = bin_folder / "venv/ready"
+    ready.touch()
+    os.utime(ready, (2**32, 2**32))  # newer than the lock
+    words = bin_folder / "words"
+    ran = make(target, f"VENV={bin_folder / 'venv'}", *arguments, KENNEL_WORDS=str(words))
+    assert words.exists(), ran.stdout + ran.stderr
+    calls = words.read_bytes().decode().split("END\0")
+    return [call.split("\0")[:-1] for call in calls if call]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_dataset_arrives_as_it_was_typed(name, tmp_path):
+    (tmp_path / name).mkdir()
+    calls = printed_words(
+        "data", f"DATASET={tmp_path / name}", f"OUT={tmp_path / 'out'}", bin_folder=tmp_path
+    )
+    sources = next(call for call in calls if call[:2] == ["-m", "trainer.sources"])
+    assert sources[2] == str(tmp_path / name)
+    output = Path(sources[sources.index("--output") + 1])
+    assert output.parent == tmp_path / "out/data"
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,75}", output.name)
+
+
+def test_the_names_of_two_data_sets_differ_where_only_odd_characters_do(tmp_path):
+    names = set()
+    for name in ("a b", "a&b", "a-b", "日本", "中国"):
+        bin_folder = tmp_path / name
+        calls = printed_words(
+            "data", f"DATASET=/{name}", f"OUT={tmp_path / 'out'}", bin_folder=bin_folder
+        )
+        names.add(calls[0][calls[0].index("--output") + 1])
+    assert len(names) == 5
+
+
+def test_a_plain_folder_keeps_its_name(tmp_path):
+    (tmp_path / "Flowers_5.v2").mkdir()
+    calls = printed_words(
+        "data", f"DATASET={tmp_path}/Flowers_5.v2/", f"OUT={tmp_path}/o", bin_folder=tmp_path
+    )
+    assert calls[0][calls[0].index("--output") + 1] == f"{tmp_path}/o/data/Flowers_5.v2"
+
+
+@pytest.mark.parametrize(
+    ("variable", "flag"), [("URL", "--url"), ("MODEL", "--model"), ("FILE", "--file")]
+)
+@pytest.mark.parametrize("value", ["https://x.org/a?$name$&b=(1);'c'", "a  b.jpg", "50%.jpg"])
+def test_a_value_arrives_as_it_was_typed(variable, flag, value, tmp_path):
+    path = tmp_path / value.replace("/", "_")
+    path.touch()
+    given = value if variable == "URL" else str(path)
+    target = {"URL": "invoke", "FILE": "invoke", "MODEL": "preflight"}[variable]
+    calls = printed_words(
+        target, f"{variable}={given}", f"OUT={tmp_path / 'out'}", bin_folder=tmp_path / "bin"
+    )
+    assert calls[-1][calls[-1].index(flag) + 1] == given
+
+
+def test_several_files_and_patterns_are_as_many_words(tmp_path):
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).touch()
+    calls = printed_words(
+        "invoke", f"FILE={tmp_path}/1.jpg {tmp_path}/?.jpg", bin_folder=tmp_path / "bin"
+    )
+    assert calls[-1][-3:] == [f"{tmp_path}/1.jpg", f"{tmp_path}/1.jpg", f"{tmp_path}/2.jpg"]
+
+
+def test_more_flags_do_not_take_those_of_the_digits_away(tmp_path):
+    printed = make("--dry-run", "tune", "FLAGS=--seed 7", f"OUT={tmp_path}").stdout
+    (line,) = (line for line in printed.splitlines() if "trainer.tune" in line)
+    assert "--hflip 0 --min-scale 0.8 --seed 7" in line
+
+
+def test_everything_may_go_to_a_folder_with_a_space(tmp_path):
+    out = tmp_path / "my out ü"
+    calls = printed_words("serve", f"OUT={out}", bin_folder=tmp_path / "bin")
+    modules = [call[1] for call in calls]
+    assert modules == [
+        *("trainer.sources", "trainer.dataset", "trainer.tune", "trainer.train"),
+        *("trainer.package", "inference.server"),
+    ]
+    assert calls[-1][calls[-1].index("--model") + 1].startswith(f"{out}/digits-")
+
+
+@pytest.mark.parametrize("name", ["a:b", "50%", "a|b", "x(1)", "a\\b", "a=b", "a#b", "a*"])
+@pytest.mark.parametrize("variable", ["OUT", "VENV"])
+def test_a_folder_that_make_cannot_name_is_refused_in_one_line(variable, name):
+    ran = make("package", f"{variable}=/nowhere/{name}")
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1
+    assert f"{variable}=/nowhere/{name}" in ran.stderr
+
+
+class TestClean:
+    def test_it_removes_a_folder_of_kennels_own(self, tmp_path):
+        out = tmp_path / "a b"
+        make("data", f"OUT={out}", f"DATASET={tmp_path / 'nothing'}")
+        assert out.is_dir()
+        (tmp_path / "a").mkdir()
+        assert make("clean", f"OUT={out}").returncode == 0
+        assert not out.exists()
+        assert (tmp_path / "a").is_dir()
+
+    def test_it_keeps_a_folder_that_was_there_before(self, tmp_path):
+        (tmp_path / "thesis.txt").touch()
+        make("data", f"OUT={tmp_path}", f"DATASET={tmp_path / 'nothing'}")
+        ran = make("clean", f"OUT={tmp_path}")
+        assert ran.returncode == 2
+        assert str(tmp_path) in ran.stderr
+        assert (tmp_path / "thesis.txt").exists()
+
+    def test_it_follows_no_link(self, tmp_path):
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made/.kennel").touch()
+        (tmp_path / "link").symlink_to(tmp_path / "made")
+        assert make("clean", f"OUT={tmp_path / 'link'}").returncode == 0
+        assert (tmp_path / "made/.kennel").exists()
+
+    def test_it_leaves_the_state_of_a_localaws_that_runs(self, tmp_path):
+        (tmp_path / ".kennel").touch()
+        (tmp_path / "localaws").mkdir()
+        (tmp_path / "localaws/server.json").touch()
+        ran = make("clean", f"OUT={tmp_path}")
+        assert "make local-down" in ran.stderr
+        assert (tmp_path / "localaws/server.json").exists()
+
+    def test_it_takes_no_folder_from_the_shell(self, tmp_path):
+        (tmp_path / ".kennel").touch()
+        ran = make("clean", OUT=str(tmp_path))
+        assert ran.returncode == 2
+        assert "comes from your shell" in ran.stderr
+        assert tmp_path.is_dir()
+
+    def test_an_empty_name_is_refused(self):
+        assert "OUT is empty" in make("clean", "OUT=").stderr
+
+
+@pytest.mark.parametrize("target", ["destroy", "clean", "local-reset"])
+@pytest.mark.parametrize("variable", ["ENV", "OUT"])
+def test_what_is_removed_is_named_to_make(target, variable):
+    ran = make("--dry-run", target, **{variable: "prod"})
+    assert ran.returncode == 2
+    assert f"{variable}=prod comes from your shell" in ran.stderr
+
+
+def test_consent_that_the_shell_exports_does_not_count():
+    for target in ("destroy", "apply", "deploy", "rollback"):
+        ran = make("--dry-run", target, YES="1", DELETE_DATA="1")
+        assert ran.returncode == 0
+        assert "--auto-approve" not in ran.stdout
+        assert "--delete-data" not in ran.stdout
+        assert "--auto-approve" in make("--dry-run", target, "YES=1").stdout
+    assert "--delete-data" in make("--dry-run", "destroy", "DELETE_DATA=1").stdout
+
+
+@pytest.mark.parametrize("off", ["0", "no", "false", ""])
+def test_a_switch_can_be_off(off):
+    printed = make("--dry-run", "destroy", f"YES={off}", f"DELETE_DATA={off}", f"JSON={off}").stdout
+    assert not re.search("--(auto-approve|delete-data|json)", printed)
+
+
+def test_the_start_up_file_of_a_shell_is_no_environment():
+    assert "--env 'dev'" in make("--dry-run", "status", ENV="/home/me/.kshrc").stdout
+    assert "--env 'prod'" in make("--dry-run", "status", ENV="prod").stdout
+
+
+def test_an_environment_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    ran = make("env", f"VENV={tmp_path / 'venv'}", f"OUT={tmp_path / 'out'}")
+    assert ran.returncode == 2
+    assert "is not Kennel's" in ran.stderr
+    assert list((tmp_path / "venv").iterdir()) == [tmp_path / "venv/bin"]
+
+
+def test_every_target_and_variable_is_explained():
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    phony = {name for line in lines if line.startswith(".PHONY:") for name in line.split()[1:]}
+    printed = make("help").stdout
+    for name in phony - {"FORCE"}:
+        assert re.search(rf"^  {name} +\S", printed, re.MULTILINE), name
+    for line in lines:
+        if found := re.match(r"([A-Z_]+) \?=", line):
+            assert re.search(rf"^  {found[1]} ", printed, re.MULTILINE), found[1]
+
+
+# macOS has make 3.81, bash 3.2 and BSD's tools, none of which can be had here: what they lack is
+# looked for.
+GNU_ONLY = {
+    "date": r"\bdate\b[^|;]*%N",
+    "sed": r"\bsed\b[^|;]* (-i|-r|-z|-s)\b",
+    "grep": r"\bgrep\b[^|;]* -[a-zA-Z]*P",
+    "readlink": r"\breadlink -(f|e|m)\b|\brealpath\b",
+    "stat": r"\bstat (-c|--)",
+    "find": r"\bfind\b[^|;]* -printf",
+    "xargs": r"\bxargs\b[^|;]* -(r|d)\b",
+    "cp": r"\bcp\b[^|;]* --[a-z]",
+    "programs": r"(?<!-)\b(sha256sum|md5sum|nproc|timeout|tac|shuf|flock|setsid|getent)\b(?!-)",
+    "bash 4": r"\b(mapfile|readarray|declare -A|coproc)\b|\$\$?\{\w+(,,|\^\^|@Q)",
+    "make 4": r"^(undefine|\.ONESHELL|define \w+ [:?+]?=)|\$\((file|let|intcmp) |^\w+ *!=|::=|&:",
+}
+
+
+@pytest.mark.parametrize("kind", GNU_ONLY)
+@pytest.mark.parametrize("script", ["Makefile", ".ci/run"])
+def test_nothing_needs_what_macos_lacks(script, kind):
+    for number, line in enumerate((ROOT / script).read_text().splitlines(), 1):
+        assert not re.search(GNU_ONLY[kind], line), f"{script}:{number}: {line}"
+
+
+def test_a_recipe_fails_with_its_first_command_without_the_shells_flags_of_make_4(tmp_path):
+    """make 3.81 starts the shell with `-c` alone."""
+    (tmp_path / "odd").mkdir()
+    calls = printed_words(
+        "data", f"DATASET={tmp_path}", f"OUT={tmp_path}/o", ".SHELLFLAGS=-c", bin_folder=tmp_path
+    )
+    assert len(calls) == 2
+    python = tmp_path / "venv/bin/python"
+    python.write_text(f"#!/bin/sh\necho ran >> {tmp_path}/ran; exit 1\n")
+    ran = make(
+        *("data", f"VENV={tmp_path}/venv", f"DATASET={tmp_path}", f"OUT={tmp_path}/o"),
+        ".SHELLFLAGS=-c",
+    )
+    assert ran.returncode == 2
+    assert (tmp_path / "ran").read_text() == "ran\n"
