@@ -126,8 +126,9 @@ def follow(job: Job, environment: str) -> Outcome:
 
     Raises:
         KennelError: The job failed or was stopped, or AWS cannot be reached any more.
-        SystemExit: Ctrl-C, and the job goes on without us.
+        SystemExit: Ctrl-C, and the job goes on without us, or has stopped as it was asked to.
     """
+    stopped = False
     attach = make_command("attach", environment, about_run=job.is_search, JOB=job.name)
     hints = f"follow it with `{attach}`"
     with _display(job) as show:
@@ -142,8 +143,15 @@ def follow(job: Job, environment: str) -> Outcome:
                         f"`{make_command('stop', environment, JOB=job.name)}`\n"
                     )
                     raise SystemExit(130) from None
+                stopped = True
                 job.stop()
-    return job.outcome()
+    try:
+        return job.outcome()
+    except KennelError as error:
+        if not stopped:
+            raise
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(130) from None
 
 
 def make_command(goal: str, environment: str, *, about_run: bool = False, **given: str) -> str:

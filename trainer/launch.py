@@ -249,7 +249,15 @@ def _result(target: Target, job: Job) -> Outcome | None:
 def _finished(
     target: Target, job: Job, options: argparse.Namespace, outcome: Outcome | None = None
 ) -> Outcome:
-    """Follow a job to its end, keep what it has left, and say what that is and what comes next."""
+    """Follow a job to its end, keep what it has left, and say what that is and what comes next.
+
+    Args:
+        target: Where it runs.
+        job: The job.
+        options: Where a search's results go.
+        outcome: What came of it, if that is known already.
+    """
+    past = "" if outcome is None else "at that time: "
     if outcome is None:
         sys.stderr.write(f"job {job.name}\n")
         outcome = follow(job, target.name)
@@ -266,7 +274,7 @@ def _finished(
             f"archive: {outcome.result}",
             f"next: {make_command('deploy', target.name, MODEL=outcome.result)}",
         ]
-    sys.stderr.writelines(f"{line}\n" for line in [cost_line(ended), *told] if line)
+    sys.stderr.writelines(f"{line}\n" for line in [past + cost_line(ended), *told] if line)
     return ended
 
 

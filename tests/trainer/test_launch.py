@@ -311,6 +311,8 @@ class Scripted(jobs.Job):
         self.stopped = True
 
     def outcome(self) -> jobs.Outcome:
+        if self.stopped:
+            raise KennelError("training job scripted stopped: the same command goes on")
         return jobs.Outcome(self.name, "training", "s3://x", 10.0, 10.0, None)
 
 
@@ -358,12 +360,13 @@ def test_ctrl_c_on_a_terminal_asks(
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     monkeypatch.setattr(sys, "stderr", Terminal())
     job = Scripted(RUNS, KeyboardInterrupt(), ENDED)
-    if stopped:
+    with pytest.raises(SystemExit) as ended:
         jobs.follow(job, "local")
-    else:
-        with pytest.raises(SystemExit):
-            jobs.follow(job, "local")
+    assert ended.value.code == 130
     assert job.stopped is stopped
+    said = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert ("training job scripted stopped: the same command goes on\n" in said) is stopped
+    assert "error" not in said
 
 
 def test_the_log_of_all_hosts_is_given_once(aws: LocalAws) -> None:

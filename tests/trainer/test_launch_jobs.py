@@ -90,6 +90,7 @@ def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
     again = capsys.readouterr()
     assert f"this very training is done, by job {answer['job']}: nothing is started" in again.err
     assert "FRESH=1 does it anew" in again.err
+    assert f"at that time: {answer['job']}: " in again.err
     assert again.out == f"{answer['result']}\n"
     listed = aws.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
     assert [found["TrainingJobName"] for found in listed] == [answer["job"]]
