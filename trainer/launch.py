@@ -231,7 +231,8 @@ def _result(target: Target, job: Job) -> Outcome | None:
     except KennelError:
         return None
     if isinstance(job, TuningJob):
-        return outcome
+        # One that was stopped has a best trial, too, but not all that was asked for.
+        return outcome if job.state().text.startswith("Completed") else None
     address = urlsplit(outcome.result)
     key = address.path.lstrip("/")
     if job.is_search:
