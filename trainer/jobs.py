@@ -26,7 +26,15 @@ SECONDS_BETWEEN_LINES = 60.0
 
 # What the user gave to `make` that later commands need, too: all of them, or those about a run.
 _KEPT_ALWAYS = ("OUT", "LOCALAWS_PORT")
-_KEPT_FOR_RUNS = ("DATASET", "BACKBONE", "UNFREEZE", "EPOCHS", "ENGINE", "FLAGS")
+_KEPT_FOR_RUNS = (
+    "DATASET",
+    "BACKBONE",
+    "UNFREEZE",
+    "EPOCHS",
+    "ENGINE",
+    "INSTANCE_TYPE",
+    "FLAGS",
+)
 _POLL_SECONDS = 2.0
 # A network that is gone for longer will not be back before somebody looks at it.
 _FAILED_POLLS = 30

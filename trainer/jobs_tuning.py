@@ -331,6 +331,7 @@ def search_lines(target: Target, folder: Path) -> list[str]:
         about_run=True,
         WHERE="sagemaker",
         CONFIG=str(folder / BEST),
+        ENGINE="",
         **scope,
     )
     return [

@@ -469,7 +469,9 @@ def test_a_search_says_what_is_searched(aws: LocalAws, capsys: pytest.CaptureFix
         assert scope in capsys.readouterr().err
 
 
-def test_printed_commands_carry_what_the_user_gave_make(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_commands_carry_what_the_user_gave_make(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("DATASET", "/photos of $dogs")
     monkeypatch.delenv("MAKELEVEL", raising=False)
     assert jobs.make_command("train", "dev", about_run=True) == "make train ENV=dev"
@@ -479,6 +481,16 @@ def test_printed_commands_carry_what_the_user_gave_make(monkeypatch: pytest.Monk
         == "make train WHERE=sagemaker ENV=dev 'DATASET=/photos of $dogs'"
     )
     assert jobs.make_command("attach", "dev", JOB="a") == "make attach JOB=a ENV=dev"
+    found = {"trials": 8, "pruned": 3, "valid_loss": 0.0029, "best": {"batch_size": 16}}
+    (tmp_path / "search.json").write_text(json.dumps(found))
+    (tmp_path / "best.json").write_text(json.dumps({"unfreeze": "all"}))
+    monkeypatch.setenv("ENGINE", "sagemaker")
+    assert jobs_tuning.search_lines(load("local"), tmp_path) == [
+        "best of 8 trials (3 ended early): valid_loss=0.0029 with batch_size=16",
+        f"results: {tmp_path}/best.json",
+        f"next: make train WHERE=sagemaker CONFIG={tmp_path}/best.json UNFREEZE=all ENV=local "
+        "'DATASET=/photos of $dogs'",
+    ]
 
 
 def test_a_silent_job_is_told_to_go_on(
