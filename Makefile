@@ -35,6 +35,9 @@ WHERE ?= here#                  where `make train` trains: here, sagemaker or ec
 INSTANCES ?= 1#                 training instances; here: processes
 INSTANCE_TYPE ?=#               their type, such as ml.g5.xlarge; empty: the launcher's default
 SPOT ?=#                        1: on spot instances
+CONFIG ?=#                      hyperparameters for `make train`: a best.json; empty: those of the last search
+FRESH ?=#                       1: `make train` and `make tune` begin anew, even if that was done already
+JOB ?=#                         name of a job, for `make attach` and `make stop`
 PORT ?= 8080#                   of `make serve`
 LOCALAWS_PORT ?=#               of localaws; empty: where it runs, else 4588
 ENV ?= dev#                     an environment of terraform/environments; local: localaws on this machine
@@ -87,7 +90,7 @@ MODEL_FLAGS := --backbone $(call typed,BACKBONE) $(VIEW) $(AUGMENTATION) $(FLAGS
 
 # Paths that are targets: make has a meaning of its own for these characters.
 special := \ % : ; | * ? [ ] = ~ ` " $$ ( ) \#
-$(foreach name,OUT VENV DATA CACHE RUN,$(foreach character,$(special),$(if $(findstring $(character),$(value $(name))),\
+$(foreach name,OUT VENV DATA CACHE RUN CONFIG,$(foreach character,$(special),$(if $(findstring $(character),$(value $(name))),\
   $(error $(name)=$(value $(name)): $(character) has a meaning of its own for make; name another folder))))
 $(foreach name,OUT VENV,$(if $(strip $(value $(name))),,$(error $(name) is empty: name a folder)))
 
@@ -95,6 +98,24 @@ $(foreach name,OUT VENV,$(if $(strip $(value $(name))),,$(error $(name) is empty
 ifneq ($(filter clean destroy local-reset,$(MAKECMDGOALS)),)
 $(foreach name,ENV OUT,$(if $(findstring environment,$(origin $(name))),\
   $(error $(name)=$(value $(name)) comes from your shell; say it to make: make $(MAKECMDGOALS) $(name)=...)))
+endif
+
+# Wrong values end here, before anything is uploaded or trained.
+undigited = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$(1)))))))))))
+one_word = $(if $(word 2,$(value $(1))),,$(strip $(value $(1))))
+require_number = $(if $(call undigited,$(value $(1)))$(filter 0%,$(value $(1)))$(if $(call one_word,$(1)),,-),\
+  $(error $(1)=$(value $(1)): must be a number of 1 or more))
+require_one_of = $(if $(filter $(2),$(call one_word,$(1))),,$(error $(1)=$(value $(1)): must be one of $(2)))
+ifneq ($(filter tune train evaluate package serve preflight,$(MAKECMDGOALS)),)
+$(foreach name,TRIALS PARALLEL INSTANCES $(if $(value EPOCHS),EPOCHS),$(call require_number,$(name)))
+$(foreach name,SPOT FRESH,$(if $(value $(name)),$(call require_one_of,$(name),1 0 yes no on off true false)))
+$(call require_one_of,ENGINE,here job sagemaker)
+$(call require_one_of,WHERE,here sagemaker ec2)
+$(call require_one_of,UNFREEZE,none last all)
+$(if $(value CONFIG),$(if $(wildcard $(call target,CONFIG)),,$(error CONFIG=$(value CONFIG): there is no such file)))
+endif
+ifneq ($(filter attach stop,$(MAKECMDGOALS)),)
+$(if $(value JOB),,$(error JOB=: must be the name of a job; `make jobs ENV=$(value ENV)` lists them))
 endif
 
 # The files that one step leaves to the next.
@@ -106,12 +127,21 @@ ARCHIVE := $(call target,RUN)/model.tar.gz
 
 TRAIN = $(if $(filter-out 1,$(INSTANCES)),$(call typed,VENV)/bin/torchrun --standalone --nproc-per-node $(call typed,INSTANCES),$(PYTHON)) \
   -m trainer.train
-LAUNCH = $(PYTHON) -m trainer.launch
-launch_flags = $(aws_flags) --dataset $(NAME) --instances $(call typed,INSTANCES) $(call flag,--instance-type,INSTANCE_TYPE) $(MODEL_FLAGS)
+# It prints commands that are given what the user gave.
+LAUNCH = $(foreach name,DATASET OUT,$(if $(findstring file,$(origin $(name))),,$(name)=$(call typed,$(name)))) $(PYTHON) -m trainer.launch
+launch_flags = $(aws_flags) --dataset $(NAME) --instances $(call typed,INSTANCES) $(call flag,--instance-type,INSTANCE_TYPE) \
+  $(if $(call on,SPOT),--spot) $(if $(call on,FRESH),--fresh) $(MODEL_FLAGS)
+launch_tune = $(LAUNCH) tune --engine $(call typed,ENGINE) $(search_flags) $(launch_flags) --unfreeze $(SEARCHED) --output $(call typed,SEARCH)
+launch_train = $(LAUNCH) train --where $(call typed,WHERE) $(launch_flags) --unfreeze $(call typed,UNFREEZE) $(call flag,--epochs,EPOCHS) \
+  $(if $(value CONFIG),$(call flag,--config,CONFIG),--run $(call typed,RUN))
+# A search by jobs never takes the place of the one here, and lies with the run that trains what it searched: the head
+# in one job, or the network, for which each trial is a job.
+SEARCHED := $(if $(filter sagemaker,$(value ENGINE)),$(if $(filter none,$(UNFREEZE)),all,$(UNFREEZE)),none)
+SEARCH := $(if $(filter sagemaker,$(value ENGINE)),$(value OUT)/$(NAME)-$(BACKBONE)-$(SEARCHED),$(RUN))/tune-$(value ENGINE)
 aws_flags = --env $(call typed,ENV) $(if $(call on,JSON),--json) $(if $(call on,DEBUG),--debug)
 search_flags = --trials $(call typed,TRIALS) --parallel $(call typed,PARALLEL)
 tune_flags = --unfreeze none $(search_flags) $(MODEL_FLAGS)
-train_flags = --unfreeze $(call typed,UNFREEZE) $(MODEL_FLAGS) $(call flag,--epochs,EPOCHS)
+train_flags = --unfreeze $(call typed,UNFREEZE) $(MODEL_FLAGS) $(call flag,--epochs,EPOCHS) $(call flag,--config,CONFIG)
 
 ##@ Everything
 .PHONY: help demo test test-contract bench lint format docs lock clean FORCE
@@ -141,12 +171,12 @@ ON_PHOTOS := training serving function growth
 .PHONY: env data tune train evaluate package serve lambda
 env: $(READY) ## make the Python environment
 data: $(REPORT) ## fetch, split and check the photos
-tune: $(if $(filter here,$(ENGINE)),$(BEST),upload) ## search for hyperparameters with ENGINE
-	$(if $(filter here,$(ENGINE)),,@$(LAUNCH) tune --engine $(call typed,ENGINE) $(search_flags) $(launch_flags) \
-	  --unfreeze $(if $(filter job,$(ENGINE)),none,all) --output $(call typed,RUN)/tune)
-train: $(if $(filter here,$(WHERE)),$(WEIGHTS),upload) ## train a model in WHERE
-	$(if $(filter here,$(WHERE)),,@config=$(call typed,RUN)/tune/best.json; set --; test ! -f "$$config" || set -- --config "$$config"; \
-	  $(LAUNCH) train --where $(call typed,WHERE) $(launch_flags) $(if $(call on,SPOT),--spot) --unfreeze $(call typed,UNFREEZE) $(call flag,--epochs,EPOCHS) "$$@")
+tune: $(if $(filter here,$(ENGINE)),$(BEST),checked-tune upload) ## search for hyperparameters with ENGINE
+	$(if $(filter here,$(ENGINE)),,@$(launch_tune))
+train: $(if $(filter here,$(WHERE)),$(WEIGHTS),checked-train upload) ## train a model in WHERE
+	$(if $(filter here,$(WHERE)),,@$(launch_train))
+checked-tune checked-train: checked-%: FORCE $(READY)
+	@$(launch_$*) --check
 evaluate: $(call target,RUN)/evaluation/evaluation.json $(call target,RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
 package: $(ARCHIVE) ## export, quantize and pack it
 serve: $(ARCHIVE) ## serve it on PORT
@@ -159,12 +189,14 @@ $(REPORT): FORCE | $(READY)
 	@$(PYTHON) -m trainer.sources $(call typed,DATASET) --output $(call typed,DATA) && \
 	$(PYTHON) -m trainer.dataset $(call typed,DATA) --cache-dir $(call typed,CACHE) --backbone $(call typed,BACKBONE) $(VIEW) --report "$@"
 
-$(BEST): $(REPORT) $(call target,RUN)/tune.flags
-	@$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(call typed,RUN)/tune $(tune_flags)
+# FRESH is for what was asked for, not for what comes before it.
+fresh = $(if $(call on,FRESH),$(if $(filter $(1),$(MAKECMDGOALS)),$(2)))
+$(BEST): $(REPORT) $(call target,RUN)/tune.flags $(call fresh,tune,FORCE)
+	@$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(call typed,RUN)/tune $(tune_flags) $(call fresh,tune,--fresh)
 
-$(WEIGHTS): $(BEST) $(call target,RUN)/train.flags
+$(WEIGHTS): $(or $(call target,CONFIG),$(BEST)) $(call target,RUN)/train.flags $(call fresh,train,FORCE)
 	@$(TRAIN) $(DATA_FLAGS) --config $(call typed,RUN)/tune/best.json --model-dir $(call typed,RUN)/model \
-	  --output-dir $(call typed,RUN)/training --checkpoint-dir $(call typed,OUT)/checkpoints $(train_flags)
+	  --output-dir $(call typed,RUN)/training --checkpoint-dir $(call typed,OUT)/checkpoints $(train_flags) $(call fresh,train,--fresh)
 
 $(call target,RUN)/evaluation/evaluation.json: $(WEIGHTS)
 	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(call typed,RUN)/model --output $(call typed,RUN)/evaluation
@@ -181,11 +213,17 @@ $(call target,RUN)/tune.flags $(call target,RUN)/train.flags: FORCE
 	test "$$flags" = "$$(cat "$@" 2> /dev/null)" || printf '%s\n' "$$flags" > "$@"
 
 ##@ On AWS, or with ENV=local on this machine
-.PHONY: upload download preflight deploy verify rollback invoke logs status
+.PHONY: upload download jobs attach stop preflight deploy verify rollback invoke logs status
 upload: $(REPORT) ## bring the data set to the bucket
 	@$(PYTHON) -m trainer.upload upload $(aws_flags) --data $(call typed,DATA)
 download: $(READY) ## bring it back
 	@$(PYTHON) -m trainer.upload download $(aws_flags) --name $(NAME) --data $(call typed,DATA)
+jobs: $(READY) ## list the last jobs: what they took, cost and left
+	@$(LAUNCH) jobs $(aws_flags)
+attach: $(READY) ## follow JOB again, to its end
+	@$(LAUNCH) attach $(call typed,JOB) $(aws_flags) --output $(if $(filter here,$(ENGINE)),$(call typed,OUT)/$(call typed,JOB)/tune,$(call typed,SEARCH))
+stop: $(READY) ## stop JOB; it saves its state first
+	@$(LAUNCH) stop $(call typed,JOB) $(aws_flags)
 preflight: $(READY) ## check all that a deployment needs before there is one
 	@$(TERRAFORM_CLI) preflight $(aws_flags) $(call flag,--model,MODEL) $(call flag,--instance-type,INSTANCE_TYPE) \
 	  --instances $(call typed,INSTANCES) $(if $(call on,SPOT),--spot)

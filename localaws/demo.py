@@ -79,7 +79,7 @@ class Plan:
         dataset: The data set's name, for people.
         data: Its folder, with dataset_report.json and test/.
         cache: Folder of the decode-once stores.
-        run: Where the search's results will be: tune/.
+        run: Where the search's results will be: tune-job/.
         output: Folder for the report and all that is made on the way.
         started: When the chain began, in seconds since 1970.
         environment: What the targets are run with: the user's own, proxies included.
@@ -399,7 +399,7 @@ def _learn(chain: Chain, is_coming: Callable[[], bool]) -> dict[str, float | Non
         report["dataset"] |= {"classes": len(data["classes"]), **data["splits"]}
     with steps.step("search for hyperparameters, in a training job") as step:
         searched = _last_json(step.make("tune", ENGINE="job", JSON=1))
-        search = _read(plan.run / "tune/search.json")
+        search = _read(plan.run / "tune-job/search.json")
         report["tuning"] = {name: search[name] for name in ("trials", "best", "seconds")}
     with steps.step(f"train on {INSTANCES} instances") as step:
         trained = _last_json(step.make("train", WHERE="sagemaker", INSTANCES=INSTANCES, JSON=1))
@@ -441,7 +441,8 @@ def _second_model(chain: Chain, step: Step) -> Path:
     if chain.found.report["package"]["precision"] == "int8":
         return chain.model
     folder = chain.plan.output / "second"
-    config = ("--config", chain.plan.run / "tune/best.json", "--unfreeze", "none", "--epochs", 2)
+    found = chain.plan.run / "tune-job/best.json"
+    config = ("--config", found, "--unfreeze", "none", "--epochs", 2)
     places = [(f"--{name}-dir", folder / name) for name in ("model", "output", "checkpoint")]
     flags = [*chain.data_flags, *config, *itertools.chain.from_iterable(places)]
     step.python("trainer.train", *flags)

@@ -1,7 +1,9 @@
 """What jobs have in common wherever they run: following, Ctrl-C, cost, the record of the last."""
 
 import json
+import os
 import re
+import shlex
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -16,11 +18,23 @@ from tqdm import tqdm
 
 from trainer.errors import KennelError
 from trainer.files import json_text
+from trainer.metric_lines import read_metrics
 from trainer.target import LATEST_KEY, Target
 
-METRICS = ("epoch", "train_loss", "valid_loss", "valid_accuracy", "images_per_second")
-"""What a line of `trainer.train` tells after each epoch, as `name=value`."""
+SECONDS_BETWEEN_LINES = 60.0
+"""How long a job may say nothing before a log is told that it goes on."""
 
+# What the user gave to `make` that later commands need, too: all of them, or those about a run.
+_KEPT_ALWAYS = ("OUT", "LOCALAWS_PORT")
+_KEPT_FOR_RUNS = (
+    "DATASET",
+    "BACKBONE",
+    "UNFREEZE",
+    "EPOCHS",
+    "ENGINE",
+    "INSTANCE_TYPE",
+    "FLAGS",
+)
 _POLL_SECONDS = 2.0
 # A network that is gone for longer will not be back before somebody looks at it.
 _FAILED_POLLS = 30
@@ -36,11 +50,6 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-
-
-def metric_regex(name: str) -> str:
-    """The regular expression that finds a metric in a line; its group is the value."""
-    return rf"(?:^|\s){name}=([0-9.eE+-]+)"
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,8 @@ class Outcome:
         billable_seconds: What one machine is billed for, where that is known.
         usd: Price of all machines; None where the price of their type is not known.
         saved: Share of the price that spot machines saved, 0 to 1.
+        top1_trained: Top-1 accuracy on the test photos, of PyTorch; None where it is not known.
+        top1_served: The same of the archive, as it is served.
     """
 
     job: str
@@ -72,6 +83,8 @@ class Outcome:
     billable_seconds: float
     usd: float | None
     saved: float = 0.0
+    top1_trained: float | None = None
+    top1_served: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the fields by name."""
@@ -83,11 +96,17 @@ class Job(ABC):
 
     Attributes:
         name: Its name in AWS.
+        kind: "training", "tuning" or "ec2".
+        machines: What it runs on, such as "2 x ml.g5.xlarge".
         usd_per_hour: Price of all its machines; None where it is not known.
+        is_search: Whether it searches for hyperparameters, and leaves no model.
     """
 
     name: str
+    kind: str
+    machines: str
     usd_per_hour: float | None = None
+    is_search: bool = False
 
     @abstractmethod
     def state(self) -> State:
@@ -115,9 +134,11 @@ def follow(job: Job, environment: str) -> Outcome:
 
     Raises:
         KennelError: The job failed or was stopped, or AWS cannot be reached any more.
-        SystemExit: Ctrl-C, and the job goes on without us.
+        SystemExit: Ctrl-C, and the job goes on without us, or has stopped as it was asked to.
     """
-    hints = f"follow it with {command('attach', job, environment)}"
+    stopped = False
+    attach = make_command("attach", environment, about_run=job.is_search, JOB=job.name)
+    hints = f"follow it with `{attach}`"
     with _display(job) as show:
         while True:
             try:
@@ -126,17 +147,36 @@ def follow(job: Job, environment: str) -> Outcome:
             except KeyboardInterrupt:
                 if not _asked_to_stop(job):
                     sys.stderr.write(
-                        f"\nleft {job.name} running: {hints}, "
-                        f"stop it with {command('stop', job, environment)}\n"
+                        f"\nleft {job.name} running: {hints}, stop it with "
+                        f"`{make_command('stop', environment, JOB=job.name)}`\n"
                     )
                     raise SystemExit(130) from None
+                stopped = True
                 job.stop()
-    return job.outcome()
+    try:
+        return job.outcome()
+    except KennelError as error:
+        if not stopped:
+            raise
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(130) from None
 
 
-def command(verb: str, job: Job, environment: str) -> str:
-    """The command that does something with a job, for a message."""
-    return f"`python -m trainer.launch {verb} {job.name} --env {environment}`"
+def make_command(goal: str, environment: str, *, about_run: bool = False, **given: str) -> str:
+    """A command of `make`, for a message: it works as it stands.
+
+    Args:
+        goal: The target.
+        environment: ENV.
+        about_run: Whether it needs what says which run is meant, such as DATASET.
+        given: More variables.
+    """
+    kept = (*_KEPT_FOR_RUNS, *_KEPT_ALWAYS) if about_run else _KEPT_ALWAYS
+    # Make passes what it was given on in the environment.
+    told = {name: os.environ.get(name, "") for name in kept if "MAKELEVEL" in os.environ}
+    variables = {**given, "ENV": environment, **told} | given
+    words = (f"{name}={value}" for name, value in variables.items() if value)
+    return " ".join(["make", goal, *map(shlex.quote, words)])
 
 
 def _watch(job: Job, show: "Display", hints: str) -> None:
@@ -192,7 +232,7 @@ class Display:
     def __init__(self, job: Job) -> None:
         """Begin to tell the time."""
         self._job = job
-        self._started = time.monotonic()
+        self._started = self._last_line = time.monotonic()
         self._state = ""
         self._bar = (
             tqdm(bar_format="{desc} [{elapsed}]", leave=False) if sys.stderr.isatty() else None
@@ -200,10 +240,13 @@ class Display:
         self._metrics: dict[str, float] = {}
 
     def state(self, text: str) -> None:
-        """Show what the job is doing, if that has changed."""
+        """Show what the job is doing, if that has changed; in a log now and then if it has not."""
+        now = time.monotonic()
         if text != self._state:
             self._state = text
             self._write(text)
+        elif self._bar is None and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._write(f"{text}, {now - self._started:.0f} s after the beginning")
         if self._bar is not None:
             self._bar.set_description_str(self._progress())
 
@@ -219,10 +262,11 @@ class Display:
             self._bar.close()
 
     def _write(self, line: str) -> None:
+        self._last_line = time.monotonic()
         tqdm.write(line, file=sys.stderr)
 
     def _progress(self) -> str:
-        parts = [self._job.name]
+        parts = [self._job.name, self._state]
         for name, value in self._metrics.items():
             parts.append(f"{name.replace('_', ' ')} {value:.4g}")
         if self._job.usd_per_hour is not None:
@@ -240,18 +284,6 @@ def _display(job: Job) -> Iterator[Display]:
         display.close()
 
 
-def read_metrics(line: str) -> dict[str, float]:
-    """The metrics in a line of `trainer.train`; empty for any other line."""
-    found = {}
-    for name in METRICS:
-        if match := re.search(metric_regex(name), line):
-            try:
-                found[name] = float(match[1])
-            except ValueError:
-                return {}
-    return found
-
-
 def cost_line(outcome: Outcome) -> str:
     """Time and price of a job, for people."""
     price = "price unknown" if outcome.usd is None else f"{outcome.usd:.2f} USD"
@@ -260,6 +292,19 @@ def cost_line(outcome: Outcome) -> str:
         f"{outcome.job}: {outcome.seconds:.0f} s in all, "
         f"billed {outcome.billable_seconds:.0f} s: {price}{saved}"
     )
+
+
+def accuracy_line(outcome: Outcome) -> str:
+    """Top-1 of a training on the test photos, for people; empty where it is not known."""
+    known = [
+        f"{value:.4f} {how}"
+        for value, how in (
+            (outcome.top1_trained, "as trained"),
+            (outcome.top1_served, "as served"),
+        )
+        if value is not None
+    ]
+    return f"top-1 on test: {', '.join(known)}" if known else ""
 
 
 def read_json(target: Target, bucket: str, key: str) -> Mapping[str, Any] | None:

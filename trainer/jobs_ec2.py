@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from trainer import source
 from trainer.config import TrainConfig
-from trainer.errors import KennelError
+from trainer.errors import KennelError, UsageError
 from trainer.job_logs import Tail
 from trainer.jobs import (
     Job,
@@ -25,6 +25,9 @@ from trainer.jobs import (
 from trainer.prices import hourly_usd
 from trainer.target import Target
 from trainer.upload import require_manifest
+
+RECORD = "instance.json"
+"""Object that tells a job's machine."""
 
 _NAME_CHARACTERS = 63
 _GONE = frozenset({"terminated", "stopped"})
@@ -47,10 +50,16 @@ def submit(
 
     Raises:
         KennelError: The foundation is missing, or no subnet has such a machine.
-        UsageError: The data set has not been uploaded.
+        UsageError: The data set has not been uploaded, or the foundation has no EC2 trainer.
     """
     bucket = target.required_parameter("bucket")
-    template = target.required_parameter("ec2_launch_template_id")
+    template = target.parameter("ec2_launch_template_id")
+    if template is None:
+        raise UsageError(
+            f"WHERE=ec2: the EC2 trainer is off in ENV={target.name}; say `enable_ec2_trainer = "
+            f"true` in terraform/environments/{target.name}.foundation.tfvars, and `make apply "
+            f"STACK=foundation ENV={target.name}`, or train with WHERE=sagemaker"
+        )
     subnets = target.required_parameter("ec2_subnet_ids").split(",")
     require_manifest(target, dataset)
     end = f"-{timestamp()}"
@@ -86,7 +95,7 @@ def _request(job: str) -> str:
 
 
 def _record(job: str) -> str:
-    return f"jobs/{job}/instance.json"
+    return f"jobs/{job}/{RECORD}"
 
 
 def _user_data(ec2: Any, template: str, job: str) -> str:
@@ -132,6 +141,8 @@ def _launch(
 class Ec2Job(Job):
     """A training on an EC2 machine."""
 
+    kind = "ec2"
+
     def __init__(self, target: Target, name: str) -> None:
         """Take up a job that was launched."""
         self.name = name
@@ -145,6 +156,7 @@ class Ec2Job(Job):
             raise KennelError(f"job {name} was not launched from here: its machine is not known")
         self._instance: str = record["instance_id"]
         self._launched = datetime.fromisoformat(record["launched"])
+        self.machines = f"1 x {record['instance_type']}"
         self.usd_per_hour = hourly_usd(record["instance_type"], "ec2")
 
     @staticmethod
@@ -186,13 +198,19 @@ class Ec2Job(Job):
         ended = datetime.fromisoformat(status["ended"])
         seconds = (ended - self._launched).total_seconds()
         price = self.usd_per_hour
+        trained, served = (
+            (read_json(self._target, self._bucket, f"jobs/{self.name}/output/{place}") or {})
+            for place in ("trained/evaluation.json", "evaluation/evaluation.json")
+        )
         return Outcome(
             job=self.name,
-            kind="ec2",
+            kind=self.kind,
             result=f"s3://{self._bucket}/jobs/{self.name}/output/model.tar.gz",
             seconds=seconds,
             billable_seconds=seconds,
             usd=None if price is None else price * seconds / 3600,
+            top1_trained=trained.get("top1"),
+            top1_served=served.get("top1"),
         )
 
     def _status(self) -> Mapping[str, Any] | None:

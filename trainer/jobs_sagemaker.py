@@ -13,14 +13,8 @@ from trainer import source
 from trainer.catalogue import has_gpu, training_image
 from trainer.errors import KennelError, UsageError
 from trainer.job_logs import Tail
-from trainer.jobs import (
-    METRICS,
-    Job,
-    Outcome,
-    State,
-    metric_regex,
-    slug,
-)
+from trainer.jobs import Job, Outcome, State, slug
+from trainer.metric_lines import METRICS, TOP1_SERVED, TOP1_TRAINED, metric_regex
 from trainer.prices import hourly_usd
 from trainer.target import Target
 from trainer.upload import address, require_manifest
@@ -95,19 +89,26 @@ class Work:
         dataset: Name of an uploaded data set.
         hyperparameters: Flags of the module, by name.
         processes: Processes a machine; None: one a GPU.
+        attempt: Tells apart what is done afresh from the first time.
     """
 
     entry: str
     dataset: str
     hyperparameters: Mapping[str, Any]
     processes: int | None = None
+    attempt: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The same for the same work on a data set of the same name."""
+        stated = json.dumps([self.entry, *sorted(self.hyperparameters.items())])
+        return hashlib.sha256(stated.encode()).hexdigest()[:12]
 
     @property
     def checkpoints(self) -> str:
         """The same for the same work: given again, it goes on where it was stopped."""
-        stated = json.dumps([self.entry, *sorted(self.hyperparameters.items())])
-        digest = hashlib.sha256(stated.encode()).hexdigest()[:12]
-        return f"checkpoints/{slug(self.dataset)}-{digest}"
+        attempt = f"-{self.attempt}" if self.attempt else ""
+        return f"checkpoints/{slug(self.dataset)}-{self.digest}{attempt}"
 
 
 def submit(target: Target, work: Work, machines: Machines) -> str:
@@ -232,25 +233,24 @@ def _quieten_sdk() -> None:
 class TrainingJob(Job):
     """A training job on SageMaker."""
 
+    kind = "training"
+
     def __init__(self, target: Target, name: str) -> None:
         """Take up a job that is there."""
         self.name = name
         self._client = target.client("sagemaker")
         self._tail = Tail(target, LOG_GROUP, f"{name}/")
-        resources = self.describe()["ResourceConfig"]
-        self._count: int = resources["InstanceCount"]
+        answer = self.describe()
+        self.is_search = "trials" in answer.get("HyperParameters", {})
+        resources = answer["ResourceConfig"]
+        self.machines = f"{resources['InstanceCount']} x {resources['InstanceType']}"
         price = hourly_usd(resources["InstanceType"], "training")
-        self.usd_per_hour = None if price is None else price * self._count
+        self.usd_per_hour = None if price is None else price * resources["InstanceCount"]
 
     def describe(self) -> dict[str, Any]:
         """SageMaker's description."""
         answer: dict[str, Any] = self._client.describe_training_job(TrainingJobName=self.name)
         return answer
-
-    @property
-    def is_search(self) -> bool:
-        """Whether it runs `trainer.tune`, and leaves no model."""
-        return "trials" in self.describe().get("HyperParameters", {})
 
     def state(self) -> State:
         """Ask for its status."""
@@ -276,14 +276,20 @@ class TrainingJob(Job):
         trained = answer.get("TrainingTimeInSeconds", 0)
         billable = answer.get("BillableTimeInSeconds", trained)
         price = self.usd_per_hour
+        metrics = {
+            metric["MetricName"]: metric["Value"]
+            for metric in answer.get("FinalMetricDataList", [])
+        }
         return Outcome(
             job=self.name,
-            kind="training",
+            kind=self.kind,
             result=answer["ModelArtifacts"]["S3ModelArtifacts"],
             seconds=(answer["TrainingEndTime"] - answer["CreationTime"]).total_seconds(),
             billable_seconds=billable,
             usd=None if price is None else price * billable / 3600,
             saved=1 - billable / trained if trained else 0.0,
+            top1_trained=metrics.get(TOP1_TRAINED),
+            top1_served=metrics.get(TOP1_SERVED),
         )
 
 
@@ -293,7 +299,7 @@ def _why(answer: Mapping[str, Any]) -> str:
     if answer["SecondaryStatus"] == "MaxRuntimeExceeded":
         reason = "ran out of time: give the command again to go on, or with a longer --max-hours"
     elif answer["SecondaryStatus"] == "MaxWaitTimeExceeded":
-        reason = "no spot machine in time: give the command again, or without --spot"
+        reason = "no spot machine in time: give the command again, or without SPOT"
     elif status == "Stopped":
         reason = "the same command goes on where it was stopped"
     else:

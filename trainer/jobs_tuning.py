@@ -13,7 +13,7 @@ from trainer import config as configuration
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
 from trainer.files import json_text, write_bytes_atomic
-from trainer.jobs import METRICS, Job, Outcome, State, metric_regex, timestamp
+from trainer.jobs import Job, Outcome, State, make_command, timestamp
 from trainer.jobs_sagemaker import (
     FINGERPRINT,
     LOG_GROUP,
@@ -23,12 +23,46 @@ from trainer.jobs_sagemaker import (
     model_trainer,
     remedy,
 )
+from trainer.metric_lines import METRICS, metric_regex
 from trainer.prices import hourly_usd
 from trainer.search_space import Choice, Range
 from trainer.target import Target
 
 BEST = "best.json"
 OBJECTIVE = "valid_loss"
+OUTPUT = "output.tar.gz"
+"""What a training job leaves beside its model."""
+
+
+STOP_ENVIRONMENT = {
+    "KENNEL_STOP": r"""unset BASH_ENV
+mapfile -d "" -t me < /proc/$$/cmdline || return
+stop() {
+for p in $(grep -lzx run_train.py /proc/[0-9]*/cmdline); do
+p=${p%/cmdline}
+grep -qzx "TRAINING_JOB_NAME=$TRAINING_JOB_NAME" $p/environ && kill -TERM ${p#/proc/}
+done 2> /dev/null; }
+trap stop TERM
+"${me[@]}" &
+while :; do wait $!; s=$?; kill -0 $! || break; done 2> /dev/null
+exit $s
+""",
+    "BASH_ENV": '$(echo "$KENNEL_STOP" > /opt/ml/stop.sh; echo /opt/ml/stop.sh)',
+}
+"""Variables of a trial's container that let a stop reach its training within a step.
+
+A trial runs through the training toolkit, in a container whose first process is bash: the image's
+entry point is `bash -m start_with_right_hostname.sh` (aws/deep-learning-containers,
+docker/pytorch/Dockerfile.cuda), and a tuning job cannot name another one
+(HyperParameterAlgorithmSpecification has no ContainerEntrypoint). As the first process it gets no
+SIGTERM unless it has a trap for it (Linux, pid_namespaces(7)), and the toolkit knows no signals
+(aws/sagemaker-training-toolkit, issue 125): what SageMaker stops early would train, and be billed,
+for the two minutes until SIGKILL.
+
+But bash, before its script, reads the file that BASH_ENV names (bash(1), "Invocation"). This one
+runs the entry point again, as a child, with a trap that passes SIGTERM on to the trainer. In an
+image whose entry point is no bash, nothing reads it.
+"""
 
 _CODE = "sagemaker_submit_directory"
 _NAME_CHARACTERS = 32
@@ -82,6 +116,7 @@ def start_search(
         _CODE: code.source_dir,
         "sagemaker_torch_distributed_enabled": str(machines.count > 1 or machines.gpu).lower(),
     }
+    trainer.environment |= STOP_ENVIRONMENT
     from sagemaker.train.tuner import HyperparameterTuner
 
     parent = _warm_start(target, warm_start, trainer) if warm_start else None
@@ -150,12 +185,16 @@ def _warm_start(target: Target, parent: str, trainer: Any) -> Any:
 class TuningJob(Job):
     """A hyperparameter tuning job on SageMaker."""
 
+    kind = "tuning"
+    is_search = True
+
     def __init__(self, target: Target, name: str) -> None:
         """Take up a job that is there."""
         self.name = name
         self._client = target.client("sagemaker")
         self._told: dict[str, str] = {}
         resources = self.describe()["TrainingJobDefinition"]["ResourceConfig"]
+        self.machines = f"{resources['InstanceCount']} x {resources['InstanceType']}"
         price = hourly_usd(resources["InstanceType"], "training")
         self._usd = None if price is None else price * resources["InstanceCount"]
 
@@ -219,7 +258,7 @@ class TuningJob(Job):
             if "TrainingStartTime" in trial and "TrainingEndTime" in trial
         )
         usd = None if self._usd is None else self._usd * billable / 3600
-        return Outcome(self.name, "tuning", "", seconds, billable, usd)
+        return Outcome(self.name, self.kind, "", seconds, billable, usd)
 
     def best(self) -> TrainConfig:
         """The hyperparameters of the trial with the lowest validation loss."""
@@ -276,11 +315,42 @@ def finish_search(target: Target, bucket: str, job: Job, outcome: Outcome, folde
     for name, content in reports.items():
         write_bytes_atomic(folder / name, content)
         client.put_object(Bucket=bucket, Key=f"jobs/{job.name}/{name}", Body=content)
-    return replace(outcome, kind="tuning", result=str(folder / BEST))
+    return replace(outcome, kind=TuningJob.kind, result=str(folder / BEST))
+
+
+def search_lines(target: Target, folder: Path) -> list[str]:
+    """What a search has found, where that is, and what comes next, for people."""
+    found = json.loads((folder / "search.json").read_text())
+    best = json.loads((folder / BEST).read_text())
+    values = ", ".join(f"{name}={_short(value)}" for name, value in found["best"].items())
+    page = folder / "search.html"
+    scope = {} if best["unfreeze"] == "none" else {"UNFREEZE": best["unfreeze"]}
+    command = make_command(
+        "train",
+        target.name,
+        about_run=True,
+        WHERE="sagemaker",
+        CONFIG=str(folder / BEST),
+        ENGINE="",
+        **scope,
+    )
+    return [
+        f"best of {found['trials']} trials ({found['pruned']} ended early): "
+        f"{OBJECTIVE}={found[OBJECTIVE]:.6g} with {values}",
+        f"results: {folder / BEST}" + (f", {page}" if page.exists() else ""),
+        f"next: {command}",
+    ]
+
+
+def _short(value: Any) -> str:
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return str(value)
 
 
 def _from_output(target: Target, bucket: str, job: str) -> dict[str, bytes]:
-    key = f"jobs/{job}/output/output.tar.gz"
+    key = f"jobs/{job}/output/{OUTPUT}"
     content = target.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
     reports = {}
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:

@@ -3,7 +3,9 @@
     python -m trainer.launch train --env dev --dataset dogs --instances 2 --spot --epochs 5
     python -m trainer.launch tune --env dev --dataset dogs --trials 8 --parallel 2
     python -m trainer.launch attach JOB --env dev
+    python -m trainer.launch jobs --env dev
 
+What is done already is not started, and so not billed, a second time; `--fresh` begins anew.
 The last line on standard output is the address of the archive, or the path of `best.json`; all else
 goes to standard error. Ctrl-C asks whether to leave the job running or to stop it.
 """
@@ -12,8 +14,11 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
@@ -22,52 +27,175 @@ from trainer import target as targets
 from trainer.catalogue import TRAINING_TYPE
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError, run_command
-from trainer.jobs import Job, Outcome, cost_line, follow, record_latest
+from trainer.job_history import history, table
+from trainer.jobs import (
+    Job,
+    Outcome,
+    accuracy_line,
+    cost_line,
+    follow,
+    make_command,
+    read_json,
+    record_latest,
+    timestamp,
+    write_json,
+)
 from trainer.jobs_ec2 import Ec2Job
 from trainer.jobs_ec2 import submit as submit_to_ec2
 from trainer.jobs_sagemaker import Machines, TrainingJob, Work, remedy, submit
-from trainer.jobs_tuning import TuningJob, finish_search, start_search
+from trainer.jobs_tuning import (
+    BEST,
+    OUTPUT,
+    TuningJob,
+    finish_search,
+    search_lines,
+    start_search,
+)
 from trainer.search_space import search_space
 from trainer.target import Target
+from trainer.upload import require_manifest
 
 _HOURS = 12.0
+_SCOPES = {
+    "none": "the head, on cached features",
+    "last": "the head and the last part of the network",
+    "all": "the whole network",
+}
 
 
-def train(target: Target, options: argparse.Namespace) -> Outcome:
-    """Train on SageMaker or EC2 until there is an archive."""
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in one line, as all commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` lists the flags")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done, checked as far as AWS need not be asked.
+
+    Attributes:
+        title: What it is, for people.
+        engine: Who does it: "sagemaker", "ec2" or "tuner".
+        work: What is done; the same work on the same data gives the same result.
+        submit: Starts it, and gives the job's name.
+    """
+
+    title: str
+    engine: str
+    work: Work
+    submit: Callable[[Target, Work], str]
+
+    @property
+    def name(self) -> str:
+        """What one calls it: a training or a search."""
+        return self.title.partition(" ")[0]
+
+
+def training(options: argparse.Namespace) -> Order:
+    """A training, which leaves an archive.
+
+    Raises:
+        UsageError: The options do not fit.
+    """
+    found = None if options.config or not options.run else newest_search(options.run)
+    options.config = options.config or found
     config = _config(options)
+    source = f", hyperparameters of {options.config}" if options.config else ""
+    source += " (the last search; CONFIG=... takes another)" if found else ""
+    work = Work("train", options.dataset, config.to_json() | {"package": True})
     if options.where == "ec2":
-        name = submit_to_ec2(target, options.dataset, config, _ec2_machine(options), options.spot)
-        return _finished(target, Ec2Job(target, name), options)
-    hyperparameters = config.to_json() | {"package": True}
-    name = submit(target, Work("train", options.dataset, hyperparameters), _machines(options))
-    return _finished(target, TrainingJob(target, name), options)
+        kind = _ec2_machine(options)
+        title = f"training on EC2, {kind or 'the machine of the foundation'}{source}"
 
+        def launch(target: Target, work: Work) -> str:
+            return submit_to_ec2(target, work.dataset, config, kind, options.spot)
 
-def tune(target: Target, options: argparse.Namespace) -> Outcome:
-    """Search until there is a best.json."""
+        return Order(title, "ec2", work, launch)
     machines = _machines(options)
-    if options.engine == "job":
+    title = f"training on {machines.count} x {machines.instance_type}{source}"
+    return Order(title, "sagemaker", work, lambda target, work: submit(target, work, machines))
+
+
+def search(options: argparse.Namespace) -> Order:
+    """A search for hyperparameters, which leaves a best.json.
+
+    Raises:
+        UsageError: The options do not fit.
+    """
+    machines = _machines(options)
+    in_one_job = options.engine == "job"
+    if in_one_job:
         if options.warm_start:
             raise UsageError("--warm-start is for --engine sagemaker")
         if machines.count > 1:
-            raise UsageError("--engine job searches on one machine: leave --instances out")
+            raise UsageError(
+                "--engine job searches on one machine: leave --instances (INSTANCES) out"
+            )
     # A search that trains whole networks in jobs of their own is for fine-tuning.
     elif not hasattr(options, "unfreeze") and not options.config:
         options.unfreeze = "all"
     config = _config(options)
     searched = search_space(config.unfreeze, configuration.given(options))
-    if options.engine == "job":
-        # What a job is given it does not search for.
-        flags = {name: value for name, value in config.to_json().items() if name not in searched}
-        flags |= {"trials": options.trials, "parallel": options.parallel}
-        name = submit(target, Work("tune", options.dataset, flags, processes=1), machines)
-        return _finished(target, TrainingJob(target, name), options)
-    work = Work("train", options.dataset, config.to_json())
-    name = start_search(
-        target, work, searched, machines, options.trials, options.parallel, options.warm_start
+    how = "in one job" if in_one_job else "a job each"
+    title = (
+        f"search of {_SCOPES[config.unfreeze]}: {options.trials} trials, {how}, "
+        f"{options.parallel} at a time, on {machines.count} x {machines.instance_type}"
     )
-    return _finished(target, TuningJob(target, name), options)
+    # What a job is given it does not search for.
+    flags = {name: value for name, value in config.to_json().items() if name not in searched}
+    flags |= {"trials": options.trials, "parallel": options.parallel}
+    if in_one_job:
+        work = Work("tune", options.dataset, flags, processes=1)
+        return Order(title, "sagemaker", work, lambda target, work: submit(target, work, machines))
+    trial = Work("train", options.dataset, config.to_json())
+
+    def start(target: Target, _: Work) -> str:
+        return start_search(
+            target, trial, searched, machines, options.trials, options.parallel, options.warm_start
+        )
+
+    work = Work("search", options.dataset, flags | {"warm_start": options.warm_start})
+    return Order(title, "tuner", work, start)
+
+
+def newest_search(run: Path) -> Path | None:
+    """The best.json of the last search that belongs to a run; None if there was none."""
+    found = run.glob(f"tune*/{BEST}")
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def carry_out(target: Target, order: Order, options: argparse.Namespace) -> Outcome:
+    """Do what was ordered, unless that is done already; follow it where it runs already.
+
+    Raises:
+        UsageError: The data set has not been uploaded.
+        KennelError: The foundation is missing, or the job failed.
+    """
+    bucket = target.required_parameter("bucket")
+    fingerprint = require_manifest(target, order.work.dataset).fingerprint
+    key = f"jobs/by-work/{order.engine}-{order.work.digest}-{fingerprint[:12]}.json"
+    work = replace(order.work, attempt=timestamp() if options.fresh else "")
+    former = None if options.fresh else read_json(target, bucket, key)
+    if former:
+        # An attempt that was interrupted goes on with its own checkpoints.
+        work = replace(work, attempt=former["attempt"])
+        if (job := _known(target, former["job"])) and not job.state().ended:
+            sys.stderr.write(
+                f"this very {order.name} runs already, as job {job.name}: it is followed; "
+                "FRESH=1 starts another\n"
+            )
+            return _finished(target, job, options)
+        if job and (outcome := _result(target, job)):
+            sys.stderr.write(
+                f"this very {order.name} is done, by job {job.name}: nothing is started, and "
+                f"nothing is billed; FRESH=1 does it anew\n"
+            )
+            return _finished(target, job, options, outcome)
+    sys.stderr.write(f"{order.title}\n")
+    name = order.submit(target, work)
+    write_json(target, bucket, key, {"job": name, "attempt": work.attempt})
+    return _finished(target, find(target, name), options)
 
 
 def find(target: Target, name: str) -> Job:
@@ -89,15 +217,66 @@ def find(target: Target, name: str) -> Job:
     raise UsageError(f"there is no job {name} in account {target.account}, {target.region}")
 
 
-def _finished(target: Target, job: Job, options: argparse.Namespace) -> Outcome:
-    sys.stderr.write(f"job {job.name}\n")
-    outcome = follow(job, target.name)
-    bucket = target.required_parameter("bucket")
-    if isinstance(job, TuningJob) or (isinstance(job, TrainingJob) and job.is_search):
-        folder = options.output or Path("build") / job.name / "tune"
-        return finish_search(target, bucket, job, outcome, folder)
-    record_latest(target, bucket, outcome)
+def _known(target: Target, name: str) -> Job | None:
+    try:
+        return find(target, name)
+    except UsageError:
+        return None
+
+
+def _result(target: Target, job: Job) -> Outcome | None:
+    """What came of a job that has ended; None if it has left nothing, or that is gone."""
+    try:
+        outcome = job.outcome()
+    except KennelError:
+        return None
+    if isinstance(job, TuningJob):
+        # One that was stopped has a best trial, too, but not all that was asked for.
+        return outcome if job.state().text.startswith("Completed") else None
+    address = urlsplit(outcome.result)
+    key = address.path.lstrip("/")
+    if job.is_search:
+        key = f"{key.rpartition('/')[0]}/{OUTPUT}"
+    client = target.client("s3")
+    try:
+        client.head_object(Bucket=address.netloc, Key=key)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in {"404", "NoSuchKey", "NotFound"}:
+            raise
+        return None
     return outcome
+
+
+def _finished(
+    target: Target, job: Job, options: argparse.Namespace, outcome: Outcome | None = None
+) -> Outcome:
+    """Follow a job to its end, keep what it has left, and say what that is and what comes next.
+
+    Args:
+        target: Where it runs.
+        job: The job.
+        options: Where a search's results go.
+        outcome: What came of it, if that is known already.
+    """
+    past = "" if outcome is None else "at that time: "
+    if outcome is None:
+        sys.stderr.write(f"job {job.name}\n")
+        outcome = follow(job, target.name)
+    bucket = target.required_parameter("bucket")
+    if job.is_search:
+        folder = options.output or Path("build") / job.name / "tune"
+        ended = finish_search(target, bucket, job, outcome, folder)
+        told = search_lines(target, folder)
+    else:
+        ended = outcome
+        record_latest(target, bucket, outcome)
+        told = [
+            accuracy_line(outcome),
+            f"archive: {outcome.result}",
+            f"next: {make_command('deploy', target.name, MODEL=outcome.result)}",
+        ]
+    sys.stderr.writelines(f"{line}\n" for line in [past + cost_line(ended), *told] if line)
+    return ended
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:
@@ -170,17 +349,22 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOURS",
         help=f"longest run (default: {_HOURS:g})",
     )
+    parser.add_argument("--fresh", action="store_true", help="begin anew, even if it is done")
+    parser.add_argument(
+        "--check", action="store_true", help="only check the flags, without asking AWS"
+    )
     configuration.add_arguments(parser)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.launch", description="Train and search in AWS."
-    )
+    parser = _Parser(prog="python -m trainer.launch", description="Train and search in AWS.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     training = verbs.add_parser("train", help="train a model and pack it")
     _add_job_arguments(training)
     training.add_argument("--where", choices=("sagemaker", "ec2"), default="sagemaker")
+    training.add_argument(
+        "--run", type=Path, metavar="DIR", help="take the best.json of the last search in DIR"
+    )
     search = verbs.add_parser("tune", help="search for hyperparameters")
     _add_job_arguments(search)
     search.add_argument(
@@ -192,6 +376,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     search.add_argument("--trials", type=_positive, default=8)
     search.add_argument("--parallel", type=_positive, default=2, help="trials at a time")
     search.add_argument("--warm-start", metavar="JOB", help="a former search to learn from")
+    known = verbs.add_parser("jobs", help="list the last jobs")
+    targets.add_arguments(known)
+    known.add_argument("--last", type=_positive, default=20, metavar="COUNT")
     for name, text in (("attach", "follow a job again"), ("stop", "stop a job")):
         known = verbs.add_parser(name, help=text)
         targets.add_arguments(known)
@@ -209,17 +396,21 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Do what the command line asks for; gives what --json prints."""
     target = targets.load(options.env)
+    order = {"train": training, "tune": search}.get(options.verb)
+    if order:
+        ordered = order(options)
+        return {} if options.check else carry_out(target, ordered, options).to_json()
+    if options.verb == "jobs":
+        rows = history(target, options.last)
+        if not options.json:
+            sys.stdout.write(table(rows))
+        return {"jobs": [row.to_json() for row in rows]}
     if options.verb == "stop":
         job = find(target, options.job)
         job.stop()
         sys.stderr.write(f"{job.name} was asked to stop; it saves its state first\n")
         return {"job": job.name}
-    if options.verb == "attach":
-        outcome = _finished(target, find(target, options.job), options)
-    else:
-        outcome = {"train": train, "tune": tune}[options.verb](target, options)
-    sys.stderr.write(cost_line(outcome) + "\n")
-    return outcome.to_json()
+    return _finished(target, find(target, options.job), options).to_json()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -231,7 +422,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KennelError as error:
         cause = error.__cause__
         raise type(error)(f"{error}{remedy(str(error))}" if cause else str(error)) from cause
-    if options.json:
+    if options.json and answer:
         print(json.dumps(answer))
     elif "result" in answer:
         print(answer["result"])

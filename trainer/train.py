@@ -38,6 +38,7 @@ from trainer.dataset import Dataset, load
 from trainer.errors import KennelError, run_command
 from trainer.features import frozen_features, weights_digest
 from trainer.files import write_bytes_atomic, write_json_atomic, write_text_atomic
+from trainer.metric_lines import TOP1_SERVED, TOP1_TRAINED
 from trainer.optimizer import Optimizer
 from trainer.progress import progress
 from trainer.ranks import Ranks, joined
@@ -77,8 +78,16 @@ class Task:
     bf16: bool
 
 
-def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]:
+def train(
+    config: TrainConfig, folders: Folders, ranks: Ranks, *, fresh: bool = False
+) -> dict[str, Any]:
     """Train a model and write its folder.
+
+    Args:
+        config: What is learned.
+        folders: Where it reads and writes.
+        ranks: The processes that train together.
+        fresh: Whether to begin anew where an earlier run has left its state.
 
     Returns:
         The content of metrics.json.
@@ -103,7 +112,7 @@ def train(config: TrainConfig, folders: Folders, ranks: Ranks) -> dict[str, Any]
 
     path = folders.checkpoints / checkpoint.run_id(config.to_json(), data.fingerprint()) / "last.pt"
     state = RunState()
-    if saved := checkpoint.restore(path):
+    if saved := None if fresh else checkpoint.restore(path):
         state, weights, optimizer_state = saved
         task.trained.load_state_dict(weights)
         optimizer.load_state_dict(optimizer_state)
@@ -448,8 +457,13 @@ def make_servable(folders: Folders) -> None:
     from trainer.packaging import package
 
     archive = folders.output / "model.tar.gz"
+    print("packing the model, and evaluating it on test/ as trained and as served", flush=True)
     package(folders.model, folders.data, archive, folders.cache, "auto", CALIBRATION_IMAGES)
-    evaluate(archive, folders.data, folders.output / "evaluation", folders.cache)
+    trained, served = (
+        evaluate(model, folders.data, folders.output / name, folders.cache)["top1"]
+        for model, name in ((folders.model, "trained"), (archive, "evaluation"))
+    )
+    print(f"{TOP1_TRAINED}={trained:.6g} {TOP1_SERVED}={served:.6g}", flush=True)
     for file in open_model(archive).folder.iterdir():
         shutil.move(file, folders.model / file.name)
     archive.unlink()  # it would go into the job's other output, a second time
@@ -466,12 +480,13 @@ def main() -> None:
         default="false",
         help="leave in the model folder what an archive holds, and evaluate it (default: false)",
     )
+    parser.add_argument("--fresh", action="store_true", help="begin anew, not at a checkpoint")
     add_folder_arguments(parser)
     configuration.add_arguments(parser)
     arguments = parser.parse_args()
     folders = folders_from(arguments)
     with joined() as ranks:
-        train(configuration.from_arguments(arguments), folders, ranks)
+        train(configuration.from_arguments(arguments), folders, ranks, fresh=arguments.fresh)
     # Alone: the others need not wait, which they would do only for minutes.
     if ranks.leads and arguments.package == "true":
         make_servable(folders)

@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Semaphore
 from threading import Event
@@ -65,6 +66,7 @@ class Search:
         trials: Trials in all.
         parallel: Trials at a time.
         fixed: Hyperparameters that the user has chosen, which are not searched for either.
+        fresh: Whether to begin anew where an earlier search has left its trials.
     """
 
     config: TrainConfig
@@ -72,6 +74,7 @@ class Search:
     trials: int
     parallel: int
     fixed: frozenset[str] = frozenset()
+    fresh: bool = False
 
     @property
     def space(self) -> dict[str, Range | Choice]:
@@ -122,6 +125,8 @@ def search(plan: Search) -> dict[str, Any]:
     with locked(plan.folders.output):
         # Computes the features once, before several processes want them.
         task_maker(plan, data, alone())
+        if plan.fresh:
+            forget_study(plan, data)
         study = open_study(plan, data, plan.config.seed)
         for trial in study.get_trials(states=[TrialState.RUNNING]):  # of a search that was killed
             study.tell(trial.number, state=TrialState.FAIL)
@@ -168,11 +173,9 @@ def load_data(plan: Search) -> Dataset:
 def open_study(plan: Search, data: Dataset, sampler_seed: int) -> optuna.Study:
     """Open the study of this configuration and this data, or start it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    searched = plan.space
-    fixed = {name: value for name, value in plan.config.to_json().items() if name not in searched}
     return optuna.create_study(
         storage=plan.storage,
-        study_name=checkpoint.run_id(fixed, data.fingerprint()),
+        study_name=study_name(plan, data),
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(
             seed=sampler_seed, n_startup_trials=4, constant_liar=plan.parallel > 1
@@ -181,6 +184,19 @@ def open_study(plan: Search, data: Dataset, sampler_seed: int) -> optuna.Study:
         # and a high one looks better than it ends.
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=8, reduction_factor=2),
     )
+
+
+def study_name(plan: Search, data: Dataset) -> str:
+    """Name a study by what is not searched for, and by the data."""
+    searched = plan.space
+    fixed = {name: value for name, value in plan.config.to_json().items() if name not in searched}
+    return checkpoint.run_id(fixed, data.fingerprint())
+
+
+def forget_study(plan: Search, data: Dataset) -> None:
+    """Remove the trials of the same search, if there are any."""
+    with suppress(KeyError):  # there are none
+        optuna.delete_study(study_name=study_name(plan, data), storage=plan.storage)
 
 
 def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:
@@ -377,6 +393,7 @@ def main() -> None:
         "--trials", type=int, default=8, help="trials in all, earlier ones counted (default: 8)"
     )
     parser.add_argument("--parallel", type=int, default=1, help="trials at a time (default: 1)")
+    parser.add_argument("--fresh", action="store_true", help="forget an earlier search's trials")
     add_folder_arguments(parser)
     configuration.add_arguments(parser)
     arguments = parser.parse_args()
@@ -390,6 +407,7 @@ def main() -> None:
             arguments.trials,
             arguments.parallel,
             configuration.given(arguments),
+            arguments.fresh,
         )
     )
 

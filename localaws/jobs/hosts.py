@@ -178,7 +178,9 @@ class Host(Running):
             arguments = algorithm.get("ContainerArguments", [])
             return [self.path(part) for part in (*entry, *arguments)]
         if "sagemaker_program" in given:
-            return [sys.executable, script_mode.__file__, self.path(CONTAINER)]
+            # The first process of AWS's images is a shell, which starts the training toolkit.
+            toolkit = [sys.executable, script_mode.__file__, self.path(CONTAINER)]
+            return ["bash", "-c", '"$0" "$@"; exit $?', *toolkit]
         raise HostError(
             "localaws runs no images: name the program by ContainerEntrypoint or by the"
             " hyperparameter sagemaker_program"

@@ -6,7 +6,9 @@ FOLDER is laid out as /opt/ml. The hyperparameters name the program (`sagemaker_
 archive it is in (`sagemaker_submit_directory`) and whether torchrun starts it
 (`sagemaker_torch_distributed_enabled`); the others become flags. Modelled on `sagemaker-training`
 5.1.4, which needs a compiler to install. Like it, it does not pass SIGTERM on to the script
-(aws/sagemaker-training-toolkit issue 125).
+(aws/sagemaker-training-toolkit issue 125), and like it, it gets none: the first process of AWS's
+images is bash, which waits for it and has no trap (aws/deep-learning-containers,
+scripts/docker/pytorch/start_with_right_hostname.sh).
 """
 
 import json

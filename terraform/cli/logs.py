@@ -1,15 +1,19 @@
-"""`make logs`: what endpoint, function, jobs and builds have written, in the order of time."""
+"""`make logs`: what endpoint, function, jobs and builds have written, in the order of time.
+
+For people, a call of the function is one line; `--json` gives the records as they are.
+"""
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from terraform.cli.log_lines import Event, Lines, time_text
 from trainer.target import Target, load
 
 _POLL_SECONDS = 2.0
@@ -30,25 +34,6 @@ class Group:
 
     name: str
     streams: str | None = None
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of a log.
-
-    Attributes:
-        at: Time in milliseconds since 1970.
-        what: Who wrote it: a key of `groups`.
-        stream: Its stream.
-        message: The line.
-        id: CloudWatch's id of it.
-    """
-
-    at: int
-    what: str
-    stream: str
-    message: str
-    id: str
 
 
 def groups(target: Target) -> dict[str, Group]:
@@ -89,12 +74,20 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     since = int((time.time() - options.since) * 1000)
     events = (follow if options.follow else read)(target, chosen, since)
     is_silent = True
-    for event in events:
-        is_silent = False
-        sys.stdout.write(_line(event, options.json))
+    lines = Lines()
+    try:
+        for event in events:
+            is_silent = False
+            sys.stdout.writelines(
+                [json.dumps(asdict(event)) + "\n"] if options.json else lines.of(event)
+            )
+            sys.stdout.flush()
+        sys.stdout.writelines(lines.rest())
         sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if is_silent:
-        sys.stderr.write(f"no events since {_time(since)} in {', '.join(chosen)}\n")
+        sys.stderr.write(f"no events since {time_text(since)} in {', '.join(chosen)}\n")
     return 0
 
 
@@ -148,13 +141,3 @@ def _event(what: str, found: Mapping[str, Any]) -> Event:
         message=found["message"].rstrip("\n"),
         id=found["eventId"],
     )
-
-
-def _line(event: Event, as_json: bool) -> str:
-    if as_json:
-        return json.dumps(asdict(event)) + "\n"
-    return f"{_time(event.at)} {event.what} {event.stream} {event.message}\n"
-
-
-def _time(at: int) -> str:
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

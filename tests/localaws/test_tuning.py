@@ -3,17 +3,20 @@
 import hashlib
 import io
 import math
+import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from localaws.jobs.hosts import Cluster, Host
 from localaws.jobs.ranges import read_space
 from localaws.jobs.search import Observation, Search
 from localaws.jobs.training_records import TrainingJob, jobs
@@ -22,6 +25,7 @@ from localaws.jobs.tuning_trials import Trial
 from tests.localaws.conftest import LocalAws, until
 from tests.localaws.roles import create_role
 from tests.localaws.test_jobs import KilledLocalAws
+from trainer.jobs_tuning import STOP_ENVIRONMENT
 
 # A trial is a shell script, which starts sooner than Python. Its only flag is `--x VALUE`.
 SQUARE = """awk -v x="$2" 'BEGIN { print "loss=" (x - 0.5) ^ 2 }'"""
@@ -267,6 +271,48 @@ def test_a_trial_that_lags_is_stopped_early(account: Account) -> None:
     lagging = account.trials("early", SortBy="CreationTime", SortOrder="Descending")[0]
     assert lagging["TrainingJobStatus"] == "Stopped"
     assert lagging["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] == 0.9
+
+
+HEARS = """
+import signal, sys, time
+def end(*_):
+    print("saved")
+    sys.exit("error: stopped by SIGTERM")
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("environment", "is_heard"), [({}, False), (STOP_ENVIRONMENT, True)])
+def test_a_stop_reaches_a_trial_that_the_shell_lets_it_reach(
+    tmp_path: Path, environment: Mapping[str, str], is_heard: bool
+) -> None:
+    """A trial's first process is a shell, as in AWS's images, and hears nothing by itself."""
+    host = Host(tmp_path / "ml", Cluster((("group", "ml.m5.large"),), 1), 0)
+    (tmp_path / "ml/code/run_train.py").write_text(HEARS)
+    request = {
+        "AlgorithmSpecification": {"TrainingImage": "image"},
+        "Environment": environment,
+        "HyperParameters": {"sagemaker_program": "run_train.py"},
+    }
+    with host:
+        host.start(request, {**os.environ, "TRAINING_JOB_NAME": f"trial-{os.getpid()}"})
+        said: list[str] = []
+
+        def says(word: str) -> bool:
+            said.extend(host.lines(final=False))
+            return word in said
+
+        until(lambda: says("ready"))
+        assert host.terminate() is is_heard
+        if is_heard:
+            until(lambda: host.exit_code is not None)
+            assert host.exit_code == 1
+            assert says("saved")
+        else:
+            assert host.exit_code is None
+    assert all(len(value) <= 512 for value in environment.values()), "SageMaker takes no more"
 
 
 def test_hyperband_stops_a_trial_after_the_most_epochs(account: Account) -> None:

@@ -92,6 +92,16 @@ assert pathlib.Path(flags["--model"], "weights.safetensors").exists()
 pathlib.Path(flags["--output"]).write_text("archive")
 """
 
+EVALUATE = """
+import pathlib, sys
+
+flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+model = pathlib.Path(flags["--model"])
+assert model.exists() and pathlib.Path(flags["--data"]).exists()
+pathlib.Path(flags["--output"]).mkdir(parents=True)
+pathlib.Path(flags["--output"], "evaluation.json").write_text(model.name)
+"""
+
 SHUTDOWN = """
 import os, pathlib, sys
 
@@ -203,6 +213,7 @@ def machine(tmp_path: Path) -> Machine:
     source = tmp_path / "code" / "trainer"
     source.mkdir(parents=True)
     (source / "package.py").write_text(PACKAGE)
+    (source / "evaluate.py").write_text(EVALUATE)
     (machine.bucket / "source").mkdir(parents=True)
     with tarfile.open(machine.bucket / "source" / "trainer.tar.gz", "w:gz") as archive:
         archive.add(source, "trainer")
@@ -245,6 +256,9 @@ class TestMachine:
         output = machine.bucket / "jobs" / JOB / "output"
         assert (output / "model.tar.gz").read_text() == "archive"
         assert (output / "training_report.json").exists()
+        # The launcher tells both.
+        assert (output / "trained/evaluation.json").read_text() == "model"
+        assert (output / "evaluation/evaluation.json").read_text() == "model.tar.gz"
         checkpoint = machine.bucket / "checkpoints" / JOB / "run" / "last.pt"
         assert checkpoint.read_text() == "trained"
         status = machine.status

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from botocore.stub import Stubber
 
 from tests.localaws.conftest import LocalAws
 from tests.trainer.launching import BUCKET, FINGERPRINT, get_json, hand_over, put_dataset, work_in
-from trainer import jobs, jobs_sagemaker, jobs_tuning, launch, source
+from trainer import jobs, jobs_sagemaker, jobs_tuning, launch, metric_lines, source
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
 from trainer.jobs import State
@@ -77,7 +78,9 @@ def test_a_training_is_asked_for_as_sagemaker_takes_it(
     assert (resources["InstanceCount"], resources["KeepAlivePeriodInSeconds"]) == (2, 600)
     algorithm = request["AlgorithmSpecification"]
     assert "cu133" in algorithm["TrainingImage"]
-    assert [metric["Name"] for metric in algorithm["MetricDefinitions"]] == list(jobs.METRICS)
+    assert [metric["Name"] for metric in algorithm["MetricDefinitions"]] == list(
+        metric_lines.METRICS
+    )
     channels = {
         channel["ChannelName"]: channel["DataSource"]["S3DataSource"]["S3Uri"]
         for channel in request["InputDataConfig"]
@@ -163,6 +166,7 @@ def test_a_search_is_asked_for_as_sagemakers_tuner_takes_it(
     assert static["sagemaker_program"] == "run_train.py"
     assert static["sagemaker_submit_directory"].startswith(f"s3://{BUCKET}/source/")
     assert not static.keys() & {"batch_size", "head_learning_rate", "package"}
+    assert definition["Environment"].items() >= jobs_tuning.STOP_ENVIRONMENT.items()
     assert definition["EnableManagedSpotTraining"] is True
     assert definition["StoppingCondition"]["MaxWaitTimeInSeconds"] == 7200
     assert tags(request) == TAGS
@@ -307,6 +311,8 @@ class Scripted(jobs.Job):
         self.stopped = True
 
     def outcome(self) -> jobs.Outcome:
+        if self.stopped:
+            raise KennelError("training job scripted stopped: the same command goes on")
         return jobs.Outcome(self.name, "training", "s3://x", 10.0, 10.0, None)
 
 
@@ -324,7 +330,7 @@ def test_throttling_is_waited_out() -> None:
 
 
 def test_what_does_not_pass_ends_the_following_but_not_the_job() -> None:
-    with pytest.raises(KennelError, match=r"scripted goes on: follow it with .*attach scripted"):
+    with pytest.raises(KennelError, match="goes on: follow it with `make attach JOB=scripted ENV"):
         jobs.follow(Scripted(RUNS, throttled("ExpiredTokenException")), "local")
     with pytest.raises(KennelError, match="scripted goes on"):
         jobs.follow(Scripted(throttled()), "local")
@@ -339,8 +345,8 @@ def test_ctrl_c_without_a_terminal_leaves_the_job_running(
     assert left.value.code == 130
     assert not job.stopped
     said = capsys.readouterr().err
-    assert "`python -m trainer.launch attach scripted --env local`" in said
-    assert "`python -m trainer.launch stop scripted --env local`" in said
+    assert "`make attach JOB=scripted ENV=local`" in said
+    assert "`make stop JOB=scripted ENV=local`" in said
 
 
 @pytest.mark.parametrize(("answer", "stopped"), [("s\n", True), ("\n", False), ("d\n", False)])
@@ -354,12 +360,13 @@ def test_ctrl_c_on_a_terminal_asks(
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     monkeypatch.setattr(sys, "stderr", Terminal())
     job = Scripted(RUNS, KeyboardInterrupt(), ENDED)
-    if stopped:
+    with pytest.raises(SystemExit) as ended:
         jobs.follow(job, "local")
-    else:
-        with pytest.raises(SystemExit):
-            jobs.follow(job, "local")
+    assert ended.value.code == 130
     assert job.stopped is stopped
+    said = sys.stderr.getvalue()  # type: ignore[attr-defined]
+    assert ("training job scripted stopped: the same command goes on\n" in said) is stopped
+    assert "error" not in said
 
 
 def test_the_log_of_all_hosts_is_given_once(aws: LocalAws) -> None:
@@ -384,17 +391,154 @@ def test_the_log_of_all_hosts_is_given_once(aws: LocalAws) -> None:
     assert list(tail.lines()) == []
 
 
+def attempts(aws: LocalAws, *command: str) -> list[str]:
+    """Run a command several times; give the prefixes of the checkpoints."""
+    found = []
+    for flags in ((), ("--fresh",), ()):
+        launch.main([*command, *flags])
+        found.append(asked(aws, "CreateTrainingJob")["CheckpointConfig"]["S3Uri"])
+    return found
+
+
+def test_what_is_done_afresh_begins_without_the_former_checkpoints(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(9))
+    monkeypatch.setattr(launch, "timestamp", lambda: f"{next(seconds):012}")
+    # Records that run nothing leave no archive: each is like a job that was interrupted.
+    first, fresh, resumed = attempts(aws, *TRAIN, "--seed", "70")
+    assert fresh.startswith(first.rstrip("/"))
+    assert fresh != first
+    assert resumed == fresh, "it goes on with the last attempt's"
+
+
+def test_what_runs_already_is_followed_and_not_started_twice(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch.main([*TRAIN, "--seed", "71"])
+    job = asked(aws, "CreateTrainingJob")["TrainingJobName"]
+    running = Scripted(RUNS, RUNS, ENDED)
+    found = {job: running}
+    monkeypatch.setattr(launch, "find", lambda target, name: found[name])
+    capsys.readouterr()
+    launch.main([*TRAIN, "--seed", "71"])
+    said = capsys.readouterr()
+    assert "this very training runs already, as job scripted: it is followed" in said.err
+    assert "FRESH=1 starts another" in said.err
+    assert said.out == "s3://x\n"
+    assert asked(aws, "CreateTrainingJob")["TrainingJobName"] == job
+
+
+def test_flags_are_checked_without_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    launch.main([*TRAIN, "--check"])
+    for flags, message in (
+        (("--where", "sagmaker"), "--where: invalid choice: 'sagmaker'"),
+        (("--instances", "two"), "--instances: a number of 1 or more, not 'two'"),
+        (("--instance-type", "g5.xlarge"), "begin with ml."),
+        (("--dropout", "2"), "--dropout takes a number from 0 to 0.95"),
+        (("--seeed", "1"), "unrecognized arguments: --seeed 1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            launch.main([*TRAIN, "--check", *flags])
+
+
+def test_a_training_takes_the_last_search_of_its_run(
+    aws: LocalAws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, (folder, epochs) in enumerate((("tune", 4), ("tune-job", 7))):
+        path = tmp_path / folder / "best.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps({"epochs": epochs}))
+        os.utime(path, (place, place))
+    launch.main([*TRAIN, "--run", str(tmp_path)])
+    assert asked(aws, "CreateTrainingJob")["HyperParameters"]["epochs"] == "7"
+    said = capsys.readouterr().err
+    assert f"hyperparameters of {path} (the last search; CONFIG=... takes another)" in said
+    launch.main([*TRAIN, "--run", str(tmp_path), "--config", str(tmp_path / "tune/best.json")])
+    assert asked(aws, "CreateTrainingJob")["HyperParameters"]["epochs"] == "4"
+
+
+def test_a_search_says_what_is_searched(aws: LocalAws, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, scope in (
+        (("--engine", "job"), "search of the head, on cached features: 8 trials, in one job"),
+        (("--engine", "sagemaker"), "search of the whole network: 8 trials, a job each"),
+    ):
+        with pytest.raises(KennelError):  # since nothing runs here, there is no best.json
+            launch.main([*TUNE, *flags])
+        assert scope in capsys.readouterr().err
+
+
+def test_printed_commands_carry_what_the_user_gave_make(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DATASET", "/photos of $dogs")
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    assert jobs.make_command("train", "dev", about_run=True) == "make train ENV=dev"
+    monkeypatch.setenv("MAKELEVEL", "0")
+    assert (
+        jobs.make_command("train", "dev", about_run=True, WHERE="sagemaker")
+        == "make train WHERE=sagemaker ENV=dev 'DATASET=/photos of $dogs'"
+    )
+    assert jobs.make_command("attach", "dev", JOB="a") == "make attach JOB=a ENV=dev"
+    found = {"trials": 8, "pruned": 3, "valid_loss": 0.0029, "best": {"batch_size": 16}}
+    (tmp_path / "search.json").write_text(json.dumps(found))
+    (tmp_path / "best.json").write_text(json.dumps({"unfreeze": "all"}))
+    monkeypatch.setenv("ENGINE", "sagemaker")
+    assert jobs_tuning.search_lines(load("local"), tmp_path) == [
+        "best of 8 trials (3 ended early): valid_loss=0.0029 with batch_size=16",
+        f"results: {tmp_path}/best.json",
+        f"next: make train WHERE=sagemaker CONFIG={tmp_path}/best.json UNFREEZE=all ENV=local "
+        "'DATASET=/photos of $dogs'",
+    ]
+
+
+def test_a_silent_job_is_told_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "SECONDS_BETWEEN_LINES", 0.0)
+    jobs.follow(Scripted(State("Downloading", ended=False), RUNS, RUNS, ENDED), "local")
+    assert capsys.readouterr().err.splitlines() == [
+        "Downloading",
+        "Training",
+        "Training, 0 s after the beginning",
+        "Completed",
+    ]
+
+
+def test_the_end_names_accuracy_archive_and_the_next_command(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch.main([*TRAIN, "--seed", "72"])
+    job = TrainingJob(load("local"), asked(aws, "CreateTrainingJob")["TrainingJobName"])
+    told = [("test_top1_trained", 0.978), ("test_top1_served", 0.9777)]
+    metrics = [{"MetricName": name, "Value": value} for name, value in told]
+    answer = job.describe() | {"FinalMetricDataList": metrics}
+    monkeypatch.setattr(TrainingJob, "describe", lambda job: answer)
+    launch.main(["attach", job.name, "--env", "local"])
+    said = capsys.readouterr().err
+    archive = f"s3://{BUCKET}/jobs/{job.name}/output/model.tar.gz"
+    assert "top-1 on test: 0.9780 as trained, 0.9777 as served\n" in said
+    assert f"archive: {archive}\nnext: make deploy MODEL={archive} ENV=local\n" in said
+
+
+def test_an_ec2_trainer_that_is_off_is_told_by_its_variable() -> None:
+    message = "enable_ec2_trainer = true` in terraform/environments/local.foundation.tfvars"
+    with pytest.raises(UsageError, match=message):
+        launch.main([*TRAIN, "--where", "ec2"])
+
+
 def test_metrics_are_read_from_the_trainers_lines() -> None:
     line = "epoch=3 train_loss=0.412 valid_loss=3.9e-05 valid_accuracy=0.9 images_per_second=812"
-    assert jobs.read_metrics(f"algo-1 | {line}") == {
+    assert metric_lines.read_metrics(f"algo-1 | {line}") == {
         "epoch": 3.0,
         "train_loss": 0.412,
         "valid_loss": 3.9e-05,
         "valid_accuracy": 0.9,
         "images_per_second": 812.0,
     }
-    assert jobs.read_metrics("model=/opt/ml/model seconds=1.7") == {}
-    assert jobs.read_metrics("epoch=-e") == {}
+    assert metric_lines.read_metrics("model=/opt/ml/model seconds=1.7") == {}
+    assert metric_lines.read_metrics("epoch=-e") == {}
 
 
 def test_spots_saving_and_price_come_from_the_billable_seconds(

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -127,5 +128,31 @@ def test_sigterm_reaches_what_it_started_through_the_containers_shell(tmp_path: 
 
 def test_the_last_error_counts_and_long_reasons_are_cut() -> None:
     said = b"error: first\nerror: second\nnoise\n"
-    assert entry._pass_output_on(io.BytesIO(said)) == "second"
-    assert len(entry._pass_output_on(io.BytesIO(b"x" * 5000))) == 1024
+    assert entry._pass_output_on(io.BytesIO(said), Event()) == "second"
+    assert len(entry._pass_output_on(io.BytesIO(b"x" * 5000), Event())) == 1024
+
+
+# As torchrun 2.15 writes it when it hears SIGTERM.
+TORCHRUN = """\
+W1130 07:15:12.738000 11603 lib/site-packages/torch/distributed/elastic/api.py:752] Received 15
+error: stopped by SIGTERM at epoch 3
+Traceback (most recent call last):
+  File "/opt/venv/bin/torchrun", line 10, in <module>
+    sys.exit(main())
+             ^^^^^^
+torch.distributed.elastic.multiprocessing.api.SignalException: Process 11603 got signal: 15
+saved
+"""
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_stop_that_was_asked_for_leaves_no_trace(
+    stops: bool, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    stopping = Event()
+    if stops:
+        stopping.set()
+    reason = entry._pass_output_on(io.BytesIO(TORCHRUN.encode()), stopping)
+    assert reason == "stopped by SIGTERM at epoch 3"
+    shown = capfdbinary.readouterr().out.decode()
+    assert shown == ("error: stopped by SIGTERM at epoch 3\nsaved\n" if stops else TORCHRUN)

@@ -27,6 +27,7 @@ from tests.trainer.launching import (
 from trainer import jobs, jobs_ec2, jobs_sagemaker, jobs_tuning, launch
 from trainer.config import TrainConfig
 from trainer.errors import KennelError
+from trainer.metric_lines import METRICS
 from trainer.prices import hourly_usd
 from trainer.target import LATEST_KEY, load
 
@@ -83,9 +84,36 @@ def test_a_job_trains_and_leaves_an_archive_that_is_served_as_it_is(
     assert {"evaluation/evaluation.json", "package.json"} <= names
     assert "model.tar.gz" not in names
 
+    # The same again is recognised, and costs nothing.
+    command = ["train", "--env", "local", "--dataset", "colours", *machine, *flags]
+    launch.main([*command, "--spot"])
+    again = capsys.readouterr()
+    assert f"this very training is done, by job {answer['job']}: nothing is started" in again.err
+    assert "FRESH=1 does it anew" in again.err
+    assert f"at that time: {answer['job']}: " in again.err
+    assert again.out == f"{answer['result']}\n"
+    listed = aws.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
+    assert [found["TrainingJobName"] for found in listed] == [answer["job"]]
+    for how in ("trained", "served"):
+        assert f"{answer[f'top1_{how}']:.4f} as {how}" in again.err
+
+    launch.main(["jobs", "--env", "local", "--json"])
+    (listed,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert listed.pop("created").startswith("20")
+    assert listed == {
+        "job": answer["job"],
+        "kind": "training",
+        "status": "Completed",
+        "machines": "1 x ml.m5.xlarge",
+        "seconds": answer["seconds"],
+        "usd": answer["usd"],
+        "top1": answer["top1_served"],
+        "result": answer["result"],
+    }
+
     job = aws.client("sagemaker").describe_training_job(TrainingJobName=answer["job"])
     metrics = {metric["MetricName"] for metric in job["FinalMetricDataList"]}
-    assert metrics == set(jobs.METRICS)
+    assert metrics == set(METRICS)
 
 
 class Machines:
@@ -147,11 +175,14 @@ def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
 
     ended = (datetime.now(UTC) + timedelta(hours=1)).strftime("%FT%TZ")
     status = {"job": job, "exit_code": 0, "stage": "done", "ended": ended}
+    for name, top1 in (("trained", 0.95), ("evaluation", 0.94)):
+        put_json(aws, f"jobs/{job}/output/{name}/evaluation.json", {"top1": top1})
     put_json(aws, f"jobs/{job}/status.json", {**status, "status": "completed"})
     launch.main(["attach", job, "--env", "local"])
     said = capsys.readouterr()
     assert said.out == f"s3://{BUCKET}/jobs/{job}/output/model.tar.gz\n"
     assert "1.01 USD" in said.err
+    assert "top-1 on test: 0.9500 as trained, 0.9400 as served\n" in said.err
     assert get_json(aws, LATEST_KEY)["kind"] == "ec2"
 
     put_json(
@@ -159,6 +190,11 @@ def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
         f"jobs/{job}/status.json",
         {**status, "status": "failed", "exit_code": 1, "stage": "training"},
     )
+    launch.main(["jobs", "--env", "local", "--last", "1"])
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:5] == ["job", "kind", "status", "created", "machines"]
+    assert row.startswith(f"{job}  ec2   failed")
+    assert row.endswith("1 x g5.xlarge  -  -    -      -")
     with pytest.raises(KennelError, match=f"job {job} failed while training .exit status 1.; its"):
         launch.main(["attach", job, "--env", "local"])
 
