@@ -25,7 +25,9 @@ URL ?=#                         or the address of one
 WHAT ?=#                        whose `make logs`: endpoint, function, training, ec2 or build; empty: all
 SINCE ?= 10m#                   how far back `make logs` goes
 FOLLOW ?=#                      1: and go on
-DELETE_DATA ?=#                 1: `make destroy` removes what jobs and deployments have written, too
+DELETE_DATA ?=#                 1: `make destroy` removes objects, images and models, too; else they stay
+NEW_LABELS ?=#                  1: `make deploy` takes a model with other labels than the one that serves
+LOCK ?=#                        id of the lock for `make unlock`
 YES ?=#                         1: ask nothing
 JSON ?=#                        1: print JSON for machines
 OUT ?= build#                   where everything goes
@@ -98,7 +100,7 @@ package: $(RUN)/model.tar.gz ## export, quantize and pack it
 serve: $(RUN)/model.tar.gz ## serve it on PORT
 	@$(PYTHON) -m inference.server serve --model $< --host 127.0.0.1 --port $(PORT)
 lambda: $(VENV)/ready ## build the Lambda function's zips
-	@$(PYTHON) -m lambda_src.build --output $(OUT)/lambda --architecture all
+	@$(PYTHON) -m lambda_src.build --output $(OUT)/lambda --architecture all$(if $(JSON), >&2)
 
 # The data are looked at each time; their report changes, and with it all that follows, only if they have changed.
 $(DATA)/dataset_report.json: FORCE | $(VENV)/ready
@@ -134,7 +136,7 @@ preflight: $(VENV)/ready ## check all that a deployment needs before there is on
 	@$(TERRAFORM_CLI) preflight $(aws_flags) $(addprefix --model ,$(MODEL)) $(addprefix --instance-type ,$(INSTANCE_TYPE)) \
 	  --instances $(INSTANCES) $(if $(SPOT),--spot)
 deploy: lambda ## register MODEL, put it in service and verify that it serves
-	@$(TERRAFORM_CLI) deploy $(aws_flags) --out $(OUT) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
+	@$(TERRAFORM_CLI) deploy $(aws_flags) --out $(OUT) $(addprefix --model ,$(MODEL)) $(if $(NEW_LABELS),--new-labels) $(if $(YES),--auto-approve)
 verify: $(VENV)/ready ## check that what was deployed is what serves
 	@$(TERRAFORM_CLI) verify $(aws_flags) --out $(OUT)
 rollback: lambda ## go back to the model before
@@ -147,7 +149,7 @@ status: $(VENV)/ready ## one page on what runs and what it costs
 	@$(TERRAFORM_CLI) status $(aws_flags)
 
 ##@ The stacks
-.PHONY: bootstrap plan apply destroy outputs image local-up local-down local-reset
+.PHONY: bootstrap plan apply destroy outputs unlock image local-up local-down local-reset
 TERRAFORM_CLI = $(PYTHON) -m terraform.cli
 stack_flags = $(STACK) --env $(ENV) --out $(OUT)
 bootstrap: $(VENV)/ready ## make the bucket that holds Terraform's state
@@ -157,10 +159,12 @@ plan: ## show what Terraform would change in STACK
 	@$(TERRAFORM_CLI) plan $(stack_flags) $(addprefix --model ,$(MODEL))
 apply: ## change it, after a question (YES=1: without)
 	@$(TERRAFORM_CLI) apply $(stack_flags) $(addprefix --model ,$(MODEL)) $(if $(YES),--auto-approve)
-destroy: ## remove STACK, after a question (YES=1: without)
+destroy: ## remove STACK but its data, after a question (YES=1: without)
 	@$(TERRAFORM_CLI) destroy $(stack_flags) $(if $(DELETE_DATA),--delete-data) $(if $(YES),--auto-approve)
 outputs: $(VENV)/ready ## show a stack's outputs
-	@$(TERRAFORM_CLI) output $(stack_flags)
+	@$(TERRAFORM_CLI) output $(stack_flags) $(if $(JSON),--json)
+unlock: $(VENV)/ready ## break the lock LOCK that a killed run has left on the state of STACK
+	@$(TERRAFORM_CLI) unlock $(stack_flags) --lock '$(LOCK)' $(if $(YES),--auto-approve)
 image: $(VENV)/ready ## build the serving image and push it
 	@$(TERRAFORM_CLI) image --env $(ENV)
 local-up: $(VENV)/ready ## start localaws, with the state that it was stopped with

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from trainer.errors import drop_output
 from trainer.target import Target, load
 
 _POLL_SECONDS = 2.0
@@ -91,10 +92,18 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     is_silent = True
     for event in events:
         is_silent = False
-        sys.stdout.write(_line(event, options.json))
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(_line(event, options.json))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # `head` has seen enough.
+            drop_output()
+            return 0
     if is_silent:
-        sys.stderr.write(f"no events since {_time(since)} in {', '.join(chosen)}\n")
+        sys.stderr.write(
+            f"no events since {_time(since)} in {', '.join(chosen)}; `make status "
+            f"ENV={target.name}` shows what runs\n"
+        )
     return 0
 
 
