@@ -97,7 +97,7 @@ def former(outputs: Mapping[str, Any]) -> dict[str, Any]:
     if not served:
         raise UsageError(
             f"there is no former model to go back to: {outputs['model']['digest'][:12]} is the "
-            "first that is remembered; `make deploy MODEL=...` deploys another one"
+            "first that is remembered; deploy another MODEL instead"
         )
     return _variables(served[0], served[1:])
 

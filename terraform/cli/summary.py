@@ -107,9 +107,17 @@ def _monthly(resources: list[tuple[str, Mapping[str, Any]]]) -> Iterator[_Line]:
     memory = {
         values.get("function_name"): values["memory_size"] for values in of("aws_lambda_function")
     }
-    for warm in of("aws_lambda_provisioned_concurrency_config"):
-        name, number = warm.get("function_name"), warm["provisioned_concurrent_executions"]
-        least, most = scaled.get(f"function:{name}:{warm.get('qualifier')}", (number, number))
+    # Two resources may hold the same environments: the one that stays when it is destroyed says
+    # how many.
+    warm = sorted(of("aws_lambda_provisioned_concurrency_config"), key=_is_kept)
+    numbers = {
+        (each.get("function_name"), each.get("qualifier")): each[
+            "provisioned_concurrent_executions"
+        ]
+        for each in warm
+    }
+    for (name, qualifier), number in numbers.items():
+        least, most = scaled.get(f"function:{name}:{qualifier}", (number, number))
         each = warm_usd(memory.get(name, 0))
         what = f"{_span(least, most)} warm environments of the function"
         yield _Line(what, least * each, most * each)
@@ -124,6 +132,10 @@ def _monthly(resources: list[tuple[str, Mapping[str, Any]]]) -> Iterator[_Line]:
     if boards:
         usd = boards * prices()["dashboard"].usd
         yield _Line(counted(boards, "dashboard"), usd, usd)
+
+
+def _is_kept(warm: Mapping[str, Any]) -> bool:
+    return bool(warm.get("skip_destroy"))
 
 
 def warm_usd(memory_mb: float) -> float:

@@ -63,9 +63,8 @@ def destroy(
         code = _destroy(each, held, data, extra, approved, delete_data)
         if code != 0:
             return code
-        left = stack.resources(each)
-        kept |= data_in(each.target, left)
-        if not _without(left, data):
+        kept |= {} if delete_data else data
+        if not _without(stack.resources(each), data):
             gone.append(each)
             wait_for_interfaces(each.target, security_groups(held))
     also = _clean(stacks, gone, kept, approved, delete_data)
@@ -270,10 +269,10 @@ def _clean(
 def _tell(stacks: Sequence[Stack], gone: Sequence[Stack], kept: Sequence[str]) -> None:
     """Say what is left, and what comes next."""
     target = stacks[0].target
-    only = f"STACK={stacks[0].name} " if len(stacks) == 1 else ""
+    only = f"STACK={stacks[0].name}" if len(stacks) == 1 else "STACK=all"
     if kept:
         sys.stderr.write(
-            f"kept: {', '.join(kept)}; `make destroy {only}ENV={target.name} DELETE_DATA=1` "
+            f"kept: {', '.join(kept)}; `make destroy {only} ENV={target.name} DELETE_DATA=1` "
             "removes that, too\n"
         )
     names = [each.name for each in gone]
