@@ -23,9 +23,7 @@ VARIABLES = set(re.findall(r"\$\(([A-Z_]+)\)", MAKEFILE)) | set(
 # Those whose recipe names the environment.
 OF_ENVIRONMENTS = {
     name
-    for names, recipe in re.findall(
-        r"^([a-z][a-z -]*):[^=\n]*((?:\n\t.*)+)", MAKEFILE, re.MULTILINE
-    )
+    for names, recipe in re.findall(r"^([a-z][a-z -]*):(?!=).*((?:\n\t.*)+)", MAKEFILE, re.M)
     for name in names.split()
     if re.search(r"aws_flags|stack_flags|--env", recipe)
 }
