@@ -86,10 +86,10 @@ def deploy(
     source, origin = latest(target) if requested == LATEST else (requested, f"MODEL={requested}")
     archive = model.locate(source, target)
     opened = model.opened(model.fetch(archive, target), source)
-    sys.stderr.write(f"model {opened.digest[:12]}, {len(opened.labels)} classes: {origin}\n")
-    _compare(opened, serving, new_labels)
     packages.image(target)
     picture = smoke.make(opened)
+    sys.stderr.write(f"model {opened.digest[:12]}, {len(opened.labels)} classes: {origin}\n")
+    _compare(opened, serving, new_labels)
 
     @functools.cache
     def admit() -> packages.Package:

@@ -26,6 +26,7 @@ _ACCEPT = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?")
 _NAME = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
@@ -69,7 +70,7 @@ def _parsed(image: str) -> tuple[str, str, str]:
     if not has_host and "/" not in name:
         name = f"library/{name}"
     tag = tag or "latest"
-    if not _NAME.fullmatch(name) or not _TAG.fullmatch(tag):
+    if not (_HOST.fullmatch(host) and _NAME.fullmatch(name) and _TAG.fullmatch(tag)):
         raise UsageError(f"{image!r} is no image's name, such as python:3.13-slim")
     return host, name, tag
 
