@@ -57,6 +57,8 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     failed = [row.name for row in rows if row.state == "fail"]
     if failed:
         raise KennelError(f"not ready: {', '.join(failed)}; the table says what to do")
+    if not options.json:
+        sys.stderr.write(f"next: `make deploy ENV={target.name}` puts a model in service\n")
     return 0
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
-from terraform.cli import adopt, binary, model, objects, provider, summary
+from terraform.cli import adopt, binary, compare, model, objects, provider, summary
 from terraform.cli.paths import TERRAFORM
 from trainer.errors import KennelError, UsageError
 from trainer.files import write_json_atomic, write_text_atomic
@@ -163,7 +163,13 @@ def plan(stack: Stack, requested: str | None, extra: Sequence[str]) -> int:
     archive = _archive(stack, requested)
     code = _plan(stack, _choice(archive), extra)
     if stack.plan_file.exists():
-        _summarize(stack, planned(stack))
+        shown = planned(stack)
+        _summarize(stack, shown)
+        if summary.has_changes(shown):
+            with_model = f" MODEL={requested}" if archive else ""
+            sys.stderr.write(
+                f"next: `make apply STACK={stack.name} ENV={stack.target.name}{with_model}`\n"
+            )
     return code
 
 
@@ -177,6 +183,8 @@ def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: b
         approved: Do not ask.
     """
     archive = _archive(stack, requested)
+    if archive:
+        _warn(stack, archive)
 
     def begin() -> None:
         if archive:
@@ -307,6 +315,16 @@ def _archive(stack: Stack, requested: str | None) -> model.Archive | None:
     if requested is None or stack.name != "serving":
         return None
     return model.locate(requested, stack.target)
+
+
+def _warn(stack: Stack, archive: model.Archive) -> None:
+    """Say how a model differs from the one that serves, which `deploy` would refuse."""
+    present = outputs(stack).get("model")
+    if present and present["digest"] != archive.digest:
+        opened = model.opened(model.fetch(archive, stack.target), archive.uri)
+        found = compare.with_other(opened, present, "which serves", stack.target)
+        for remark in filter(None, (found.other_labels, *found.remarks)):
+            sys.stderr.write(f"warning: {remark}\n")
 
 
 def _choice(archive: model.Archive | None) -> Choice:

@@ -59,6 +59,11 @@ def lines(name: str, target: Target, plan: Mapping[str, Any]) -> Iterator[str]:
     yield f"cost: {'; '.join(parts)}"
 
 
+def has_changes(plan: Mapping[str, Any]) -> bool:
+    """Whether a plan has anything to do."""
+    return any(tuple(each["change"]["actions"]) in _ACTIONS for each in plan["resource_changes"])
+
+
 def price_note(region: str) -> str:
     """Where and when the prices hold."""
     oldest = min(price.checked for price in prices().values())

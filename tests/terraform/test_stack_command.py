@@ -129,6 +129,7 @@ def test_another_object_at_the_model_s_place_is_never_deployed(
     refused = serving(checkout, "--model", str(archive))
     assert refused.returncode == 1
     assert "is there and is not the model" in refused.stderr
+    assert "has other labels than" in refused.stderr.splitlines()[0]
     s3.delete_object(Bucket=MODELS, Key=key)
 
 
