@@ -241,7 +241,7 @@ def test_other_labels_are_refused_unless_they_are_meant(
     checkout: Checkout, aws: LocalAws, digests: dict[str, str], tmp_path: Path
 ) -> None:
     other = make_archive(tmp_path / "other", classes=("Red", "Pink", "Rose", "Blue"))
-    before = registered(aws)
+    before = statuses(aws)
     refused = deploy(checkout, "--model", str(other))
     assert refused.returncode == 2
     name, serves = open_model(other).digest[:12], digests["one"][:12]
@@ -255,7 +255,7 @@ def test_other_labels_are_refused_unless_they_are_meant(
     assert asked.returncode == 2
     assert f"warning: the model {name} has other labels" in asked.stderr
     assert asked.stderr.endswith("pass --auto-approve (`make`: YES=1)\n")
-    assert registered(aws) == before
+    assert statuses(aws) == before
     place = f"models/{name}/"
     assert aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=place)["KeyCount"] == 0
 
