@@ -99,3 +99,15 @@ def test_make_knows_them_all() -> None:
         capture_output=True,
     )
     assert planned.returncode == 0, planned.stderr
+
+
+def test_what_is_built_first_is_not_in_a_command_s_json() -> None:
+    planned = subprocess.run(
+        ["make", "--dry-run", "deploy", "rollback", "JSON=1"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    (built,) = (line for line in planned.stdout.splitlines() if "lambda_src.build" in line)
+    assert built.endswith(" >&2")

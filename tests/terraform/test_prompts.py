@@ -59,8 +59,9 @@ def _read(terminal: int) -> bytes:
 
 
 def test_the_word_goes_ahead() -> None:
-    code, _ = asked(b"dev\n")
+    code, shown = asked(b"dev\n")
     assert code == 0
+    assert shown.startswith("\nDestroy it? Only 'dev' goes ahead: ")
 
 
 @pytest.mark.parametrize("typed", [b"no\n", b"\n", b"yes\n", b"\x04"])

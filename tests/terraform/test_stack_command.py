@@ -80,6 +80,8 @@ def test_a_model_is_uploaded_when_it_is_applied(
     assert found["model"]["archive_uri"] == f"s3://{MODELS}/{stored['Key']}"
     assert "previous_model" not in found
     assert found["zip"] is True
+    both = done(checkout.run("output", "all", "--env", "dev", "--json")).stdout
+    assert json.loads(both) == {"foundation": {}, "serving": found}
     head = s3.head_object(Bucket=MODELS, Key=stored["Key"])
     assert head["Metadata"] == {"kennel-digest": digest}
     body = s3.get_object(Bucket=MODELS, Key=stored["Key"])["Body"].read()
