@@ -48,7 +48,9 @@ URL ?=#                         or the address of one
 WHAT ?=#                        whose `make logs`: endpoint, function, training, ec2 or build; empty: all
 SINCE ?= 10m#                   how far back `make logs` goes
 FOLLOW ?=#                      1: and go on
-DELETE_DATA ?=#                 1: `make destroy` removes what jobs and deployments have written, too; on the command line only
+DELETE_DATA ?=#                 1: `make destroy` removes objects, images and models, too; else they stay; on the command line only
+NEW_LABELS ?=#                  1: `make deploy` takes a model with other labels than the one that serves
+LOCK ?=#                        id of the lock for `make unlock`
 YES ?=#                         1: ask nothing; on the command line only
 JSON ?=#                        1: print JSON for machines
 OUT ?= build#                   where everything goes
@@ -182,7 +184,7 @@ package: $(ARCHIVE) ## export, quantize and pack it
 serve: $(ARCHIVE) ## serve it on PORT
 	@$(PYTHON) -m inference.server serve --model $(call typed,RUN)/model.tar.gz --host 127.0.0.1 --port $(call typed,PORT)
 lambda: $(READY) ## build the Lambda function's zips
-	@$(PYTHON) -m lambda_src.build --output $(call typed,OUT)/lambda --architecture all
+	@$(PYTHON) -m lambda_src.build --output $(call typed,OUT)/lambda --architecture all$(if $(call on,JSON), >&2)
 
 # The data are looked at each time; their report changes, and with it all that follows, only if they have changed.
 $(REPORT): FORCE | $(READY)
@@ -228,7 +230,8 @@ preflight: $(READY) ## check all that a deployment needs before there is one
 	@$(TERRAFORM_CLI) preflight $(aws_flags) $(call flag,--model,MODEL) $(call flag,--instance-type,INSTANCE_TYPE) \
 	  --instances $(call typed,INSTANCES) $(if $(call on,SPOT),--spot)
 deploy: lambda ## register MODEL, put it in service and verify that it serves
-	@$(TERRAFORM_CLI) deploy $(aws_flags) --out $(call typed,OUT) $(call flag,--model,MODEL) $(if $(call told,YES),--auto-approve)
+	@$(TERRAFORM_CLI) deploy $(aws_flags) --out $(call typed,OUT) $(call flag,--model,MODEL) $(if $(call on,NEW_LABELS),--new-labels) \
+	  $(if $(call told,YES),--auto-approve)
 verify: $(READY) ## check that what was deployed is what serves
 	@$(TERRAFORM_CLI) verify $(aws_flags) --out $(call typed,OUT)
 rollback: lambda ## go back to the model before
@@ -242,7 +245,7 @@ status: $(READY) ## one page on what runs and what it costs
 	@$(TERRAFORM_CLI) status $(aws_flags)
 
 ##@ The stacks
-.PHONY: bootstrap plan apply destroy outputs image local-up local-down local-reset
+.PHONY: bootstrap plan apply destroy outputs unlock image local-up local-down local-reset
 TERRAFORM_CLI = $(PYTHON) -m terraform.cli
 stack_flags = $(call typed,STACK) --env $(call typed,ENV) --out $(call typed,OUT)
 bootstrap: $(READY) ## make the bucket that holds Terraform's state
@@ -252,10 +255,12 @@ plan: ## show what Terraform would change in STACK
 	@$(TERRAFORM_CLI) plan $(stack_flags) $(call flag,--model,MODEL)
 apply: ## change it, after a question (YES=1: without)
 	@$(TERRAFORM_CLI) apply $(stack_flags) $(call flag,--model,MODEL) $(if $(call told,YES),--auto-approve)
-destroy: ## remove STACK, after a question (YES=1: without)
+destroy: ## remove STACK but its data, after a question (YES=1: without)
 	@$(TERRAFORM_CLI) destroy $(stack_flags) $(if $(call told,DELETE_DATA),--delete-data) $(if $(call told,YES),--auto-approve)
 outputs: $(READY) ## show a stack's outputs
-	@$(TERRAFORM_CLI) output $(stack_flags)
+	@$(TERRAFORM_CLI) output $(stack_flags) $(if $(call on,JSON),--json)
+unlock: $(READY) ## break the lock LOCK that a killed run has left on the state of STACK
+	@$(TERRAFORM_CLI) unlock $(stack_flags) --lock $(call typed,LOCK) $(if $(call told,YES),--auto-approve)
 image: $(READY) ## build the serving image and push it
 	@$(TERRAFORM_CLI) image --env $(call typed,ENV)
 local-up: $(READY) ## start localaws, with the state that it was stopped with

@@ -1,6 +1,7 @@
 """`python -m terraform.cli COMMAND ...`: what the make targets run."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         ("destroy", _destroy, everything, "show what would be destroyed, ask, and destroy it"),
         ("output", _output, everything, "print a stack's outputs"),
         ("run", _run, STACKS, "run any command of Terraform on a stack, such as `state list`"),
+        ("unlock", _unlock, STACKS, "break the lock that a killed run has left on a state"),
         ("bootstrap", _bootstrap, (), "make the bucket of the states"),
         ("image", _image, (), "build and push the serving image"),
     ):
@@ -70,18 +72,22 @@ def _parser() -> argparse.ArgumentParser:
             _add_out(command)
         if run in (_plan, _apply):
             command.add_argument("--model", help="model.tar.gz to serve, or its s3:// address")
-        if run in (_apply, _destroy, _bootstrap):
+        if run is _output:
+            command.add_argument("--json", action="store_true", help="print JSON for machines")
+        if run is _unlock:
+            command.add_argument("--lock", required=True, metavar="ID", help="the lock's id")
+        if run in (_apply, _destroy, _bootstrap, _unlock):
             command.add_argument("--auto-approve", action="store_true", help="do not ask")
         if run is _destroy:
             command.add_argument(
                 "--delete-data",
                 action="store_true",
-                help="remove what jobs and deployments have written, too",
+                help="remove objects, images and models, too, which stay otherwise",
             )
         if run is _bootstrap:
             command.add_argument("--delete", action="store_true", help="remove the bucket instead")
         if run is _image:
-            command.add_argument("--python-image", help="base image by digest")
+            command.add_argument("--python-image", help="base image: its tag, or better its digest")
     for name, run, add, summary in (
         ("deploy", deploy.run, deploy.add_arguments, "put a model in service and check it"),
         (
@@ -153,7 +159,31 @@ def _destroy(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _output(options: argparse.Namespace, extra: list[str]) -> int:
-    return _in_turn(_stacks(options), lambda each: each.run("output", *extra))
+    stacks = _stacks(options)
+    if options.json:
+        for each in stacks:
+            stack.prepare(each)
+        content = {each.name: stack.outputs(each) for each in stacks}
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        return 0
+    return _in_turn(stacks, lambda each: _print_outputs(each, extra))
+
+
+def _print_outputs(each: Stack, extra: list[str]) -> int:
+    if extra or stack.outputs(each):
+        return each.run("output", *extra)
+    name = each.target.name
+    hint = f"`make apply STACK=foundation ENV={name}`"
+    if each.name == "serving":
+        hint = f"`make deploy ENV={name}`"
+    sys.stderr.write(f"{each.name} ({name}) is not there; {hint} makes it\n")
+    return 0
+
+
+def _unlock(options: argparse.Namespace, _: list[str]) -> int:
+    (only,) = _stacks(options)
+    stack.prepare(only)
+    return stack.unlock(only, options.lock, options.auto_approve)
 
 
 def _run(options: argparse.Namespace, extra: list[str]) -> int:
@@ -172,7 +202,12 @@ def _bootstrap(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _image(options: argparse.Namespace, _: list[str]) -> int:
-    sys.stdout.write(image.build(load(options.env), options.python_image) + "\n")
+    target = load(options.env)
+    uri = image.build(target, options.python_image)
+    if uri:
+        sys.stdout.write(uri + "\n")
+        sys.stdout.flush()
+        sys.stderr.write(f"next: `make preflight ENV={target.name}` says what is missing\n")
     return 0
 
 

@@ -89,10 +89,10 @@ def delete(target: Target, approved: bool) -> None:
             name, _, held = key.removesuffix(".tfstate").partition("/")
             raise KennelError(
                 f"s3://{bucket}/{key} still holds resources: `make destroy STACK={held} "
-                f"ENV={name}` first"
+                f"ENV={name}` first, with DELETE_DATA=1 where it keeps data"
             )
     if not approved:
-        stack.ask(f"Delete {bucket} with all former states?", bucket)
+        stack.ask(f"Delete {bucket} with all former states?", bucket, bucket)
     objects.delete(client, bucket)
     client.delete_bucket(Bucket=bucket, ExpectedBucketOwner=target.account)
     sys.stdout.write(f"{bucket} deleted\n")

@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
+from terraform.cli.page import Page
 from trainer.errors import run_command
 from trainer.prices import Price, prices
 
@@ -221,7 +221,7 @@ def main() -> None:
     if options.json:
         sys.stdout.write(_json(options.stack, lines))
     else:
-        Console().print(_table(options.stack, lines))
+        Page().print(_table(options.stack, lines))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,26 @@
 """`make deploy` and `make rollback`: a model goes into service, is checked, and can go back."""
 
 import argparse
+import functools
 import json
+import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from terraform.cli import model, packages, smoke, stack, verify
+from terraform.cli import compare, model, packages, smoke, stack, verify
 from terraform.cli.stack import Stack
 from terraform.cli.verify import Report
 from trainer.errors import KennelError, UsageError
 from trainer.target import LATEST_KEY, Target, load
+
+if TYPE_CHECKING:
+    from inference.archive import Model
 
 LATEST = "latest"
 
@@ -23,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=LATEST,
         help="model.tar.gz, its s3:// address, or `latest`: what was trained last (default)",
+    )
+    parser.add_argument(
+        "--new-labels", action="store_true", help="though it has other labels than what serves"
     )
     parser.add_argument("--auto-approve", action="store_true", help="do not ask")
 
@@ -35,13 +46,12 @@ def add_rollback_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, extra: list[str]) -> int:
     """Deploy a model and print the report of its check."""
     serving = _prepared(options)
-    report = deploy(serving, options.model, extra, options.auto_approve)
+    report = deploy(serving, options.model, extra, options.auto_approve, options.new_labels)
     verify.show(report, serving.target, options.json)
     if not report.passed:
-        raise KennelError(
-            f"the new model is in service, but {report.fault}; "
-            f"`make rollback ENV={serving.target.name}` goes back"
-        )
+        back = verify.way_back(report, stack.outputs(serving), serving.target)
+        raise KennelError(f"the new model is in service, but {report.fault}; {back}")
+    _tell_next(serving)
     return 0
 
 
@@ -52,10 +62,13 @@ def run_rollback(options: argparse.Namespace, extra: list[str]) -> int:
     verify.show(report, serving.target, options.json)
     if not report.passed:
         raise KennelError(f"the rollback is applied, but {report.fault}")
+    _tell_next(serving)
     return 0
 
 
-def deploy(serving: Stack, requested: str, extra: Sequence[str], approved: bool) -> Report:
+def deploy(
+    serving: Stack, requested: str, extra: Sequence[str], approved: bool, new_labels: bool
+) -> Report:
     """Register a model, put it in service, check it, and approve or reject its package.
 
     Args:
@@ -63,27 +76,37 @@ def deploy(serving: Stack, requested: str, extra: Sequence[str], approved: bool)
         requested: A path, an address in S3, or `latest`.
         extra: More arguments of `terraform plan`.
         approved: Do not ask.
+        new_labels: Whether its labels may differ from those of the model that serves.
 
     Raises:
+        UsageError: It has other labels than the model that serves.
         KennelError: The archive answers nothing, Terraform fails, or SageMaker rolled back.
     """
     target = serving.target
-    source = find_latest(target) if requested == LATEST else requested
+    source, origin = latest(target) if requested == LATEST else (requested, f"MODEL={requested}")
     archive = model.locate(source, target)
     opened = model.opened(model.fetch(archive, target), source)
+    packages.image(target)
     picture = smoke.make(opened)
-    model.publish(archive, target)
-    smoke.store(picture, archive, target)
-    package = packages.register(opened, archive, source, target)
-    if stack.apply(serving, archive.uri, extra, approved) != 0:
+    sys.stderr.write(f"model {opened.digest[:12]}, {len(opened.labels)} classes: {origin}\n")
+    _compare(opened, serving, new_labels)
+
+    @functools.cache
+    def admit() -> packages.Package:
+        model.publish(archive, target)
+        smoke.store(picture, archive, target)
+        return packages.register(opened, archive, source, target)
+
+    if stack.release(serving, archive, admit, extra, approved) != 0:
         fault = _release_fault(serving)
         if fault is None:
             raise KennelError(
                 f"the model {archive.digest[:12]} was not released: Terraform stopped before; see "
                 "above"
             )
-        packages.judge(package, target, fault)
+        packages.judge(admit(), target, fault)
         raise KennelError(f"the model {archive.digest[:12]} is not in service: {fault}")
+    package = admit()
     report = verify.check(target, stack.outputs(serving))
     packages.judge(package, target, report.fault or None)
     return report
@@ -104,49 +127,123 @@ def roll_back(serving: Stack, extra: Sequence[str], approved: bool) -> Report:
     target, outputs = serving.target, stack.outputs(serving)
     endpoint = verify.live(target)
     if "model" not in outputs or not endpoint:
-        raise UsageError("no model has been in service: `make deploy MODEL=...` deploys one")
+        raise UsageError(
+            f"no model has been in service: `make deploy ENV={target.name}` deploys what was "
+            "trained last"
+        )
     is_applied = endpoint["EndpointConfigName"] == outputs["endpoint_configuration_name"]
     choice: stack.Choice = model.former
     if not is_applied:
         served = verify.served(target, endpoint["EndpointConfigName"])
         choice = partial(model.restored, served=served)
-    goal = choice(outputs)["model"]["digest"][:12]
+    goal = choice(outputs)["model"]["digest"]
     failed = "" if is_applied else ", which serves: the last release failed"
-    sys.stderr.write(f"back to the model {goal}{failed}\n")
+    sys.stderr.write(f"back to the model {goal[:12]}{failed}\n")
     if stack.roll_back(serving, choice, extra, approved) != 0:
         raise KennelError("the rollback stopped; see above")
     left = packages.find(target, outputs["model"]["digest"]) if is_applied else None
     if left:
         packages.judge(left, target, "make rollback went back from it")
-    return verify.check(target, stack.outputs(serving))
+    report = verify.check(target, stack.outputs(serving))
+    now = packages.find(target, goal)
+    if now and report.passed:
+        packages.judge(now, target, None)
+    return report
 
 
 def find_latest(target: Target) -> str:
-    """Address of the archive that was trained last, else of the one approved last.
+    """Address of the archive of `latest`."""
+    return latest(target)[0]
+
+
+def latest(target: Target) -> tuple[str, str]:
+    """Address of the archive that was trained last, else of the one approved last; and why it.
 
     Raises:
         UsageError: There is neither.
     """
     bucket = target.required_parameter("bucket")
-    try:
-        told = target.client("s3").get_object(Bucket=bucket, Key=LATEST_KEY)["Body"].read()
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "NoSuchKey":
-            raise
+    told = _object(target, bucket, LATEST_KEY)
+    if told is None:
         approved = packages.newest_approved(target)
         if approved is None:
             raise UsageError(
-                "MODEL=latest: nothing was trained yet; `make train` trains, or name an archive "
-                "with MODEL=<model.tar.gz or s3://...>"
-            ) from None
-        return approved
+                f"MODEL=latest: nothing was trained yet; `make train ENV={target.name} "
+                "WHERE=sagemaker` trains, or name an archive with MODEL=<model.tar.gz or s3://...>"
+            )
+        return approved, "approved last (no training is known)"
     try:
-        return str(json.loads(told)["archive_uri"])
-    except (ValueError, KeyError, TypeError) as error:
+        said = json.loads(told)
+        when, job = said.get("finished"), said.get("job")
+        origin = "trained last" + (f", {when}" if when else "") + (f", by {job}" if job else "")
+        return str(said["archive_uri"]), origin
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KennelError(
             f"s3://{bucket}/{LATEST_KEY} does not say which archive was trained last; name one "
             "with MODEL=s3://..."
         ) from error
+
+
+def _object(target: Target, bucket: str, key: str) -> bytes | None:
+    """An object's content; None if it is not there."""
+    try:
+        content: bytes = target.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchKey":
+            raise
+        return None
+    return content
+
+
+def _compare(opened: "Model", serving: Stack, new_labels: bool) -> None:
+    """Say what a model takes the place of, and how they differ.
+
+    Raises:
+        UsageError: Its labels differ from those of the model that serves, and may not.
+    """
+    target, present = serving.target, stack.outputs(serving).get("model")
+    if present:
+        found = compare.with_other(opened, present, "which serves", target)
+        if found.other_labels and not new_labels:
+            raise UsageError(
+                f"{found.other_labels}; callers would get other answers: name another MODEL, or "
+                "pass --new-labels (`make`: NEW_LABELS=1) if that is meant"
+            )
+        if present["digest"] != opened.digest:
+            sys.stderr.write(f"it takes the place of the model {present['digest'][:12]}\n")
+    elif before := _served_last(target):
+        told = f"which served until {before['until']}"
+        found = compare.with_other(opened, before, told, target)
+        if before["digest"] != opened.digest:
+            sys.stderr.write(
+                f"another one than {before['digest'][:12]}, {told}: `make deploy "
+                f"ENV={target.name} MODEL={before['archive_uri']}` deploys that\n"
+            )
+    else:
+        return
+    for remark in filter(None, (found.other_labels, *found.remarks)):
+        sys.stderr.write(f"warning: {remark}\n")
+
+
+def _served_last(target: Target) -> dict[str, str] | None:
+    """The model that served when the stack was destroyed; None if none is known."""
+    told = _object(target, target.required_parameter("bucket"), model.SERVED_KEY)
+    with suppress(ValueError, TypeError, KeyError):
+        said = json.loads(told or b"null")
+        return {name: str(said[name]) for name in ("archive_uri", "digest", "until")}
+    return None
+
+
+def _tell_next(serving: Stack) -> None:
+    name, photo = serving.target.name, _photo(serving.out)
+    file = shlex.quote(str(photo))
+    ask = f"; `make invoke ENV={name} FILE={file}` asks it" if photo else ""
+    sys.stderr.write(f"next: `make status ENV={name}` shows it at work{ask}\n")
+
+
+def _photo(out: Path) -> Path | None:
+    """A test photo of a data set that was prepared here; None if there is none."""
+    return next((path for path in out.glob("data/*/test/*/*") if path.is_file()), None)
 
 
 def _prepared(options: argparse.Namespace) -> Stack:

@@ -18,18 +18,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from terraform.cli import registry, settings
 from terraform.cli.paths import ROOT
-from trainer.errors import KennelError, UsageError
+from trainer.errors import KennelError
 from trainer.target import Target
 
 PLATFORM = "linux/amd64"
 """What the endpoint's default instance type runs."""
+
+BASE = "public.ecr.aws/docker/library/python:3.13-slim"
+"""Base image where none is named: the copy of Docker's own that has no limit of pulls."""
+
+STAND_IN = f"@sha256:{'0' * 64}"
+"""End of the address of an image that nobody fetches, as in localaws."""
 
 SOURCE_KEY = "source/image.zip"
 
 _ENGINES = ("docker", "podman", "finch")
 _ENGINE_SECONDS = 20
 _POLL_SECONDS = 5.0
+_TELL_SECONDS = 30.0
 _OLDEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -51,20 +59,27 @@ class Context:
         return hashlib.sha256(self.archive + self.python_image.encode()).hexdigest()[:12]
 
 
-def build(target: Target, python_image: str | None) -> str:
+def build(target: Target, python_image: str | None) -> str | None:
     """Build and push the image, unless it is in the registry, and record it for `serving`.
 
     Args:
         target: Where to.
-        python_image: Base image by digest; None for `$PYTHON_IMAGE` or the environment's variable.
+        python_image: Base image; None for `$PYTHON_IMAGE`, the environment's variable or `BASE`.
 
     Returns:
-        Its address by digest.
+        Its address by digest; None where `serving` takes no image.
 
     Raises:
-        UsageError: No base image is named, or not by its digest.
-        KennelError: The foundation is missing, or the build fails.
+        UsageError: That is no image's name.
+        KennelError: The foundation is missing, the digest of the base image cannot be asked for,
+            or the build fails.
     """
+    if (settings.read(target).image_uri or "").endswith(STAND_IN):
+        sys.stderr.write(
+            f"ENV={target.name} needs no image, nothing to build: its image_uri is a stand-in, "
+            "since it serves from the archive\n"
+        )
+        return None
     context = Context(_archive(), _base(target, python_image))
     repository = target.required_parameter("repository_url")
     digest = _pushed_digest(target, repository, context.tag)
@@ -87,17 +102,16 @@ def build(target: Target, python_image: str | None) -> str:
 
 
 def _base(target: Target, python_image: str | None) -> str:
-    base = python_image or os.environ.get("PYTHON_IMAGE") or target.python_image
-    remedy = (
-        "pass --python-image python:3.13-slim@sha256:..., set PYTHON_IMAGE, or set python_image in "
-        f"terraform/environments/{target.name}.foundation.tfvars; `docker buildx imagetools "
-        "inspect python:3.13-slim` or the registry's page shows the digest"
+    """The base image by digest; one that is named by a tag is asked for, for tags move."""
+    base = python_image or os.environ.get("PYTHON_IMAGE") or target.python_image or BASE
+    if "@sha256:" in base:
+        return base
+    pinned = registry.pin(base)
+    sys.stderr.write(
+        f'base image {pinned}; to stay with it: python_image = "{pinned}" in '
+        f"terraform/environments/{target.name}.foundation.tfvars\n"
     )
-    if not base:
-        raise UsageError(f"no base image is named: {remedy}")
-    if "@sha256:" not in base:
-        raise UsageError(f"the base image {base} is not named by its digest: {remedy}")
-    return base
+    return pinned
 
 
 def _archive() -> bytes:
@@ -192,13 +206,15 @@ def _build_with_codebuild(target: Target, context: Context) -> None:
 
 
 def _follow(client: Any, build_id: str) -> dict[str, Any]:
-    """Wait for a build and say which phase it is in."""
+    """Wait for a build and say which phase it is in, and that it still is."""
     phase = None
+    began = told = time.monotonic()
     while True:
         build: dict[str, Any] = client.batch_get_builds(ids=[build_id])["builds"][0]
-        if build.get("currentPhase") != phase:
-            phase = build.get("currentPhase")
-            sys.stderr.write(f"  {phase}\n")
+        now = time.monotonic()
+        if build.get("currentPhase") != phase or now - told >= _TELL_SECONDS:
+            phase, told = build.get("currentPhase"), now
+            sys.stderr.write(f"  {phase} ({now - began:.0f} s)\n")
         if build["buildStatus"] != "IN_PROGRESS":
             return build
         time.sleep(_POLL_SECONDS)

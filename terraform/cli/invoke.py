@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from terraform.cli import function
 from terraform.cli.function import Answer
+from terraform.cli.page import Page
 from trainer.errors import KennelError
 from trainer.target import Target, load
 
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     target = load(options.env)
     answers: dict[str, Answer] = {}
     for name, event in _events(options).items():
-        answers[name] = function.call(target, event)
+        answers[name] = _call(target, event)
         if not options.json:
             _show(name, answers[name])
     if options.json:
@@ -40,6 +41,23 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     if failures:
         raise KennelError(f"{'; '.join(failures)} ({_where(target)})")
     return 0
+
+
+def _call(target: Target, event: dict[str, str]) -> Answer:
+    """Ask the function.
+
+    Raises:
+        KennelError: There is none.
+    """
+    try:
+        return function.call(target, event)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+        raise KennelError(
+            f"nothing is deployed in ENV={target.name}: `make deploy ENV={target.name}` deploys "
+            "what was trained last"
+        ) from error
 
 
 def _events(options: argparse.Namespace) -> dict[str, dict[str, str]]:
@@ -74,7 +92,7 @@ def _show(name: str, answer: Answer) -> None:
     for found in answer.body["predictions"]:
         probability = found["probability"]
         table.add_row(escape(found["label"]), f"{probability:.1%}", "█" * round(probability * _BAR))
-    Console().print(table)
+    Page().print(table)
 
 
 def _caption(answer: Answer) -> str:

@@ -5,7 +5,6 @@ For people, a call of the function is one line; `--json` gives the records as th
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from terraform.cli.log_lines import Event, Lines, time_text
+from trainer.errors import drop_output
 from trainer.target import Target, load
 
 _POLL_SECONDS = 2.0
@@ -84,10 +84,15 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
             sys.stdout.flush()
         sys.stdout.writelines(lines.rest())
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        # `head` has seen enough.
+        drop_output()
+        return 0
     if is_silent:
-        sys.stderr.write(f"no events since {time_text(since)} in {', '.join(chosen)}\n")
+        sys.stderr.write(
+            f"no events since {time_text(since)} in {', '.join(chosen)}; `make status "
+            f"ENV={target.name}` shows what runs\n"
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Which model a deployment serves and which it keeps: `model` and `previous_model`."""
+"""Which model a deployment serves, and which have served: `model`, `previous_model`, `history`."""
 
 import atexit
 import base64
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 DIGEST_METADATA = "kennel-digest"
 """Metadata key of an uploaded archive: the model's digest, so that nobody need fetch it."""
+
+SERVED_KEY = "models/served.json"
+"""Object of the bucket that names the model which served when the stack was destroyed."""
+
+_KEPT = 9
+"""Models that are remembered beside the present and the former one."""
 
 _S3_URI = re.compile(r"s3://([^/]+)/(.+)")
 
@@ -52,7 +58,7 @@ class Archive:
 
 
 def choose(outputs: Mapping[str, Any], requested: Archive | None) -> dict[str, Any]:
-    """The stack's variables `model` and `previous_model`.
+    """The stack's variables of models for a deployment.
 
     The former model stays deployable, so that a rollback is one command: another model than the
     present one makes the present one the former; the same one, or none, changes nothing.
@@ -64,52 +70,63 @@ def choose(outputs: Mapping[str, Any], requested: Archive | None) -> dict[str, A
     Raises:
         UsageError: None is asked for and none is deployed.
     """
-    present, previous = outputs.get("model"), outputs.get("previous_model")
+    present, served = outputs.get("model"), _served_before(outputs)
+    # Without an image: the present model takes the newest one, former ones keep those they ran on.
     if requested is None:
         if present is None:
             raise UsageError(
                 "no model is deployed yet: name one with MODEL=<model.tar.gz or s3://...>"
             )
-        return _variables(present["archive_uri"], present["digest"], previous)
+        return _variables({key: present[key] for key in ("archive_uri", "digest")}, served)
     if present and present["digest"] != requested.digest:
-        previous = present
-    return _variables(requested.uri, requested.digest, previous)
-
-
-def _variables(archive_uri: str, digest: str, previous: Any) -> dict[str, Any]:
-    # Without an image: the present model takes the newest one, the former keeps the one it ran on.
-    return {
-        "model": {"archive_uri": archive_uri, "digest": digest},
-        "previous_model": previous,
-    }
+        # One that comes back is not its own past: a rollback never leads to what was left.
+        served = [present, *(one for one in served if one["digest"] != requested.digest)]
+    return _variables({"archive_uri": requested.uri, "digest": requested.digest}, served)
 
 
 def former(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The stack's variables for a rollback: the model before and the present one change places.
+    """The stack's variables of models for a rollback, one step back along what has served.
 
     The former model comes back on the image that it ran on, so that its very configuration does.
+    The one that is left is forgotten: another rollback goes further back.
 
     Raises:
         UsageError: There is no former model.
     """
-    if outputs.get("previous_model") is None:
+    served = _served_before(outputs)
+    if not served:
         raise UsageError(
-            "there is no former model to go back to: deploy another one with "
-            "`make deploy MODEL=...`"
+            f"there is no former model to go back to: {outputs['model']['digest'][:12]} is the "
+            "first that is remembered; deploy another MODEL instead"
         )
-    return {"model": outputs["previous_model"], "previous_model": outputs["model"]}
+    return _variables(served[0], served[1:])
 
 
 def restored(outputs: Mapping[str, Any], served: Mapping[str, str]) -> dict[str, Any]:
-    """The stack's variables for what SageMaker serves, whatever Terraform wanted it to serve.
+    """The stack's variables of models for what SageMaker serves, whatever Terraform wanted.
 
     Args:
         outputs: The stack's outputs after a release that failed.
         served: Archive, digest and image of the model that serves.
     """
-    previous = outputs.get("previous_model")
-    is_another = previous is not None and previous["digest"] != served["digest"]
-    return {"model": dict(served), "previous_model": previous if is_another else None}
+    before = _served_before(outputs)
+    digests = [one["digest"] for one in before]
+    if served["digest"] in digests:
+        before = before[digests.index(served["digest"]) + 1 :]
+    return _variables(dict(served), before)
+
+
+def _served_before(outputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The models that served before the present one, the last of them first."""
+    return [one for one in (outputs.get("previous_model"), *outputs.get("history", [])) if one]
+
+
+def _variables(present: dict[str, Any], served: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "model": present,
+        "previous_model": served[0] if served else None,
+        "history": served[1 : _KEPT + 1],
+    }
 
 
 def locate(model: str, target: Target) -> Archive:

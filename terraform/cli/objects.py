@@ -1,11 +1,41 @@
 """Buckets, and their objects with all of their versions."""
 
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from trainer.errors import KennelError
 from trainer.target import Target
+
+_TELL_EACH = 10_000
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a bucket holds.
+
+    Attributes:
+        objects: Number of objects.
+        old: Number of former versions of objects.
+        size: Bytes of all of them.
+        models: Number of different model archives among the objects.
+    """
+
+    objects: int
+    old: int
+    size: int
+    models: int
+
+    def __bool__(self) -> bool:
+        return self.objects + self.old > 0
+
+    def __str__(self) -> str:
+        parts = [counted(self.objects, "object")]
+        if self.old:
+            parts.append(counted(self.old, "old version"))
+        return ", ".join([*parts, size_text(self.size), counted(self.models, "model")])
 
 
 def region(target: Target, bucket: str) -> str | None:
@@ -19,10 +49,31 @@ def region(target: Target, bucket: str) -> str | None:
     return str(answer["BucketRegion"])
 
 
-def count(client: Any, bucket: str, prefix: str) -> int:
-    """How many objects there are below a prefix."""
+def count(client: Any, bucket: str, prefix: str) -> tuple[int, int]:
+    """How many objects there are below a prefix, and their bytes; without old versions."""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    return sum(page["KeyCount"] for page in pages)
+    sizes = [item["Size"] for page in pages for item in page.get("Contents", [])]
+    return len(sizes), sum(sizes)
+
+
+def contents(client: Any, bucket: str) -> Contents:
+    """What a bucket holds, old versions included; one that is not there holds nothing."""
+    pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket)
+    objects = old = size = 0
+    archives = set()
+    try:
+        for item in (item for page in pages for item in page.get("Versions", [])):
+            size += item["Size"]
+            if not item["IsLatest"]:
+                old += 1
+                continue
+            objects += 1
+            # A deployed model lies where its job wrote it, too: the same bytes have the same tag.
+            if item["Key"].endswith("/model.tar.gz"):
+                archives.add(item["ETag"])
+    except client.exceptions.NoSuchBucket:
+        return Contents(0, 0, 0, 0)
+    return Contents(objects, old, size, len(archives))
 
 
 def delete(client: Any, bucket: str, prefix: str = "") -> None:
@@ -32,6 +83,7 @@ def delete(client: Any, bucket: str, prefix: str = "") -> None:
         KennelError: S3 keeps one.
     """
     pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+    gone = 0
     for page in pages:
         versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
         if not versions:
@@ -40,3 +92,18 @@ def delete(client: Any, bucket: str, prefix: str = "") -> None:
         answer = client.delete_objects(Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
         for error in answer.get("Errors", []):
             raise KennelError(f"s3://{bucket}/{error['Key']} stays: {error.get('Message')}")
+        if gone // _TELL_EACH < (gone := gone + len(doomed)) // _TELL_EACH:
+            sys.stderr.write(f"deleted {gone:,} versions from {bucket}\n")
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things in words: `1 object`, `1,520 objects`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def size_text(size: int) -> str:
+    """Bytes in words, such as `1.1 GB`."""
+    for unit, power in (("GB", 3), ("MB", 2), ("kB", 1)):
+        if size >= 1000**power:
+            return f"{size / 1000**power:.1f} {unit}"
+    return counted(size, "byte")

@@ -85,7 +85,7 @@ def register(opened: "Model", archive: Archive, source: str, target: Target) -> 
         # Lists of packages tell the description, and so the digest.
         ModelPackageDescription=f"{opened.name} {opened.digest}",
         InferenceSpecification={
-            "Containers": [{"Image": _image(target), "ModelDataUrl": archive.uri}],
+            "Containers": [{"Image": image(target), "ModelDataUrl": archive.uri}],
             "SupportedContentTypes": list(CONTENT_TYPES),
             "SupportedRealtimeInferenceInstanceTypes": list(INSTANCE_TYPES),
             "SupportedResponseMIMETypes": ["application/json"],
@@ -169,6 +169,21 @@ def delete_all(target: Target) -> None:
     client.delete_model_package_group(ModelPackageGroupName=target.prefix)
 
 
+def image(target: Target) -> str:
+    """The image that the stack will serve with: the pinned one, else the one built last.
+
+    Raises:
+        UsageError: There is none.
+    """
+    for path in reversed(target.variable_files("serving")):
+        if pinned := _IMAGE.search(path.read_text()):
+            return pinned[1]
+    built = target.parameter("image_uri")
+    if built is None:
+        raise UsageError(f"there is no serving image: `make image ENV={target.name}` builds one")
+    return built
+
+
 def _has_group(client: Any, target: Target) -> bool:
     pages = client.get_paginator("list_model_package_groups").paginate(NameContains=target.prefix)
     return any(
@@ -196,17 +211,6 @@ def _upload_metrics(opened: "Model", archive: Archive, target: Target) -> str:
         Bucket=archive.bucket, Key=key, Body=body, ContentType="application/json"
     )
     return f"s3://{archive.bucket}/{key}"
-
-
-def _image(target: Target) -> str:
-    """The image that the stack will serve with: the pinned one, else the one built last."""
-    for path in reversed(target.variable_files("serving")):
-        if pinned := _IMAGE.search(path.read_text()):
-            return pinned[1]
-    image = target.parameter("image_uri")
-    if image is None:
-        raise UsageError(f"there is no serving image: `make image ENV={target.name}` builds one")
-    return image
 
 
 def _tags(target: Target) -> list[dict[str, str]]:

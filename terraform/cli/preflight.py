@@ -17,12 +17,12 @@ from functools import partial
 
 from botocore.exceptions import ClientError
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from terraform.cli import settings
 from terraform.cli.checks import CHECKS, Check, Plan, Row
+from terraform.cli.page import Page
 from trainer.errors import KennelError
 from trainer.target import explained, load
 
@@ -57,6 +57,8 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     failed = [row.name for row in rows if row.state == "fail"]
     if failed:
         raise KennelError(f"not ready: {', '.join(failed)}; the table says what to do")
+    if not options.json:
+        sys.stderr.write(f"next: `make deploy ENV={target.name}` puts a model in service\n")
     return 0
 
 
@@ -121,7 +123,7 @@ def _show(rows: list[Row], plan: Plan, as_json: bool) -> None:
     for row in rows:
         state = f"[{_COLORS[row.state]}]{row.state}[/]"
         table.add_row(escape(row.name), state, escape(row.found), escape(row.remedy))
-    Console().print(table)
+    Page().print(table)
 
 
 def _count(text: str) -> int:

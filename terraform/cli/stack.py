@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,7 +18,7 @@ from typing import IO, Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
-from terraform.cli import adopt, binary, model, objects, provider
+from terraform.cli import adopt, binary, compare, model, objects, provider, summary
 from terraform.cli.paths import TERRAFORM
 from trainer.errors import KennelError, UsageError
 from trainer.fence import is_loopback
@@ -37,7 +38,10 @@ CHANGES = 2
 """Exit code of `plan -detailed-exitcode` when there is something to do."""
 
 Choice = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""From the outputs of `serving` to its variables `model` and `previous_model`."""
+"""From the outputs of `serving` to its variables of models."""
+
+Begin = Callable[[], object]
+"""What is done between the consent and the apply."""
 
 _FETCH = frozenset({"get", "init", "providers"})
 _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
@@ -162,8 +166,18 @@ def prepare(stack: Stack) -> None:
 
 
 def plan(stack: Stack, requested: str | None, extra: Sequence[str]) -> int:
-    """Show and save a plan; give Terraform's exit code."""
-    return _plan(stack, _choice(_archive(stack, requested)), extra)
+    """Show and save a plan, and what it comes to; give Terraform's exit code."""
+    archive = _archive(stack, requested)
+    code = _plan(stack, _choice(archive), extra)
+    if stack.plan_file.exists():
+        shown = planned(stack)
+        _summarize(stack, shown)
+        if summary.has_changes(shown):
+            with_model = f" MODEL={requested}" if archive else ""
+            sys.stderr.write(
+                f"next: `make apply STACK={stack.name} ENV={stack.target.name}{with_model}`\n"
+            )
+    return code
 
 
 def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: bool) -> int:
@@ -176,31 +190,59 @@ def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: b
         approved: Do not ask.
     """
     archive = _archive(stack, requested)
-    return _apply(stack, _choice(archive), archive, extra, approved)
+    if archive:
+        _warn(stack, archive)
+
+    def begin() -> None:
+        if archive:
+            model.publish(archive, stack.target)
+
+    return _apply(stack, _choice(archive), begin, extra, approved)
+
+
+def release(
+    stack: Stack, archive: model.Archive, begin: Begin, extra: Sequence[str], approved: bool
+) -> int:
+    """Like `apply`, of a model that `begin` brings to the bucket once somebody has said yes."""
+    return _apply(stack, _choice(archive), begin, extra, approved)
 
 
 def roll_back(stack: Stack, choice: Choice, extra: Sequence[str], approved: bool) -> int:
     """Like `apply`, to a model that has been served: `model.former` or `model.restored`."""
-    return _apply(stack, choice, None, extra, approved)
+    return _apply(stack, choice, lambda: None, extra, approved)
 
 
-def destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
-    """Show what would be destroyed, ask, and destroy it; give Terraform's exit code."""
-    if not resources(stack):
-        sys.stderr.write(f"{stack.name} ({stack.target.name}) holds nothing\n")
-        return 0
-    code = _plan(stack, _choice(None), ["-detailed-exitcode", "-destroy", *extra])
-    if code != CHANGES:
-        return code
-    if not approved:
-        ask(f"Destroy this in account {stack.target.account}?", stack.target.name)
+def plan_destroy(stack: Stack, extra: Sequence[str]) -> int:
+    """Show and save what would be destroyed; give Terraform's exit code: `CHANGES` for anything."""
+    return _plan(stack, _choice(None), ["-detailed-exitcode", "-destroy", *extra])
+
+
+def apply_destroy(stack: Stack) -> int:
+    """Destroy what `plan_destroy` has shown; give Terraform's exit code."""
     code, _ = _apply_plan(stack)
+    stack.plan_file.unlink(missing_ok=True)
     if code != 0:
         _explain(stack, "destroy")
-    elif stack.name == "foundation":
-        # The image that it names went with the registry.
-        stack.target.forget_parameter("image_uri")
     return code
+
+
+def unlock(stack: Stack, lock_id: str, approved: bool) -> int:
+    """Break the lock of a stack's state, which a killed run has left; give Terraform's exit code.
+
+    Raises:
+        UsageError: That is not the lock's id.
+        KennelError: Somebody says no.
+    """
+    label, lock = f"{stack.name} ({stack.target.name})", _lock(stack)
+    if not lock:
+        sys.stderr.write(f"the state of {label} is not locked\n")
+        return 0
+    held = f"{lock['Who']} since {lock['Created']}"
+    if lock["ID"] != lock_id:
+        raise UsageError(f"LOCK={lock_id}: {label} is locked by {held}, as LOCK={lock['ID']}")
+    if not approved:
+        ask(f"Break the lock of {held}? That run must be dead.", stack.target.name, label)
+    return stack.run("force-unlock", "-force", lock_id)
 
 
 def outputs(stack: Stack) -> dict[str, Any]:
@@ -282,6 +324,16 @@ def _archive(stack: Stack, requested: str | None) -> model.Archive | None:
     return model.locate(requested, stack.target)
 
 
+def _warn(stack: Stack, archive: model.Archive) -> None:
+    """Say how a model differs from the one that serves, which `deploy` would refuse."""
+    present = outputs(stack).get("model")
+    if present and present["digest"] != archive.digest:
+        opened = model.opened(model.fetch(archive, stack.target), archive.uri)
+        found = compare.with_other(opened, present, "which serves", stack.target)
+        for remark in filter(None, (found.other_labels, *found.remarks)):
+            sys.stderr.write(f"warning: {remark}\n")
+
+
 def _choice(archive: model.Archive | None) -> Choice:
     return partial(model.choose, requested=archive)
 
@@ -289,7 +341,7 @@ def _choice(archive: model.Archive | None) -> Choice:
 def _apply(
     stack: Stack,
     choice: Choice,
-    archive: model.Archive | None,
+    begin: Begin,
     extra: Sequence[str],
     approved: bool,
     imports: Mapping[str, str] | None = None,
@@ -298,16 +350,23 @@ def _apply(
     if code != CHANGES:
         return code
     if not approved:
-        ask(f"Apply this to {stack.target.name}, account {stack.target.account}?", "yes")
-    if archive:
-        model.publish(archive, stack.target)
-    code, existing = _apply_plan(stack)
+        _summarize(stack, planned(stack))
+        label = f"{stack.name} ({stack.target.name})"
+        ask(f"Apply this to {label}, account {stack.target.account}?", "yes", label)
+    begin()
+    # Reading a plan takes seconds of the provider's, and nobody waits for its summary here.
+    with ThreadPoolExecutor(1) as beside:
+        read = beside.submit(planned, stack) if approved else None
+        code, existing = _apply_plan(stack)
+    stack.plan_file.unlink(missing_ok=True)
     if code == 0:
+        if read and not read.exception():
+            _summarize(stack, read.result())
         return 0
     if existing:
         names = ", ".join(existing)
         sys.stderr.write(f"There already, as a run that was killed leaves it: {names}\n")
-        return _apply(stack, choice, archive, extra, approved, existing)
+        return _apply(stack, choice, begin, extra, approved, existing)
     _explain(stack, "apply")
     return code
 
@@ -333,7 +392,7 @@ def _plan(
         )
     if code not in (0, CHANGES):
         sys.stderr.write(_lock_left(stack))
-    elif imports and (foreign := adopt.foreign(_planned(stack))):
+    elif imports and (foreign := adopt.foreign(planned(stack)["resource_changes"])):
         raise KennelError(
             f"{', '.join(foreign)}: there already, but not from {stack.name} "
             f"({stack.target.name}) by the tags; remove it, or take it in by `terraform import`"
@@ -350,7 +409,7 @@ def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     if destroying and not present.get("model"):
         # A first deployment that failed early: there is no model to name, and none is needed.
         present = {"model": _UNKNOWN}
-    path = stack.data / "models.tfvars.json"
+    path = _models_file(stack)
     write_json_atomic(path, {**choice(present), "lambda_zip_path": str(zip_path)})
     return path
 
@@ -364,55 +423,103 @@ def _apply_plan(stack: Stack) -> tuple[int, dict[str, str]]:
     sys.stderr.write(errors)
     existing = {}
     if adopt.conflicts(errors):
-        existing = adopt.imports(errors, _planned(stack), stack.target)
-    stack.plan_file.unlink(missing_ok=True)
+        existing = adopt.imports(errors, planned(stack)["resource_changes"], stack.target)
     return code, existing
 
 
-def _planned(stack: Stack) -> list[dict[str, Any]]:
-    """The changes of the saved plan."""
-    plan = json.loads(_said(stack, "show", "-json", str(stack.plan_file)))
-    changes: list[dict[str, Any]] = plan["resource_changes"]
-    return changes
+def planned(stack: Stack) -> dict[str, Any]:
+    """The saved plan as Terraform writes it: `resource_changes`, `planned_values` and more.
+
+    Raises:
+        KennelError: Terraform cannot read it.
+    """
+    found: dict[str, Any] = json.loads(_said(stack, "show", "-json", str(stack.plan_file)))
+    return {"resource_changes": [], **found}
+
+
+def _summarize(stack: Stack, plan: Mapping[str, Any]) -> None:
+    """Say what a plan comes to, in lines at the end: the plan itself may be thousands."""
+    for line in summary.lines(stack.name, stack.target, plan):
+        (stack.told or sys.stdout).write(f"{line}\n")
+    (stack.told or sys.stdout).flush()
 
 
 def _explain(stack: Stack, action: str) -> None:
     """Tell what to do after an action that failed."""
-    again = f"make {action} STACK={stack.name} ENV={stack.target.name}"
+    chosen = _chosen_model(stack) if action == "apply" else ""
     sys.stderr.write(
         f"error: {action} of {stack.name} ({stack.target.name}) stopped half way; see above\n"
-        f"What was done is in the state: `{again}` goes on from there once the cause is gone\n"
-        f"{_lock_left(stack)}"
+        "What was done is in the state: "
+        f"`make {action} STACK={stack.name} ENV={stack.target.name}{chosen}` goes on from there "
+        f"once the cause is gone\n{_lock_left(stack)}"
     )
 
 
-def _lock_left(stack: Stack) -> str:
-    """What to do about the state's lock, if there is one."""
+def _chosen_model(stack: Stack) -> str:
+    """The part of a command that names the model again, if the state does not have it yet."""
+    if stack.name != "serving":
+        return ""
+    with suppress(KennelError, OSError, ValueError):
+        chosen = json.loads(_models_file(stack).read_text())["model"]
+        if outputs(stack).get("model", {}).get("digest") != chosen["digest"]:
+            return f" MODEL={chosen['archive_uri']}"
+    return ""
+
+
+def _models_file(stack: Stack) -> Path:
+    return stack.data / "models.tfvars.json"
+
+
+def _lock(stack: Stack) -> dict[str, str]:
+    """The lock of a stack's state: `ID`, `Who` and `Created`; empty if there is none."""
     with suppress(ClientError, BotoCoreError, ValueError, KeyError):
         lock = json.loads(
             stack.target.client("s3")
             .get_object(Bucket=stack.target.state_bucket, Key=f"{stack.state_key}.tflock")["Body"]
             .read()
         )
-        return (
-            f"The state is locked by {lock['Who']} since {lock['Created']}. If that run is dead: "
-            f"`python -m terraform.cli run {stack.name} --env {stack.target.name} -- "
-            f"force-unlock {lock['ID']}`\n"
-        )
-    return ""
+        return {name: lock[name] for name in ("ID", "Who", "Created")}
+    return {}
 
 
-def ask(question: str, word: str) -> None:
+def _lock_left(stack: Stack) -> str:
+    """What to do about the state's lock, if there is one."""
+    if not (lock := _lock(stack)):
+        return ""
+    return (
+        f"The state is locked by {lock['Who']} since {lock['Created']}. If that run is dead: "
+        f"`make unlock STACK={stack.name} ENV={stack.target.name} LOCK={lock['ID']}`\n"
+    )
+
+
+def ask(question: str, word: str, what: str) -> None:
     """Go on only if the user types a word.
+
+    Args:
+        question: What is asked.
+        word: The only answer that goes ahead.
+        what: What stays as it is otherwise.
 
     Raises:
         UsageError: There is no terminal to ask on.
         KennelError: Another word was typed.
+        KeyboardInterrupt: Ctrl-C; it has been told, too.
     """
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask on: pass --auto-approve (`make`: YES=1)")
-    if input(f"\n{question} Only '{word}' goes ahead: ").strip() != word:
-        raise KennelError("not confirmed, nothing was changed")
+    # Not on standard output, which may be JSON.
+    sys.stderr.write(f"\n{question} Only '{word}' goes ahead: ")
+    sys.stderr.flush()
+    try:
+        answer = input()
+    except EOFError:
+        answer = ""
+        sys.stderr.write("\n")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\ninterrupted, nothing was changed: {what} stays as it is\n")
+        raise
+    if answer.strip() != word:
+        raise KennelError(f"not confirmed, nothing was changed: {what} stays as it is")
 
 
 def _fingerprint(stack: Stack) -> str:

@@ -3,20 +3,21 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from botocore.exceptions import ClientError
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from terraform.cli import function, verify
-from trainer.prices import hourly_usd, prices
+from terraform.cli.page import Page
+from terraform.cli.summary import MONTH_HOURS, price_note, warm_usd
+from trainer.prices import Kind, hourly_usd
 from trainer.target import Target, load
 
-_MONTH_HOURS = 730
 # Of the last hour: name, metric and statistic.
 _ENDPOINT_METRICS = (
     ("invocations", "Invocations", "Sum"),
@@ -30,13 +31,16 @@ _FUNCTION_METRICS = (
 )
 
 
+_NOTEBOOK_FREE = {"Deleting", "Failed", "Stopped"}
+
+
 def run(options: argparse.Namespace, _: list[str]) -> int:
     """Print the page."""
     found = status(load(options.env))
     if options.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        Console().print(_page(found))
+        Page().print(_page(found))
     return 0
 
 
@@ -46,16 +50,18 @@ def status(target: Target) -> dict[str, Any]:
     Raises:
         KennelError: The foundation is missing.
     """
-    endpoint, served = _endpoint(target), _function(target)
+    endpoint, served, notebook = _endpoint(target), _function(target), _notebook(target)
+    jobs = _jobs(target)
     return {
         "environment": target.name,
         "account": target.account,
         "region": target.region,
         "endpoint": endpoint,
         "function": served,
+        "notebook": notebook,
         "alarms": verify.alarms(target),
-        "jobs": _jobs(target),
-        "cost": _cost(endpoint, served),
+        "jobs": jobs,
+        "cost": _cost(target, endpoint, served, notebook, jobs),
     }
 
 
@@ -113,6 +119,21 @@ def _function(target: Target) -> dict[str, Any] | None:
     }
 
 
+def _notebook(target: Target) -> dict[str, Any] | None:
+    client = target.client("sagemaker")
+    try:
+        described = client.describe_notebook_instance(NotebookInstanceName=target.prefix)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in {"ValidationException", "ResourceNotFound"}:
+            raise
+        return None
+    return {
+        "name": described["NotebookInstanceName"],
+        "status": described["NotebookInstanceStatus"],
+        "instance_type": described["InstanceType"],
+    }
+
+
 def _last_hour(
     target: Target,
     namespace: str,
@@ -146,62 +167,117 @@ def _last_hour(
     }
 
 
-def _jobs(target: Target) -> list[dict[str, str]]:
-    """Training, tuning and EC2 runs that are in progress."""
+def _jobs(target: Target) -> list[dict[str, Any]]:
+    """Jobs of SageMaker and EC2 runs that are in progress, and the machines that they run on.
+
+    A tuning job has no machine of its own: its trials are training jobs.
+    """
     client, prefix = target.client("sagemaker"), f"{target.prefix}-"
-    found = [
-        {"name": job["TrainingJobName"], "kind": "training", "since": _time(job["CreationTime"])}
-        for page in client.get_paginator("list_training_jobs").paginate(
+    found = []
+    for kind, listing, summaries, name in (
+        ("training", "list_training_jobs", "TrainingJobSummaries", "TrainingJobName"),
+        ("processing", "list_processing_jobs", "ProcessingJobSummaries", "ProcessingJobName"),
+        (
+            "tuning",
+            "list_hyper_parameter_tuning_jobs",
+            "HyperParameterTuningJobSummaries",
+            "HyperParameterTuningJobName",
+        ),
+    ):
+        pages = client.get_paginator(listing).paginate(
             NameContains=prefix, StatusEquals="InProgress"
         )
-        for job in page["TrainingJobSummaries"]
-    ]
-    found += [
-        {
-            "name": job["HyperParameterTuningJobName"],
-            "kind": "tuning",
-            "since": _time(job["CreationTime"]),
-        }
-        for page in client.get_paginator("list_hyper_parameter_tuning_jobs").paginate(
-            NameContains=prefix, StatusEquals="InProgress"
-        )
-        for job in page["HyperParameterTuningJobSummaries"]
-    ]
+        found += [
+            {"name": job[name], "kind": kind, "since": _time(job["CreationTime"])}
+            for page in pages
+            for job in page[summaries]
+            if job[name].startswith(prefix)
+        ]
+    for job in found:
+        job["machines"] = _machines(client, job["kind"], job["name"])
     filters = [
         {"Name": "tag:Name", "Values": [f"{target.prefix}-trainer"]},
         {"Name": "instance-state-name", "Values": ["pending", "running"]},
     ]
     pages = target.client("ec2").get_paginator("describe_instances").paginate(Filters=filters)
-    found += [
-        {"name": instance["InstanceId"], "kind": "ec2", "since": _time(instance["LaunchTime"])}
+    return found + [
+        {
+            "name": instance["InstanceId"],
+            "kind": "ec2",
+            "since": _time(instance["LaunchTime"]),
+            "machines": [_machine(instance["InstanceType"], 1, "ec2")],
+        }
         for page in pages
         for reservation in page["Reservations"]
         for instance in reservation["Instances"]
     ]
-    return [job for job in found if job["kind"] == "ec2" or job["name"].startswith(prefix)]
 
 
-def _cost(endpoint: dict[str, Any] | None, served: dict[str, Any] | None) -> dict[str, Any]:
-    """What instances and warm environments cost if they run all month, in USD."""
-    lines: list[dict[str, Any]] = []
-    for variant in endpoint["variants"] if endpoint else ():
-        price = hourly_usd(variant["instance_type"], "hosting")
-        hours = variant["instances"] * _MONTH_HOURS
-        lines.append(
-            {
-                "what": f"{variant['instances']} x {variant['instance_type']}",
-                "usd": None if price is None else round(hours * price, 2),
-            }
-        )
+def _machines(client: Any, kind: str, name: str) -> list[dict[str, Any]]:
+    """The machines of a job of SageMaker; processing costs what training does."""
+    if kind == "training":
+        resources = client.describe_training_job(TrainingJobName=name)["ResourceConfig"]
+        groups = resources.get("InstanceGroups") or [resources]
+    elif kind == "processing":
+        described = client.describe_processing_job(ProcessingJobName=name)
+        groups = [described["ProcessingResources"]["ClusterConfig"]]
+    else:
+        groups = []
+    return [_machine(group["InstanceType"], group["InstanceCount"], "training") for group in groups]
+
+
+def _machine(instance_type: str, number: int, kind: Kind) -> dict[str, Any]:
+    price = hourly_usd(instance_type, kind)
+    return {
+        "what": f"{number} x {instance_type}",
+        "usd_an_hour": None if price is None else round(number * price, 4),
+    }
+
+
+def _cost(
+    target: Target,
+    endpoint: Mapping[str, Any] | None,
+    served: Mapping[str, Any] | None,
+    notebook: Mapping[str, Any] | None,
+    jobs: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What runs now costs in USD: a month for what has no end of its own, an hour for all of it."""
+    running = [
+        _machine(variant["instance_type"], variant["instances"], "hosting")
+        for variant in (endpoint["variants"] if endpoint else ())
+    ]
     if served and served["warm_requested"]:
-        warm = served["warm_requested"] * served["memory_mb"] / 1024 * _MONTH_HOURS * 3600
-        lines.append(
-            {
-                "what": f"{served['warm_requested']} warm environments of the function",
-                "usd": round(warm * prices()["lambda_provisioned"].usd, 2),
-            }
-        )
-    return {"usd_a_month": round(sum(line["usd"] or 0 for line in lines), 2), "lines": lines}
+        number = served["warm_requested"]
+        usd = number * warm_usd(served["memory_mb"]) / MONTH_HOURS
+        what = f"{number} warm environments of the function"
+        running.append({"what": what, "usd_an_hour": usd})
+    if notebook and notebook["status"] not in _NOTEBOOK_FREE:
+        machine = _machine(notebook["instance_type"], 1, "notebook")
+        running.append(machine | {"what": f"notebook, {machine['what']}"})
+    lines = [
+        {"what": line["what"], "usd": _rounded(line["usd_an_hour"], MONTH_HOURS)}
+        for line in running
+    ]
+    hourly = running + [
+        {"what": f"{job['kind']} {job['name']}, {machine['what']}", **_price_of(machine)}
+        for job in jobs
+        for machine in job["machines"]
+    ]
+    return {
+        "usd_a_month": round(sum(line["usd"] or 0 for line in lines), 2),
+        "lines": lines,
+        "usd_an_hour": round(sum(line["usd_an_hour"] or 0 for line in hourly), 4),
+        "hourly": hourly,
+        "prices": price_note(target.region),
+    }
+
+
+def _price_of(machine: Mapping[str, Any]) -> dict[str, Any]:
+    return {"usd_an_hour": machine["usd_an_hour"]}
+
+
+def _rounded(usd: float | None, times: float) -> float | None:
+    return None if usd is None else round(usd * times, 2)
 
 
 def _page(found: Mapping[str, Any]) -> Table:
@@ -213,8 +289,9 @@ def _page(found: Mapping[str, Any]) -> Table:
     page.add_column(style="bold")
     page.add_column(overflow="fold")
     for heading, text in (
-        ("endpoint", _endpoint_text(found["endpoint"])),
-        ("function", _function_text(found["function"])),
+        ("endpoint", _endpoint_text(found["endpoint"], found["environment"])),
+        ("function", _function_text(found["function"], found["environment"])),
+        ("notebook", _notebook_text(found["notebook"])),
         ("alarms", _alarms_text(found["alarms"])),
         ("jobs", _jobs_text(found["jobs"])),
         ("cost", _cost_text(found["cost"])),
@@ -223,9 +300,9 @@ def _page(found: Mapping[str, Any]) -> Table:
     return page
 
 
-def _endpoint_text(endpoint: Mapping[str, Any] | None) -> str:
+def _endpoint_text(endpoint: Mapping[str, Any] | None, environment: str) -> str:
     if endpoint is None:
-        return "none; `make deploy` makes it"
+        return f"none; `make deploy ENV={environment}` makes it"
     lines = [f"{endpoint['name']} {endpoint['status']}, configuration {endpoint['configuration']}"]
     for variant in endpoint["variants"]:
         hour = variant["last_hour"]
@@ -239,9 +316,9 @@ def _endpoint_text(endpoint: Mapping[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
-def _function_text(served: Mapping[str, Any] | None) -> str:
+def _function_text(served: Mapping[str, Any] | None, environment: str) -> str:
     if served is None:
-        return "none; `make deploy` makes it"
+        return f"none; `make deploy ENV={environment}` makes it"
     hour = served["last_hour"]
     return (
         f"{served['name']} version {served['version']}, {served['warm']} of "
@@ -251,22 +328,44 @@ def _function_text(served: Mapping[str, Any] | None) -> str:
     )
 
 
+def _notebook_text(notebook: Mapping[str, Any] | None) -> str:
+    if notebook is None:
+        return "none"
+    return f"{notebook['name']} {notebook['status']}, {notebook['instance_type']}"
+
+
 def _alarms_text(states: Mapping[str, str]) -> str:
     loud = sorted(name for name, state in states.items() if state == "ALARM")
     return f"ALARM: {', '.join(loud)}" if loud else f"{len(states)}, none is on"
 
 
-def _jobs_text(jobs: list[dict[str, str]]) -> str:
-    lines = [f"{job['kind']} {job['name']} since {job['since']}" for job in jobs]
+def _jobs_text(jobs: list[dict[str, Any]]) -> str:
+    lines = []
+    for job in jobs:
+        machines = ", ".join(machine["what"] for machine in job["machines"])
+        on = f" on {machines}" if machines else ""
+        lines.append(f"{job['kind']} {job['name']}{on} since {job['since']}")
     return "\n".join(lines) or "none in progress"
 
 
 def _cost_text(found: Mapping[str, Any]) -> str:
-    lines = [
-        f"{line['what']}: {'price unknown' if line['usd'] is None else line['usd']}"
-        for line in found["lines"]
+    def text(usd: float | None) -> str:
+        return "price unknown" if usd is None else f"{usd:.2f}"
+
+    monthly = [f"{line['what']}: {text(line['usd'])}" for line in found["lines"]]
+    jobs = [
+        f"{line['what']}: {text(line['usd_an_hour'])} an hour"
+        for line in found["hourly"][len(monthly) :]
     ]
-    return "\n".join([f"{found['usd_a_month']:.2f} USD a month for what runs now", *lines])
+    return "\n".join(
+        [
+            f"{found['usd_an_hour']:.2f} USD an hour for what runs now; "
+            f"{found['usd_a_month']:.2f} USD a month for what does not end by itself",
+            *monthly,
+            *jobs,
+            f"not counted: requests, logs, stored data, traffic; {found['prices']}",
+        ]
+    )
 
 
 def _count(value: float | None) -> str:

@@ -1,15 +1,21 @@
 """`make destroy`: the stacks, and what neither Terraform nor AWS removes with them.
 
+Without `--delete-data` no data go, whatever `force_destroy` says: a bucket with objects and a
+registry with images stay, in Terraform's state too, so that the next `apply` goes on with them.
+
 SageMaker and Lambda write logs after what wrote them is gone, and so make their log groups again;
 the Model Registry, and what jobs wrote to the bucket, are nobody's but these commands'.
 """
 
+import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from terraform.cli import logs, objects, packages, stack
+from terraform.cli import logs, model, objects, packages, stack
+from terraform.cli.objects import counted, size_text
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError
 from trainer.target import Target
@@ -20,8 +26,17 @@ RUNS = ("capture/", "checkpoints/", "jobs/", "models/")
 LOGS = {"foundation": ("build", "ec2"), "serving": ("endpoint", "function")}
 """Whose log groups each stack owns; those of training jobs may belong to other environments."""
 
+Held = Sequence[Mapping[str, Any]]
+"""Resources of a state, as `stack.resources` gives them."""
+
+Data = Mapping[tuple[str, str], str]
+"""What buckets and registries hold, in words, by type and name."""
+
 _INTERFACES_SECONDS = 1200
 _POLL_SECONDS = 10.0
+_TELL_SECONDS = 60.0
+_BUCKET, _REPOSITORY = "aws_s3_bucket", "aws_ecr_repository"
+_ECR_BATCH = 100
 
 
 def destroy(
@@ -33,33 +48,238 @@ def destroy(
         stacks: In the order in which they go.
         extra: More arguments of `terraform plan`.
         approved: Do not ask.
-        delete_data: Remove what jobs and deployments have written, too.
+        delete_data: Remove objects, images and models, too.
 
     Raises:
-        KennelError: The bucket holds data that are to be kept, or somebody says no.
+        KennelError: It would take data without `delete_data`, or somebody says no.
     """
-    is_whole = not any(argument.lstrip("-").startswith("target") for argument in extra)
-    held = {}
     for each in stacks:
         stack.prepare(each)
-        held[each.name] = stack.resources(each)
-        if is_whole and not delete_data:
-            require_deletable(each.target, held[each.name])
-    gone = []
+    gone: list[Stack] = []
+    kept: dict[tuple[str, str], str] = {}
     for each in stacks:
-        if is_whole and delete_data:
-            _empty_buckets(each.target, held[each.name], approved)
-        code = stack.destroy(each, extra, approved)
+        held = stack.resources(each)
+        data = data_in(each.target, held)
+        code = _destroy(each, held, data, extra, approved, delete_data)
         if code != 0:
             return code
-        if not stack.resources(each):
+        kept |= {} if delete_data else data
+        if not _without(stack.resources(each), data):
             gone.append(each)
-            wait_for_interfaces(each.target, security_groups(held[each.name]))
-            _clean(each, approved, delete_data, is_last=each is stacks[-1])
+            wait_for_interfaces(each.target, security_groups(held))
+    also = _clean(stacks, gone, kept, approved, delete_data)
     # At the end, since late lines come for a while.
     for each in gone:
         _delete_log_groups(each)
+    _tell(stacks, gone, [*kept.values(), *also])
     return 0
+
+
+def _destroy(
+    each: Stack, held: Held, data: Data, extra: Sequence[str], approved: bool, delete_data: bool
+) -> int:
+    """Plan, ask, and destroy a stack but for data that stay; give Terraform's exit code."""
+    target, label = each.target, f"{each.name} ({each.target.name})"
+    if not held:
+        sys.stderr.write(f"{label} holds nothing\n")
+        return 0
+    # Who names targets deletes no more than these.
+    is_whole = not any(argument.lstrip("-").startswith("target") for argument in extra)
+    taken = data if delete_data and is_whole else {}
+    kept = {} if delete_data else data
+    others = _without(held, kept)
+    if not others:
+        return 0
+    targets = [f"-target={_address(resource)}" for resource in others if kept and is_whole]
+    if targets:
+        sys.stderr.write(f"{label}: all but its data goes, so Terraform will warn of targets\n")
+    code = stack.plan_destroy(each, [*extra, *targets])
+    if code != stack.CHANGES:
+        return code
+    if kept:
+        _require_kept(each, kept)
+    what = f" with {', '.join(taken.values())}" if taken else ""
+    if approved:
+        sys.stderr.write(f"destroying {label}{what}\n")
+    else:
+        word = next((name for _, name in taken), target.name)
+        stack.ask(f"Destroy {label} in account {target.account}{what}?", word, label)
+    if taken:
+        _delete(target, taken)
+    elif not delete_data and data_in(target, others):
+        raise KennelError(f"{label} was written to meanwhile, nothing was changed: try again")
+    if each.name == "serving" and not delete_data:
+        _record_served(each)
+    return stack.apply_destroy(each)
+
+
+def data_in(target: Target, held: Held) -> dict[tuple[str, str], str]:
+    """The buckets and image registries of a state that are not empty."""
+    names = {
+        (resource["type"], name)
+        for resource in _managed(held)
+        if resource["type"] in {_BUCKET, _REPOSITORY}
+        for name in _names(resource)
+    }
+    found = {}
+    for kind, name in sorted(names):
+        if kind == _REPOSITORY:
+            if images := len(_images(target, name)):
+                found[kind, name] = f"{counted(images, 'image')} of {name}"
+        elif contents := objects.contents(target.client("s3"), name):
+            found[kind, name] = f"s3://{name} ({contents})"
+    return found
+
+
+def _managed(held: Held) -> list[Mapping[str, Any]]:
+    return [resource for resource in held if resource["mode"] == "managed"]
+
+
+def _names(resource: Mapping[str, Any]) -> set[str]:
+    """Names of the buckets or registries that a resource is, or is a setting of."""
+    keys = ("bucket",) if resource["type"].startswith(_BUCKET) else ("name", "repository")
+    return {
+        str(instance["attributes"][key])
+        for instance in resource["instances"]
+        for key in keys
+        if instance["attributes"].get(key)
+    }
+
+
+def _without(held: Held, data: Data) -> list[Mapping[str, Any]]:
+    """What Terraform manages in a state, but for buckets and registries and their settings."""
+    buckets, repositories = (
+        {name for kind, name in data if kind == wanted} for wanted in (_BUCKET, _REPOSITORY)
+    )
+
+    def stays(resource: Mapping[str, Any]) -> bool:
+        if resource["type"].startswith(_BUCKET):
+            return bool(_names(resource) & buckets)
+        return resource["type"].startswith("aws_ecr_") and bool(_names(resource) & repositories)
+
+    return [resource for resource in _managed(held) if not stays(resource)]
+
+
+def _address(resource: Mapping[str, Any]) -> str:
+    """A resource's address, all of its instances together."""
+    parts = (resource.get("module"), resource["type"], resource["name"])
+    return ".".join(part for part in parts if part)
+
+
+def _require_kept(each: Stack, kept: Data) -> None:
+    """Refuse a plan that deletes what is to stay, such as one with targets of the user's.
+
+    Raises:
+        KennelError: It does.
+    """
+    for change in stack.planned(each)["resource_changes"]:
+        before = change["change"]["before"] or {}
+        named = (str(change["type"]), str(before.get("bucket") or before.get("name")))
+        if "delete" in change["change"]["actions"] and named in kept:
+            raise KennelError(
+                f"{change['address']} would go with {kept[named]}, nothing was changed: "
+                "pass --delete-data (`make`: DELETE_DATA=1) if the data are to go, too"
+            )
+
+
+def _delete(target: Target, data: Data) -> None:
+    """Empty buckets and registries."""
+    for kind, name in data:
+        if kind == _BUCKET:
+            objects.delete(target.client("s3"), name)
+        else:
+            _delete_images(target, name)
+
+
+def _images(target: Target, repository: str) -> list[str]:
+    """Digests of a repository's images; none if there is no such repository."""
+    client = target.client("ecr")
+    pages = client.get_paginator("describe_images").paginate(repositoryName=repository)
+    try:
+        return [image["imageDigest"] for page in pages for image in page["imageDetails"]]
+    except client.exceptions.RepositoryNotFoundException:
+        return []
+
+
+def _delete_images(target: Target, repository: str) -> None:
+    """Remove all images; those that a list of images names can only go after the list.
+
+    Raises:
+        KennelError: ECR keeps one.
+    """
+    while digests := _images(target, repository):
+        answer = target.client("ecr").batch_delete_image(
+            repositoryName=repository,
+            imageIds=[{"imageDigest": digest} for digest in digests[:_ECR_BATCH]],
+        )
+        if not answer["imageIds"]:
+            failure = answer["failures"][0]
+            raise KennelError(f"an image of {repository} stays: {failure['failureReason']}")
+
+
+def _record_served(serving: Stack) -> None:
+    """Say in the bucket which model served last, for the next `deploy`."""
+    target, served = serving.target, stack.outputs(serving).get("model")
+    bucket = target.parameter("bucket")
+    if served and bucket:
+        content = {**served, "until": datetime.now(UTC).isoformat(timespec="seconds")}
+        target.client("s3").put_object(
+            Bucket=bucket,
+            Key=model.SERVED_KEY,
+            Body=json.dumps(content).encode(),
+            ContentType="application/json",
+        )
+
+
+def _clean(
+    stacks: Sequence[Stack], gone: Sequence[Stack], kept: Data, approved: bool, delete_data: bool
+) -> list[str]:
+    """Remove what only these commands know of; give what of it is kept, in words."""
+    if not gone or gone[-1] is not stacks[-1]:
+        return []
+    target = gone[-1].target
+    models = len(list(packages.packages(target)))
+    packed = [counted(models, "model package")] if models else []
+    if gone[-1].name == "foundation":
+        if not any(kind == _REPOSITORY for kind, _ in kept):
+            # The image that it names went with the registry.
+            target.forget_parameter("image_uri")
+        if delete_data:
+            # The archives that they name went with the bucket.
+            packages.delete_all(target)
+        return [] if delete_data else packed
+    client, bucket = target.client("s3"), target.parameter("bucket") or ""
+    counts = {prefix: objects.count(client, bucket, prefix) for prefix in RUNS if bucket}
+    found = [
+        f"{number} objects in {bucket}/{prefix} ({size_text(size)})"
+        for prefix, (number, size) in counts.items()
+        if number
+    ] + packed
+    if not found or not delete_data:
+        return found
+    if not approved:
+        stack.ask(f"Delete {', '.join(found)}?", target.name, "the data")
+    packages.delete_all(target)
+    for prefix in counts:
+        objects.delete(client, bucket, prefix)
+    sys.stderr.write(f"deleted {', '.join(found)}\n")
+    return []
+
+
+def _tell(stacks: Sequence[Stack], gone: Sequence[Stack], kept: Sequence[str]) -> None:
+    """Say what is left, and what comes next."""
+    target = stacks[0].target
+    only = f"STACK={stacks[0].name}" if len(stacks) == 1 else "STACK=all"
+    if kept:
+        sys.stderr.write(
+            f"kept: {', '.join(kept)}; `make destroy {only} ENV={target.name} DELETE_DATA=1` "
+            "removes that, too\n"
+        )
+    names = [each.name for each in gone]
+    if "foundation" in names:
+        sys.stderr.write(f"the bucket of the states, {target.state_bucket}, stays\n")
+    elif "serving" in names:
+        sys.stderr.write(f"nothing serves now; `make deploy ENV={target.name}` serves again\n")
 
 
 def security_groups(held: Iterable[dict[str, Any]]) -> set[str]:
@@ -87,80 +307,19 @@ def wait_for_interfaces(
         return
     client = target.client("ec2")
     filters = [{"Name": "group-id", "Values": sorted(groups)}]
-    deadline = time.monotonic() + seconds
-    is_told = False
+    started = time.monotonic()
+    told = -_TELL_SECONDS
     while found := client.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]:
         names = ", ".join(interface["NetworkInterfaceId"] for interface in found)
-        if time.monotonic() > deadline:
+        passed = time.monotonic() - started
+        if passed > seconds:
             sys.stderr.write(f"note: {names} still use {', '.join(sorted(groups))}\n")
             return
-        if not is_told:
-            sys.stderr.write(f"waiting for SageMaker to remove {names}\n")
-            is_told = True
+        if passed - told >= _TELL_SECONDS:
+            since = f" ({passed:.0f} s)" if told >= 0 else ""
+            sys.stderr.write(f"waiting for SageMaker to remove {names}{since}\n")
+            told = passed
         time.sleep(min(_POLL_SECONDS, seconds))
-
-
-def require_deletable(target: Target, held: Iterable[dict[str, Any]]) -> None:
-    """Refuse to begin what Terraform would stop half way at: a bucket that is to keep its data.
-
-    Raises:
-        KennelError: There is one.
-    """
-    for bucket, number in _kept_buckets(target, held).items():
-        raise KennelError(
-            f"{bucket} holds {number} objects and {target.name} keeps its data (force_destroy = "
-            f"false): `make destroy ENV={target.name} DELETE_DATA=1` removes them, too"
-        )
-
-
-def _empty_buckets(target: Target, held: Iterable[dict[str, Any]], approved: bool) -> None:
-    for bucket, number in _kept_buckets(target, held).items():
-        if not approved:
-            stack.ask(f"Delete all {number} objects of {bucket}?", bucket)
-        objects.delete(target.client("s3"), bucket)
-
-
-def _kept_buckets(target: Target, held: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """Buckets with data that Terraform would not delete, by what a state holds: their objects."""
-    kept = [
-        instance["attributes"]["bucket"]
-        for resource in held
-        if (resource["mode"], resource["type"]) == ("managed", "aws_s3_bucket")
-        for instance in resource["instances"]
-        if not instance["attributes"]["force_destroy"]
-    ]
-    client = target.client("s3")
-    counts = {bucket: objects.count(client, bucket, "") for bucket in kept}
-    return {bucket: number for bucket, number in counts.items() if number}
-
-
-def _clean(gone: Stack, approved: bool, delete_data: bool, is_last: bool) -> None:
-    """Remove what only these commands know of, or say that it is kept."""
-    target = gone.target
-    if gone.name == "foundation":
-        # The archives that they name went with the bucket.
-        packages.delete_all(target)
-        return
-    client, bucket = target.client("s3"), target.parameter("bucket")
-    places = [(bucket, prefix) for prefix in RUNS] if bucket else []
-    counts = {
-        f"objects in {each}/{prefix}": objects.count(client, each, prefix)
-        for each, prefix in places
-    }
-    counts["model packages"] = len(list(packages.packages(target)))
-    kept = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-    if kept and delete_data:
-        if not approved:
-            stack.ask(f"Delete {kept}?", target.name)
-        packages.delete_all(target)
-        for each, prefix in places:
-            objects.delete(client, each, prefix)
-        sys.stderr.write(f"deleted {kept}\n")
-    elif kept and is_last:
-        sys.stderr.write(
-            f"kept: {kept}; `make destroy STACK={gone.name} ENV={target.name} DELETE_DATA=1` "
-            "removes them\n"
-        )
 
 
 def _delete_log_groups(gone: Stack) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from terraform.cli import function, model, smoke, stack
 from terraform.cli.model import Archive
+from terraform.cli.page import Page
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError, UsageError
 from trainer.target import Target, explained, load
@@ -94,11 +94,22 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     """Verify a deployment, print the report, and fail if anything is not as it should be."""
     serving = Stack("serving", load(options.env), options.out, sys.stderr)
     stack.prepare(serving)
-    report = check(serving.target, stack.outputs(serving))
+    outputs = stack.outputs(serving)
+    report = check(serving.target, outputs)
     show(report, serving.target, options.json)
     if not report.passed:
-        raise KennelError(f"{report.fault} (`make rollback ENV={serving.target.name}` goes back)")
+        raise KennelError(f"{report.fault} ({way_back(report, outputs, serving.target)})")
     return 0
+
+
+def way_back(report: Report, outputs: Mapping[str, Any], target: Target) -> str:
+    """How to go back from what a report finds fault with, if there is anything to go back to."""
+    for row in report.checks:
+        if row.name == "configuration" and not row.passed:
+            return row.remedy
+    if outputs.get("previous_model"):
+        return f"`make rollback ENV={target.name}` goes back"
+    return "there is no former model to go back to"
 
 
 def check(target: Target, outputs: Mapping[str, Any]) -> Report:
@@ -113,7 +124,8 @@ def check(target: Target, outputs: Mapping[str, Any]) -> Report:
     """
     if "model" not in outputs:
         raise UsageError(
-            f"no model has been in service: `make deploy ENV={target.name} MODEL=...` deploys one"
+            f"no model has been in service: `make deploy ENV={target.name}` deploys what was "
+            "trained last"
         )
     digest, endpoint = outputs["model"]["digest"], live(target)
     # Of the model that serves: after a rollback, too, it is to be seen whether that one is well.
@@ -211,7 +223,7 @@ def show(report: Report, target: Target, as_json: bool) -> None:
     for row in report.checks:
         state = "[green]pass[/]" if row.passed else "[red]FAIL[/]"
         table.add_row(row.name, state, escape(row.found), escape(row.remedy))
-    Console().print(table)
+    Page().print(table)
 
 
 def _in_service(found: _Deployment) -> Check:
@@ -225,7 +237,10 @@ def _in_service(found: _Deployment) -> Check:
 
 def _configuration(found: _Deployment) -> Check:
     planned = found.outputs["endpoint_configuration_name"]
-    runs = found.endpoint.get("EndpointConfigName", "none")
+    if not found.endpoint:
+        remedy = f"`make apply STACK=serving ENV={found.target.name}` makes it again"
+        return Check("configuration", False, f"nothing runs {planned}", remedy)
+    runs = found.endpoint["EndpointConfigName"]
     if runs == planned:
         return Check("configuration", True, runs)
     return Check(

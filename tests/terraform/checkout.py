@@ -31,6 +31,10 @@ variable "previous_model" {
   type    = object({ archive_uri = string, digest = string, image_uri = optional(string) })
   default = null
 }
+variable "history" {
+  type    = list(object({ archive_uri = string, digest = string, image_uri = optional(string) }))
+  default = []
+}
 variable "wait_s" {
   type    = number
   default = 0
@@ -47,6 +51,7 @@ resource "terraform_data" "endpoint" {
 output "model" {
   value = merge(var.model, { image_uri = "image of ${substr(var.model.digest, 0, 12)}" })
 }
+output "history" { value = var.history }
 output "previous_model" { value = var.previous_model }
 output "zip" { value = fileexists(var.lambda_zip_path) }
 """

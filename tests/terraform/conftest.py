@@ -55,10 +55,11 @@ def command_line(
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two models with other labels."""
+    """Models with the same labels."""
     folder = tmp_path_factory.mktemp("models")
     return {
-        name: make_archive(folder / name, classes=("Red", "Green", name)) for name in ("one", "two")
+        name: make_archive(folder / name, crop=crop)
+        for name, crop in (("one", 32), ("two", 40), ("three", 48))
     }
 
 

@@ -31,6 +31,10 @@ variable "previous_model" {
   type    = object({ archive_uri = string, digest = string, image_uri = optional(string) })
   default = null
 }
+variable "history" {
+  type    = list(object({ archive_uri = string, digest = string, image_uri = optional(string) }))
+  default = []
+}
 
 resource "terraform_data" "configuration" {
   input = "kennel-dev-${substr(var.model.digest, 0, 12)}"
@@ -48,13 +52,14 @@ resource "terraform_data" "endpoint" {
 
 # Stays as it is when a release fails; an output by itself would take the planned value.
 resource "terraform_data" "served" {
-  input      = { model = var.model, previous_model = var.previous_model }
+  input      = { model = var.model, previous_model = var.previous_model, history = var.history }
   depends_on = [terraform_data.endpoint]
 }
 
 output "endpoint_configuration_name" { value = terraform_data.configuration.output }
 output "endpoint_name" { value = "kennel-dev" }
 output "function_name" { value = "kennel-dev-classify" }
+output "history" { value = terraform_data.served.output.history }
 output "model" { value = terraform_data.served.output.model }
 output "previous_model" { value = terraform_data.served.output.previous_model }
 """

@@ -75,7 +75,7 @@ def test_without_a_deployment_there_is_nothing_to_verify_or_to_go_back_to(
 def test_nothing_trained_is_nothing_to_deploy(checkout: Checkout) -> None:
     refused = deploy(checkout)
     assert refused.returncode == 2
-    assert "error: MODEL=latest: nothing was trained yet; `make train` trains" in refused.stderr
+    assert "error: MODEL=latest: nothing was trained yet; `make train ENV=dev" in refused.stderr
 
 
 def test_a_model_is_registered_released_checked_and_approved(
@@ -163,10 +163,9 @@ def test_where_no_training_is_known_the_newest_approved_model_is_the_latest(
 
 
 def test_a_release_that_sagemaker_rolls_back_is_rejected_and_the_way_back_is_named(
-    checkout: Checkout, aws: LocalAws, digests: dict[str, str], tmp_path: Path
+    checkout: Checkout, aws: LocalAws, archives: dict[str, Path], digests: dict[str, str]
 ) -> None:
-    third = make_archive(tmp_path / "three", classes=("Red", "Green", "three"))
-    digest = open_model(third).digest
+    third, digest = archives["three"], digests["three"]
     # As an alarm would in the middle of the release.
     refused = deploy(checkout, "--model", str(third), KENNEL_ROLL_BACK=live(aws))
     assert refused.returncode == 1
@@ -226,8 +225,43 @@ def test_a_rollback_goes_to_the_model_before_and_rejects_the_one_it_leaves(
     assert statuses(aws)[digests["two"]] == "Rejected"
 
 
+def test_a_second_rollback_never_goes_forward_to_what_was_left(
+    checkout: Checkout, aws: LocalAws, digests: dict[str, str]
+) -> None:
+    before = statuses(aws)
+    refused = checkout.run("rollback", "--env", "dev", "--auto-approve")
+    assert refused.returncode == 2
+    first = digests["one"][:12]
+    assert f"error: there is no former model to go back to: {first} is the first" in refused.stderr
+    assert live(aws) == f"kennel-dev-{first}"
+    assert statuses(aws) == before
+
+
+def test_other_labels_are_refused_unless_they_are_meant(
+    checkout: Checkout, aws: LocalAws, digests: dict[str, str], tmp_path: Path
+) -> None:
+    other = make_archive(tmp_path / "other", classes=("Red", "Pink", "Rose", "Blue"))
+    before = statuses(aws)
+    refused = deploy(checkout, "--model", str(other))
+    assert refused.returncode == 2
+    name, serves = open_model(other).digest[:12], digests["one"][:12]
+    assert refused.stderr.splitlines()[-1] == (
+        f"error: the model {name} has other labels than {serves}, which serves: 4 labels, not 3; "
+        "new: Pink, Rose; gone: Green; callers would get other answers: name another MODEL, or "
+        "pass --new-labels (`make`: NEW_LABELS=1) if that is meant"
+    )
+    # As far as the question, before which nothing is brought to AWS.
+    asked = checkout.run("deploy", "--env", "dev", "--model", str(other), "--new-labels")
+    assert asked.returncode == 2
+    assert f"warning: the model {name} has other labels" in asked.stderr
+    assert asked.stderr.endswith("pass --auto-approve (`make`: YES=1)\n")
+    assert statuses(aws) == before
+    place = f"models/{name}/"
+    assert aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=place)["KeyCount"] == 0
+
+
 def test_destroy_says_what_it_keeps_and_removes_it_when_asked(
-    checkout: Checkout, aws: LocalAws
+    checkout: Checkout, aws: LocalAws, digests: dict[str, str]
 ) -> None:
     s3, logs = aws.client("s3"), aws.client("logs")
     group = f"/aws/lambda/{FUNCTION}"
@@ -237,7 +271,7 @@ def test_destroy_says_what_it_keeps_and_removes_it_when_asked(
             logs.create_log_group(logGroupName=name)
     serving = ("destroy", "serving", "--env", "dev", "--auto-approve")
     kept = done(checkout.run(*serving)).stderr
-    assert f"1 objects in {BUCKET}/jobs/" in kept
+    assert f"1 objects in {BUCKET}/jobs/ (" in kept
     assert "3 model packages" in kept
     assert "DELETE_DATA=1" in kept
     assert f"deleted the log group {group}" in kept
@@ -246,6 +280,15 @@ def test_destroy_says_what_it_keeps_and_removes_it_when_asked(
     assert group not in names
     # Other environments write there, too.
     assert "/aws/sagemaker/TrainingJobs" in names
+
+    # What was trained last is not what has served: that is said before anything is done.
+    told = {"job": "kennel-dev-1", "archive_uri": JOB_ARCHIVE, "finished": "2026-01-02T03:04:05"}
+    s3.put_object(Bucket=BUCKET, Key=LATEST, Body=json.dumps(told))
+    asked = checkout.run("deploy", "--env", "dev")
+    first = digests["one"][:12]
+    assert "3 classes: trained last, 2026-01-02T03:04:05, by kennel-dev-1\n" in asked.stderr
+    assert f"another one than {first}, which served until 20" in asked.stderr
+    assert f"`make deploy ENV=dev MODEL=s3://{BUCKET}/models/{first}/model.tar.gz`" in asked.stderr
 
     done(checkout.run(*serving, "--delete-data"))
     left = s3.list_object_versions(Bucket=BUCKET)["Versions"]

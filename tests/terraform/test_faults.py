@@ -102,9 +102,9 @@ def test_apply_works_again_after_terraform_was_killed(checkout: Checkout) -> Non
         _, said = process.communicate(timeout=SECONDS)
     assert process.returncode != 0
     lock = next(line for line in said.splitlines() if line.startswith("The state is locked by"))
-    unlock = lock.partition(" -- ")[2].strip("`").split()
-    assert unlock[0] == "force-unlock"
-    assert run(checkout, unlock[0], "-force", unlock[1]).returncode == 0
+    lock_id = lock.partition(" LOCK=")[2].strip("`")
+    unlock = ("unlock", "foundation", "--env", "faults", "--auto-approve", "--lock", lock_id)
+    assert checkout.run(*unlock).returncode == 0
 
     again = checkout.run(*APPLY)
     assert again.returncode == 0, again.stderr

@@ -10,9 +10,11 @@ from typing import Any
 import boto3
 import pytest
 
+from terraform.cli import image, registry
 from terraform.cli.image import _failure
 from tests.terraform.checkout import ROOT, Checkout, make_checkout
-from tests.terraform.conftest import LocalAws
+from tests.terraform.conftest import CommandLine, LocalAws
+from trainer import target
 
 PROJECT = "imagetest"
 # Keeps what it was called with; a push puts the image into the registry, as a real one does.
@@ -204,20 +206,39 @@ def test_the_base_image_may_be_the_environment_s(checkout: Checkout, aws: Aws) -
     assert f"PYTHON_IMAGE={base(5)}" in calls(checkout)
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ([], "no base image is named"),
-        (["--python-image", "python:3.13-slim"], "is not named by its digest"),
-    ],
-)
-def test_a_base_image_without_digest_is_refused(
-    checkout: Checkout, given: list[str], said: str
+def test_a_base_image_by_its_tag_is_pinned_and_told(
+    checkout: Checkout, aws: Aws, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = checkout.run("image", "--env", "dev", *given)
-    assert refused.returncode == 2
-    assert said in refused.stderr
-    assert "docker buildx imagetools inspect" in refused.stderr
+    """The default, too, so that the command needs no argument."""
+    pinned = []
+
+    def pin(name: str) -> str:
+        pinned.append(name)
+        return f"{name}@sha256:{'8' * 64}"
+
+    monkeypatch.setattr(registry, "pin", pin)
+    monkeypatch.setattr(image, "_engine", lambda: "docker")
+    built = []
+    monkeypatch.setattr(image, "_build_here", lambda *given: built.append(given[-1].python_image))
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHON_IMAGE", "")
+    monkeypatch.setattr(target, "ENVIRONMENTS", checkout.folder / "terraform/environments")
+    for given, base_image in (
+        ([], "public.ecr.aws/docker/library/python:3.13-slim"),
+        (["--python-image", "python:3.13-slim"], "python:3.13-slim"),
+    ):
+        _, _, said = command_line("image", "--env", "dev", *given)
+        line = f"{base_image}@sha256:{'8' * 64}"
+        assert f'base image {line}; to stay with it: python_image = "{line}" in terraform' in said
+        assert (pinned.pop(), built.pop()) == (base_image, line)
+
+
+def test_localaws_needs_no_image(command_line: CommandLine) -> None:
+    code, out, err = command_line("image", "--env", "local")
+    assert (code, out) == (0, "")
+    assert err.startswith("ENV=local needs no image, nothing to build: ")
+    assert err.count("\n") == 1
 
 
 def test_a_failed_build_of_codebuild_names_the_phase_and_the_log() -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from inference.archive import open_model
-from terraform.cli import function, smoke, teardown, verify
+from terraform.cli import function, smoke, status, teardown, verify
 from terraform.cli.function import Answer
 from terraform.cli.logs import age
 from terraform.cli.model import Archive, publish
@@ -22,7 +23,6 @@ from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import Checkout
 from tests.terraform.conftest import CommandLine, LocalAws
 from tests.terraform.service import BUCKET, FUNCTION, make_service
-from trainer.errors import KennelError
 from trainer.target import Target, load
 
 
@@ -158,6 +158,22 @@ def test_lambda_s_report_is_read_in_both_formats(log: str, times: tuple[Any, Any
     assert function.report(log) == times
 
 
+def test_where_nothing_is_deployed_the_remedy_is_named(
+    command: CommandLine, aws: LocalAws, photo: Path
+) -> None:
+    name = "/kennel/dev/function_name"
+    aws.client("ssm").put_parameter(Name=name, Value="nobody", Overwrite=True)
+    try:
+        code, _, err = command("invoke", "--file", str(photo))
+    finally:
+        aws.client("ssm").put_parameter(Name=name, Value=FUNCTION, Overwrite=True)
+    assert code == 1
+    assert err == (
+        "error: nothing is deployed in ENV=dev: `make deploy ENV=dev` deploys what was trained "
+        "last\n"
+    )
+
+
 def test_a_function_that_does_not_survive_says_why(target: Target) -> None:
     assert function.call(target, {"image": "crash"}).failure == "RuntimeError: crashed"
     answer = function.call(target, {"image": "another"})
@@ -200,6 +216,27 @@ def test_logs_of_all_writers_come_in_the_order_of_time(command: CommandLine, aws
     _, out, err = command("logs", "--what", "build", "--since", "1s")
     assert out == ""
     assert err.startswith("no events since ")
+
+
+def test_logs_end_quietly_when_nobody_reads_on(checkout: Checkout, aws: LocalAws) -> None:
+    client, group = aws.client("logs"), "/aws/codebuild/kennel-dev-image"
+    with suppress(client.exceptions.ResourceAlreadyExistsException):
+        client.create_log_group(logGroupName=group)
+    client.create_log_stream(logGroupName=group, logStreamName="head")
+    events = [{"timestamp": int(time.time() * 1000), "message": "built"}] * 9
+    client.put_log_events(logGroupName=group, logStreamName="head", logEvents=events)
+    follow = ("logs", "--env", "dev", "--what", "build", "--json", "--follow")
+    with checkout.start("-m", "terraform.cli", *follow) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["what"] == "build"
+        process.stdout.close()
+        assert process.stderr is not None
+        # It notices with the next line.
+        while process.poll() is None:
+            events[0]["timestamp"] = int(time.time() * 1000)
+            client.put_log_events(logGroupName=group, logStreamName="head", logEvents=events)
+            time.sleep(0.2)
+        assert (process.returncode, process.stderr.read()) == (0, "")
 
 
 def test_logs_are_followed_until_the_user_ends_it(checkout: Checkout, aws: LocalAws) -> None:
@@ -261,6 +298,78 @@ def test_status_is_one_page(command: CommandLine, digest: str) -> None:
     for heading in ("endpoint", "function", "alarms", "jobs", "cost"):
         assert heading in out
     assert digest[:12] in out
+
+
+def test_status_counts_what_runs_by_the_hour(command: CommandLine, aws: LocalAws) -> None:
+    sagemaker, ec2 = aws.client("sagemaker"), aws.client("ec2")
+    sagemaker.create_notebook_instance(
+        NotebookInstanceName="kennel-dev",
+        InstanceType="ml.t3.medium",
+        RoleArn="arn:aws:iam::123456789012:role/kennel-dev-serving",
+    )
+    tags = [{"Key": "Name", "Value": "kennel-dev-trainer"}]
+    (machine,) = ec2.run_instances(
+        ImageId="ami-1",
+        InstanceType="g5.xlarge",
+        MinCount=1,
+        MaxCount=1,
+        UserData="#!/bin/bash\nsleep 600",
+        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+    )["Instances"]
+    try:
+        _, out, _ = command("status", "--json")
+        found = json.loads(out)
+        _, page, _ = command("status")
+    finally:
+        ec2.terminate_instances(InstanceIds=[machine["InstanceId"]])
+        sagemaker.stop_notebook_instance(NotebookInstanceName="kennel-dev")
+    assert found["notebook"]["status"] == "InService"
+    cost = found["cost"]
+    usd = {line["what"]: line["usd_an_hour"] for line in cost["hourly"]}
+    assert usd["notebook, 1 x ml.t3.medium"] == 0.05
+    assert usd[f"ec2 {machine['InstanceId']}, 1 x g5.xlarge"] == 1.006
+    # The endpoint's ml.m5.large and the function's warm environment run, too.
+    assert cost["usd_an_hour"] == pytest.approx(0.05 + 1.006 + 0.115 + 0.006, abs=1e-3)
+    # A notebook runs until it is idle, a training ends.
+    assert cost["usd_a_month"] == pytest.approx(83.95 + 4.38 + 36.5)
+    assert cost["prices"] == "list prices of us-east-1, 2026-11"
+    assert "1.18 USD an hour for what runs now; 124.83 USD a month" in " ".join(page.split())
+    _, out, _ = command("status", "--json")
+    assert json.loads(out)["cost"]["usd_a_month"] == pytest.approx(83.95 + 4.38)
+
+
+def test_jobs_cost_what_their_machines_cost() -> None:
+    groups = [
+        {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2},
+        {"InstanceType": "ml.nowhere", "InstanceCount": 1},
+    ]
+    client = SimpleNamespace(
+        describe_training_job=lambda TrainingJobName: {
+            "ResourceConfig": groups[0] if TrainingJobName == "one" else {"InstanceGroups": groups}
+        },
+        describe_processing_job=lambda ProcessingJobName: {
+            "ProcessingResources": {"ClusterConfig": groups[0]}
+        },
+    )
+    known = {"what": "2 x ml.g5.xlarge", "usd_an_hour": 2.816}
+    unknown = {"what": "1 x ml.nowhere", "usd_an_hour": None}
+    assert status._machines(client, "training", "one") == [known]
+    assert status._machines(client, "training", "groups") == [known, unknown]
+    assert status._machines(client, "processing", "any") == [known]
+    # Its trials are training jobs.
+    assert status._machines(client, "tuning", "any") == []
+    jobs = [{"kind": "training", "name": "a", "machines": [known, unknown]}]
+    cost = status._cost(Target("dev", "kennel", "eu-west-1"), None, None, None, jobs)
+    assert cost == {
+        "usd_a_month": 0,
+        "lines": [],
+        "usd_an_hour": 2.816,
+        "hourly": [
+            {"what": "training a, 2 x ml.g5.xlarge", "usd_an_hour": 2.816},
+            {"what": "training a, 1 x ml.nowhere", "usd_an_hour": None},
+        ],
+        "prices": "list prices of us-east-1, those of eu-west-1 differ, 2026-11",
+    }
 
 
 def test_a_sound_deployment_passes(target: Target, digest: str) -> None:
@@ -397,26 +506,3 @@ def test_security_groups_are_found_in_a_state() -> None:
         },
     ]
     assert teardown.security_groups(held) == {"sg-1", "sg-2", "sg-3"}
-
-
-def test_a_bucket_that_keeps_its_data_is_no_surprise_half_way(
-    target: Target, aws: LocalAws
-) -> None:
-    s3, bucket = aws.client("s3"), "kennel-kept"
-    s3.create_bucket(Bucket=bucket)
-
-    def check(force_destroy: bool) -> None:
-        attributes = {"bucket": bucket, "force_destroy": force_destroy}
-        held = {
-            "mode": "managed",
-            "type": "aws_s3_bucket",
-            "instances": [{"attributes": attributes}],
-        }
-        data = {"mode": "data", "type": "aws_s3_bucket", "instances": [{"attributes": {}}]}
-        teardown.require_deletable(target, [data, held])
-
-    check(force_destroy=False)
-    s3.put_object(Bucket=bucket, Key="data/photo", Body=b"photo")
-    check(force_destroy=True)
-    with pytest.raises(KennelError, match=r"kennel-kept holds 1 objects .* DELETE_DATA=1"):
-        check(force_destroy=False)

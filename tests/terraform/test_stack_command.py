@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inference.archive import open_model
-from terraform.cli.model import Archive, choose
+from terraform.cli.model import Archive, choose, former, restored
 from tests.archives import make_archive
 from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import ROOT, Checkout, done, make_checkout
@@ -69,7 +69,9 @@ def test_a_model_is_uploaded_when_it_is_applied(
     checkout: Checkout, archives: dict[str, Path], s3: Any
 ) -> None:
     model = str(archives["one"])
-    done(serving(checkout, "--model", model, command="plan"))
+    planned = done(serving(checkout, "--model", model, command="plan"))
+    last = planned.stdout.splitlines()[-1]
+    assert last == "plan of serving (dev): 1 to add (1 terraform_data)"
     assert "Contents" not in s3.list_objects_v2(Bucket=MODELS)
     done(serving(checkout, "--model", model))
     (stored,) = s3.list_objects_v2(Bucket=MODELS)["Contents"]
@@ -79,6 +81,8 @@ def test_a_model_is_uploaded_when_it_is_applied(
     assert found["model"]["archive_uri"] == f"s3://{MODELS}/{stored['Key']}"
     assert "previous_model" not in found
     assert found["zip"] is True
+    both = done(checkout.run("output", "all", "--env", "dev", "--json")).stdout
+    assert json.loads(both) == {"foundation": {}, "serving": found}
     head = s3.head_object(Bucket=MODELS, Key=stored["Key"])
     assert head["Metadata"] == {"kennel-digest": digest}
     body = s3.get_object(Bucket=MODELS, Key=stored["Key"])["Body"].read()
@@ -128,6 +132,7 @@ def test_another_object_at_the_model_s_place_is_never_deployed(
     refused = serving(checkout, "--model", str(archive))
     assert refused.returncode == 1
     assert "is there and is not the model" in refused.stderr
+    assert "has other labels than" in refused.stderr.splitlines()[0]
     s3.delete_object(Bucket=MODELS, Key=key)
 
 
@@ -258,11 +263,19 @@ def test_a_lock_that_was_left_behind_is_explained(checkout: Checkout, s3: Any) -
     s3.put_object(Bucket=STATES, Key=key, Body=json.dumps(lock))
     refused = serving(checkout)
     assert refused.returncode == 1
-    command = refused.stderr.split("`python -m terraform.cli ")[1].split("`")[0]
-    assert lock["ID"] in command
+    held = f"me@here since {lock['Created']}"
+    told = f"`make unlock STACK=serving ENV=dev LOCK={lock['ID']}`"
+    assert f"The state is locked by {held}. If that run is dead: {told}" in refused.stderr
+    unlock = ("unlock", "serving", "--env", "dev", "--lock")
     # On a terminal it asks; here it may not.
-    done(checkout.run(*command.replace("force-unlock", "force-unlock -force").split()))
+    assert checkout.run(*unlock, lock["ID"]).returncode == 2
+    other = checkout.run(*unlock, "another", "--auto-approve")
+    assert other.returncode == 2
+    assert f"is locked by {held}, as LOCK={lock['ID']}" in other.stderr
+    done(checkout.run(*unlock, lock["ID"], "--auto-approve"))
     done(serving(checkout))
+    again = done(checkout.run(*unlock, lock["ID"], "--auto-approve"))
+    assert again.stderr == "the state of serving (dev) is not locked\n"
 
 
 def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path) -> None:
@@ -305,6 +318,7 @@ def test_all_is_destroyed_in_reverse(checkout: Checkout, localaws: LocalAws, s3:
 
 OLD = {"archive_uri": "s3://b/models/old/model.tar.gz", "digest": "0" * 64, "image_uri": "i@1"}
 OLDER = {"archive_uri": "s3://b/models/older/model.tar.gz", "digest": "f" * 64, "image_uri": "i@0"}
+OLDEST = {"archive_uri": "s3://b/models/e/model.tar.gz", "digest": "e" * 64, "image_uri": "i@0"}
 NEW = Archive("b", "1" * 64)
 
 
@@ -313,36 +327,67 @@ def named(model: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "requested", "model", "previous"),
+    ("outputs", "requested", "model", "before"),
     [
-        ({}, NEW, {"archive_uri": NEW.uri, "digest": NEW.digest}, None),
-        ({"model": OLD}, NEW, {"archive_uri": NEW.uri, "digest": NEW.digest}, OLD),
+        ({}, NEW, {"archive_uri": NEW.uri, "digest": NEW.digest}, []),
+        ({"model": OLD}, NEW, {"archive_uri": NEW.uri, "digest": NEW.digest}, [OLD]),
         (
             {"model": OLD, "previous_model": OLDER},
             NEW,
             {"archive_uri": NEW.uri, "digest": NEW.digest},
-            OLD,
+            [OLD, OLDER],
         ),
-        ({"model": OLD, "previous_model": OLDER}, None, named(OLD), OLDER),
-        ({"model": OLD}, None, named(OLD), None),
+        (
+            {"model": OLD, "previous_model": OLDER, "history": [OLDEST]},
+            NEW,
+            {"archive_uri": NEW.uri, "digest": NEW.digest},
+            [OLD, OLDER, OLDEST],
+        ),
+        ({"model": OLD, "previous_model": OLDER}, None, named(OLD), [OLDER]),
+        ({"model": OLD}, None, named(OLD), []),
         (
             {"model": OLD, "previous_model": OLDER},
             Archive("b", OLD["digest"]),
             {"archive_uri": "s3://b/models/000000000000/model.tar.gz", "digest": OLD["digest"]},
-            OLDER,
+            [OLDER],
         ),
+        # What comes back is not its own past.
         (
-            {"model": OLD, "previous_model": OLDER},
+            {"model": OLD, "previous_model": OLDER, "history": [OLDEST]},
             Archive("b", OLDER["digest"]),
             {"archive_uri": "s3://b/models/ffffffffffff/model.tar.gz", "digest": OLDER["digest"]},
-            OLD,
+            [OLD, OLDEST],
         ),
     ],
 )
 def test_which_model_is_served_and_which_is_kept(
-    outputs: dict[str, Any], requested: Archive | None, model: dict[str, str], previous: Any
+    outputs: dict[str, Any], requested: Archive | None, model: dict[str, str], before: Any
 ) -> None:
-    assert choose(outputs, requested) == {"model": model, "previous_model": previous}
+    assert choose(outputs, requested) == models(model, before)
+
+
+def models(model: dict[str, str], before: list[dict[str, str]]) -> dict[str, Any]:
+    previous = before[0] if before else None
+    return {"model": model, "previous_model": previous, "history": before[1:]}
+
+
+def test_a_rollback_goes_back_step_by_step_and_never_forward() -> None:
+    outputs = models(OLD, [OLDER, OLDEST])
+    for served in (OLDER, OLDEST):
+        outputs = former(outputs)
+        assert outputs["model"] == served
+    assert outputs == models(OLDEST, [])
+    with pytest.raises(UsageError, match=r"no former model .* eeeeeeeeeeee is the first"):
+        former(outputs)
+
+
+@pytest.mark.parametrize(
+    ("served", "before"), [(OLD, [OLDER, OLDEST]), (OLDER, [OLDEST]), (OLDEST, [])]
+)
+def test_what_serves_after_a_failed_release_keeps_its_past(
+    served: dict[str, str], before: list[dict[str, str]]
+) -> None:
+    assert restored(models(OLD, [OLDER, OLDEST]), served) == models(served, before)
 
 
 def test_without_a_model_there_is_nothing_to_choose() -> None:

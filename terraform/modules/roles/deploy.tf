@@ -287,7 +287,7 @@ data "aws_iam_policy_document" "deploy_artifacts" {
 
   statement {
     sid = "ManageRepository"
-    actions = [
+    actions = concat([
       "ecr:CreateRepository",
       "ecr:DeleteLifecyclePolicy",
       "ecr:DeleteRepository",
@@ -302,7 +302,7 @@ data "aws_iam_policy_document" "deploy_artifacts" {
       "ecr:SetRepositoryPolicy",
       "ecr:TagResource",
       "ecr:UntagResource",
-    ]
+    ], local.may_empty_bucket ? ["ecr:BatchDeleteImage"] : [])
     resources = [var.repository_arn]
   }
 

@@ -56,6 +56,16 @@ data "aws_iam_policy_document" "operate" {
     ]
   }
 
+  # What `make status` counts, beside the jobs of `train`.
+  statement {
+    sid     = "SeeWhatRuns"
+    actions = ["sagemaker:DescribeNotebookInstance", "sagemaker:DescribeProcessingJob"]
+    resources = [
+      local.notebook_arn,
+      "arn:${local.partition}:sagemaker:${local.here}:processing-job/${var.name}-*",
+    ]
+  }
+
   statement {
     sid       = "InvokeFunction"
     actions   = ["lambda:GetFunctionConfiguration", "lambda:GetProvisionedConcurrencyConfig", "lambda:InvokeFunction"]
@@ -140,6 +150,7 @@ data "aws_iam_policy_document" "operate" {
       "ecr:GetAuthorizationToken",
       "lambda:GetAccountSettings",
       "sagemaker:ListModelPackageGroups",
+      "sagemaker:ListProcessingJobs",
       "servicequotas:GetServiceQuota",
       "servicequotas:ListServiceQuotas",
     ]

@@ -16,8 +16,8 @@ output "ec2_trainer_launch_script" {
 }
 
 output "next_command" {
-  description = "What to run next."
-  value       = "make image ENV=${var.environment} && make apply STACK=serving ENV=${var.environment} MODEL=build/.../model.tar.gz"
+  description = "What to run next: it says what a deployment still lacks."
+  value       = "make preflight ENV=${var.environment}"
 }
 
 output "notebook_start_command" {

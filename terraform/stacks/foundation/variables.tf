@@ -80,7 +80,7 @@ variable "environment" {
 
 variable "force_destroy" {
   type        = bool
-  description = "Whether destroy also deletes the bucket's objects and the registry's images. Refused for prod."
+  description = "Whether Terraform may delete the bucket with its objects and the registry with its images. Refused for prod. `make destroy` keeps them all the same, unless DELETE_DATA=1 says otherwise."
   default     = false
   nullable    = false
 }

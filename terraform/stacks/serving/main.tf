@@ -68,6 +68,7 @@ resource "terraform_data" "served" {
   input = {
     model          = { for key in ["archive_uri", "digest", "image_uri"] : key => local.model[key] }
     previous_model = local.previous_model == null ? null : { for key in ["archive_uri", "digest", "image_uri"] : key => local.previous_model[key] }
+    history        = var.history
   }
 
   depends_on = [module.endpoint]

@@ -28,6 +28,16 @@ output "function_url" {
   value       = module.inference_lambda.function_url
 }
 
+output "history" {
+  description = "Models that served before `previous_model`, the last of them first: where a second rollback goes."
+  value       = try(terraform_data.served.output.history, [])
+}
+
+output "invoke_command" {
+  description = "Command that classifies an image by its URL, for callers without `make`."
+  value       = module.inference_lambda.invoke_command
+}
+
 output "model" {
   description = "The model that is served. With `previous_model`, what the next deployment or a rollback starts from."
   value       = terraform_data.served.output.model
@@ -35,7 +45,7 @@ output "model" {
 
 output "next_command" {
   description = "What to run next."
-  value       = module.inference_lambda.invoke_command
+  value       = "make verify ENV=${var.environment}"
 }
 
 output "previous_model" {

@@ -54,6 +54,13 @@ variable "function_url" {
   default     = null
 }
 
+variable "history" {
+  type        = list(object({ archive_uri = string, digest = string, image_uri = optional(string) }))
+  description = "Models that served before `previous_model`, the last of them first. `make apply` fills it in from the outputs of the last deployment."
+  default     = []
+  nullable    = false
+}
+
 variable "image_uri" {
   type        = string
   description = "Serving image by digest (repository@sha256:...); null: the one that `make image` built last."

@@ -1,0 +1,115 @@
+"""What a question says when it is not answered with yes, and when nobody reads the answers."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.localaws.conftest import SECONDS
+
+ROOT = Path(__file__).parents[2]
+ASK = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from terraform.cli import stack; from trainer.errors import run_command;"
+    "run_command(lambda: stack.ask('Destroy it?', 'dev', 'serving (dev)'))"
+)
+
+
+def asked(typed: bytes) -> tuple[int, str]:
+    """Exit code and all that a terminal shows, for what somebody types."""
+    terminal, other = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", ASK],
+        cwd=ROOT,
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        start_new_session=True,
+        preexec_fn=_take_terminal,
+    ) as process:
+        os.close(other)
+        shown = b""
+        while b"goes ahead: " not in shown:
+            shown += os.read(terminal, 1024)
+        os.write(terminal, typed)
+        code = process.wait(timeout=SECONDS)
+        while chunk := _read(terminal):
+            shown += chunk
+    os.close(terminal)
+    return code, shown.decode().replace("\r\n", "\n")
+
+
+def _take_terminal() -> None:
+    # The session's own, so that Ctrl-C reaches it.
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1024)
+    except OSError:  # as Linux says that nobody writes any more
+        return b""
+
+
+def test_the_word_goes_ahead() -> None:
+    code, shown = asked(b"dev\n")
+    assert code == 0
+    assert shown.startswith("\nDestroy it? Only 'dev' goes ahead: ")
+
+
+@pytest.mark.parametrize("typed", [b"no\n", b"\n", b"yes\n", b"\x04"])
+def test_any_other_answer_changes_nothing_and_says_so(typed: bytes) -> None:
+    code, shown = asked(typed)
+    assert code == 1
+    last = shown.splitlines()[-1]
+    assert last == "error: not confirmed, nothing was changed: serving (dev) stays as it is"
+
+
+def test_ctrl_c_is_one_line() -> None:
+    code, shown = asked(b"\x03")
+    assert code == 128 + signal.SIGINT
+    assert shown.endswith("interrupted, nothing was changed: serving (dev) stays as it is\n")
+    assert "Traceback" not in shown
+
+
+READ = {
+    # All at once, more than a pipe holds, and at the end of the process only.
+    "json": "sys.stdout.write('{}' * 100_000)",
+    "a little": "sys.stdout.write('{}')",
+    "a table": "[Page(width=80).print('x' * 79) for _ in range(2000)]",
+}
+
+
+@pytest.mark.parametrize("what", READ)
+def test_a_reader_that_leaves_is_no_error(what: str) -> None:
+    program = (
+        "import sys, time; from terraform.cli.page import Page;"
+        "from trainer.errors import run_command; sys.stdin.read();"
+        f"run_command(lambda: {READ[what]})"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        said = process.stderr.read()
+        code = process.wait(timeout=SECONDS)
+    assert said == ""
+    # What has written all that it had to say has done its work.
+    assert code == (128 + signal.SIGPIPE if what == "json" else 0)

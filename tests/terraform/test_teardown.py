@@ -1,0 +1,173 @@
+"""`destroy` of a bucket and a registry that Terraform would empty: data stay unless told to go."""
+
+import json
+from typing import Any
+
+import boto3
+import pytest
+
+from terraform.cli import objects, teardown
+from tests.terraform.checkout import SHARED, Checkout, done, make_checkout
+from tests.terraform.conftest import LocalAws
+from trainer.errors import KennelError
+from trainer.target import Target, load
+
+BUCKET, REPOSITORY, REGION = "kept-data", "kept-serving", "us-west-2"
+FOUNDATION = (
+    SHARED
+    + f"""
+provider "aws" {{
+  region            = var.region
+  s3_use_path_style = true
+}}
+
+resource "aws_s3_bucket" "this" {{
+  bucket        = "{BUCKET}"
+  force_destroy = true
+}}
+
+resource "aws_s3_bucket_versioning" "this" {{
+  bucket = aws_s3_bucket.this.id
+
+  versioning_configuration {{ status = "Enabled" }}
+}}
+
+resource "aws_ecr_repository" "this" {{
+  name         = "{REPOSITORY}"
+  force_delete = true
+}}
+
+resource "aws_ssm_parameter" "this" {{
+  name  = "/kennel/kept/repository_url"
+  type  = "String"
+  value = aws_ecr_repository.this.repository_url
+}}
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def checkout(
+    localaws: LocalAws, attached: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Checkout:
+    """A foundation that holds two objects, one of them twice, and an image."""
+    provider = {name: attached[name] for name in attached if name.startswith("TF_")}
+    made = make_checkout(
+        tmp_path_factory.mktemp("kept") / "checkout", {**localaws.environment, **provider}
+    )
+    environments = made.folder / "terraform/environments"
+    (environments / "kept.tfvars").write_text(f'environment = "kept"\nregion = "{REGION}"\n')
+    (environments / "kept.s3.tfbackend").write_text((environments / "dev.s3.tfbackend").read_text())
+    (made.folder / "terraform/stacks/foundation/main.tf").write_text(FOUNDATION)
+    done(made.run("bootstrap", "--env", "kept"))
+    done(made.run("apply", "foundation", "--env", "kept", "--auto-approve"))
+    s3 = client(localaws, "s3")
+    for body in (b"old", b"newer"):
+        s3.put_object(Bucket=BUCKET, Key="data/photo.jpg", Body=body)
+    for key in ("jobs/1/output/model.tar.gz", "models/0123456789ab/model.tar.gz"):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"the same model")
+    client(localaws, "ecr").put_image(
+        repositoryName=REPOSITORY,
+        imageTag="one",
+        imageManifest=json.dumps({"schemaVersion": 2}),
+        imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
+    )
+    return made
+
+
+def client(localaws: LocalAws, service: str) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=localaws.endpoint,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        region_name=REGION,
+    )
+
+
+def destroy(checkout: Checkout, *arguments: str) -> Any:
+    return checkout.run("destroy", "foundation", "--env", "kept", "--auto-approve", *arguments)
+
+
+def test_targets_of_one_s_own_do_not_take_data(checkout: Checkout, localaws: LocalAws) -> None:
+    refused = destroy(checkout, "--", "-target=aws_s3_bucket.this")
+    assert refused.returncode == 1
+    assert "error: aws_s3_bucket.this would go with s3://kept-data (3 objects" in refused.stderr
+    assert "pass --delete-data" in refused.stderr
+    assert client(localaws, "s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 3
+
+
+def test_data_stay_whatever_force_destroy_says(checkout: Checkout, localaws: LocalAws) -> None:
+    said = done(destroy(checkout)).stderr
+    assert (
+        f"kept: 1 image of {REPOSITORY}, s3://{BUCKET} (3 objects, 1 old version, 36 bytes, "
+        "1 model); `make destroy STACK=foundation ENV=kept DELETE_DATA=1` removes that, too\n"
+    ) in said
+    s3 = client(localaws, "s3")
+    assert len(s3.list_object_versions(Bucket=BUCKET)["Versions"]) == 4
+    assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+    assert len(client(localaws, "ecr").list_images(repositoryName=REPOSITORY)["imageIds"]) == 1
+    # All else is gone; the next apply goes on with what is in the state.
+    states = f"kennel-tfstate-123456789012-{REGION}"
+    state = s3.get_object(Bucket=states, Key="kept/foundation.tfstate")["Body"].read()
+    assert {resource["type"] for resource in json.loads(state)["resources"]} == {
+        "aws_ecr_repository",
+        "aws_s3_bucket",
+        "aws_s3_bucket_versioning",
+    }
+
+
+def test_they_go_where_that_is_asked_for(checkout: Checkout, localaws: LocalAws) -> None:
+    said = done(destroy(checkout, "--delete-data")).stderr
+    assert "destroying foundation (kept) with 1 image of" in said
+    assert "kept:" not in said
+    assert BUCKET not in [b["Name"] for b in client(localaws, "s3").list_buckets()["Buckets"]]
+    assert client(localaws, "ecr").describe_repositories()["repositories"] == []
+
+
+@pytest.fixture
+def target(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Target:
+    for name, value in checkout.environ.items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    return load("dev")
+
+
+def test_all_images_go_lists_before_what_they_name(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = {"list": [], "image": ["list"]}
+
+    class Ecr:
+        """As ECR, which keeps an image while a list names it; moto's does not."""
+
+        def batch_delete_image(self, imageIds: list[dict[str, str]], **_: Any) -> Any:
+            asked = [each["imageDigest"] for each in imageIds]
+            gone = [name for name in asked if not set(images[name]) & images.keys()]
+            for name in gone:
+                del images[name]
+            failed = [{"failureReason": "referenced"} for name in asked if name not in gone]
+            return {"imageIds": gone, "failures": failed}
+
+    monkeypatch.setattr(Target, "client", lambda *_: Ecr())
+    monkeypatch.setattr(teardown, "_images", lambda *_: sorted(images))
+    teardown._delete_images(target, REPOSITORY)
+    assert not images
+    images["stuck"] = ["stuck"]
+    with pytest.raises(KennelError, match="stays: referenced"):
+        teardown._delete_images(target, REPOSITORY)
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ((0, 0, 0, 0), "0 objects, 0 bytes, 0 models"),
+        ((1, 0, 1, 1), "1 object, 1 byte, 1 model"),
+        ((1520, 81, 1_100_000_000, 3), "1,520 objects, 81 old versions, 1.1 GB, 3 models"),
+        ((0, 2, 2500, 0), "0 objects, 2 old versions, 2.5 kB, 0 models"),
+    ],
+)
+def test_what_a_bucket_holds_in_words(contents: tuple[int, int, int, int], said: str) -> None:
+    found = objects.Contents(*contents)
+    assert str(found) == said
+    assert bool(found) is any(contents[:2])
