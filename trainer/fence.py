@@ -41,7 +41,7 @@ class Fence:
 
     name: str
     endpoint: str
-    proxies: Mapping[str, str]
+    proxies: dict[str, str]
 
     def with_proxies(self, environ: Mapping[str, str]) -> dict[str, str]:
         """An environment with the user's own proxies, and no others."""

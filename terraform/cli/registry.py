@@ -13,7 +13,7 @@ from http.client import HTTPException
 from typing import Any
 
 from trainer.errors import KennelError, UsageError
-from trainer.target import is_loopback
+from trainer.fence import is_loopback
 
 _SECONDS = 20
 _HUB = "registry-1.docker.io"
