@@ -111,7 +111,8 @@ def _installer(architecture: str) -> list[str]:
         return [*uv, "pip", "install", "--link-mode", "copy", *options]
     if importlib.util.find_spec("pip"):
         platforms = [f"--platform={tag}_{machine}" for tag in (GLIBC, OLDER_GLIBC)]
-        return [sys.executable, "-m", "pip", "install", "--no-compile", *platforms]
+        options = ["--no-compile", "--disable-pip-version-check"]
+        return [sys.executable, "-m", "pip", "install", *options, *platforms]
     raise BuildError("neither uv nor pip is there to install packages; install uv")
 
 

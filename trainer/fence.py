@@ -45,7 +45,7 @@ class Fence:
 
     def with_proxies(self, environ: Mapping[str, str]) -> dict[str, str]:
         """An environment with the user's own proxies, and no others."""
-        return _without_proxies(environ) | self.proxies
+        return {**_without_proxies(environ), **self.proxies}
 
     def walled(self, environ: Mapping[str, str]) -> dict[str, str]:
         """An environment for Terraform in which a call that leaves this machine fails."""

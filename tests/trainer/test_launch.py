@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,8 +66,11 @@ def asked(aws: LocalAws, operation: str) -> dict[str, Any]:
 
 
 def test_a_training_is_asked_for_as_sagemaker_takes_it(
-    aws: LocalAws, capsys: pytest.CaptureFixture[str]
+    aws: LocalAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reported: list[Any] = []
+    sends = "sagemaker.core.telemetry.telemetry_logging._requests_helper"
+    monkeypatch.setattr(sends, lambda *told: reported.append(told))
     launch.main([*TRAIN, "--instances", "2", "--epochs", "3", "--keep-alive", "600"])
     request = asked(aws, "CreateTrainingJob")
     job = request["TrainingJobName"]
@@ -100,6 +104,9 @@ def test_a_training_is_asked_for_as_sagemaker_takes_it(
     driver = channels["sm_drivers"].removeprefix(f"s3://{BUCKET}/")
     distributed = get_json(aws, f"{driver}/distributed.json")
     assert distributed["process_count_per_node"] is None  # one a GPU
+    # The SDK reports from a thread for each event.
+    threads = [one for one in threading.enumerate() if one.name == "sagemaker-telemetry"]
+    assert (reported, threads) == ([], [])
 
 
 def test_spot_waits_longer_than_it_runs_and_the_same_command_finds_its_checkpoints(
