@@ -25,7 +25,7 @@ from torch import nn
 
 from inference.cpus import available_cpus
 from inference.memory import keep_large_blocks
-from trainer import backbones, checkpoint
+from trainer import backbones, checkpoint, search_page
 from trainer import config as configuration
 from trainer.backbones import Classifier
 from trainer.checkpoint import RunState
@@ -36,6 +36,7 @@ from trainer.files import write_json_atomic, write_text_atomic
 from trainer.lock import locked
 from trainer.loop import make_optimizer, should_stop
 from trainer.ranks import Ranks, alone
+from trainer.search_page import UNFROZEN
 from trainer.search_space import Choice, Range, search_space
 from trainer.train import (
     Folders,
@@ -126,10 +127,11 @@ def search(plan: Search) -> dict[str, Any]:
         finished = study.get_trials(states=FINISHED)
         if not any(trial.state == TrialState.COMPLETE for trial in finished):
             raise KennelError(f"no trial succeeded; {plan.storage} and the lines above say why")
-        best = replace(plan.config, **study.best_trial.params).to_json()
+        config = replace(plan.config, **study.best_trial.params)
+        best = config.to_json()
         write_json_atomic(plan.folders.output / "best.json", best)
         write_text_atomic(plan.folders.output / "trials.csv", table(finished))
-        write_text_atomic(plan.folders.output / "search.html", charts(study))
+        write_text_atomic(plan.folders.output / "search.html", page(plan, study, config))
         result = {
             "trials": len(finished),
             "pruned": sum(trial.state == TrialState.PRUNED for trial in finished),
@@ -322,29 +324,35 @@ def table(trials: Sequence[optuna.trial.FrozenTrial]) -> str:
     return text.getvalue()
 
 
-def charts(study: optuna.Study) -> str:
-    """Draw a search as one self-contained HTML page: history, importance, parallel coordinates."""
-    finished = study.get_trials(states=(TrialState.COMPLETE,))
-    figures = [optuna.visualization.plot_optimization_history(study, target_name="validation loss")]
-    if len({trial.value for trial in finished}) > 1:  # importance is about differences
-        figures.append(
-            optuna.visualization.plot_param_importances(
-                study,
-                # The default one loads scikit-learn and scipy, which takes seconds.
-                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                target_name="validation loss",
-            )
+def page(plan: Search, study: optuna.Study, best: TrainConfig) -> str:
+    """Give a search as a page, with the trials that were pruned and those that failed."""
+    names = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+    }
+    trials = [
+        search_page.Trial(
+            trial.number,
+            names[trial.state],
+            trial.params,
+            None if trial.state == TrialState.FAIL else trial.value,
+            trial.user_attrs.get("valid_accuracy"),
+            trial.last_step,
+            trial.duration.total_seconds() if trial.duration else None,
         )
-        figures.append(
-            optuna.visualization.plot_parallel_coordinate(study, target_name="validation loss")
-        )
-    parts = [
-        figure.to_html(full_html=False, include_plotlyjs="inline" if number == 0 else False)
-        for number, figure in enumerate(figures)
+        for trial in study.get_trials(states=tuple(names))
+        if plan.space.keys() <= trial.params.keys()  # not one that was killed as it began
     ]
-    body = "\n".join(parts)
-    head = "<!doctype html><html lang=en><meta charset=utf-8><title>Hyperparameter search</title>"
-    return f"{head}<body>{body}</body></html>\n"
+    data, learns = plan.folders.data.resolve().name, UNFROZEN[best.unfreeze]
+    return search_page.render(
+        f"{best.backbone}: search",
+        f"{data}, {learns}; by Optuna: TPE, stopped early by successive halving",
+        plan.space,
+        trials,
+        next(trial for trial in trials if trial.number == study.best_trial.number),
+        best,
+    )
 
 
 def main() -> None:

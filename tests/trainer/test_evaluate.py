@@ -210,7 +210,9 @@ def test_a_folder_and_its_archive_get_the_same_figures(
     assert served["nll"] == pytest.approx(trained["nll"], abs=1e-5)
     assert set(served) == KEYS
     assert f"top1={served['top1']:.4f} " in done.stdout
-    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith("as served (fp32): split=test images=11 top1=")
+    assert "top5=" not in done.stdout  # of three classes it says nothing
+    assert done.stdout.endswith(f"page={output}/evaluation.html\n")
 
     page = read_page((output / "evaluation.html").read_text())
     mistakes = round((1 - served["top1"]) * served["images"])

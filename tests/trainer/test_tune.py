@@ -80,10 +80,15 @@ def test_every_searched_name_is_a_hyperparameter():
                 TrainConfig(**{name: type(getattr(CONFIG, name))(value)})
 
 
-def test_the_page_needs_nothing_from_outside(searched: Path):
+def test_the_page_shows_every_trial_and_needs_nothing_from_outside(searched: Path):
     page = (searched / "output/search.html").read_text()
-    assert page.count('class="plotly-graph-div"') == 3
-    assert "<script src=" not in page
+    report = json.loads((searched / "output/search.json").read_text())
+    assert len(page) < 150_000
+    assert not re.search(r"(src|href)=|url\(|https?:", page)
+    rows = re.findall(r'<tr class="(\w+)( best)?" data-trial', page)
+    assert len(rows) == 5
+    assert sum(state == "pruned" for state, _ in rows) == report["pruned"]
+    assert f"<b>{report['valid_loss']:.4f}</b>" in page
 
 
 def test_a_finished_search_runs_no_more_trials(searched: Path, colours: Path):
