@@ -12,6 +12,19 @@ class UsageError(KennelError):
     """The user's input was wrong; the message names the culprit and the remedy (exit code 2)."""
 
 
+LOST_TOUCH = 3
+"""Exit code of a process whose run ended since another one had; `trainer.torchrun` gives that
+one's in its place."""
+
+
+class LostTouchError(KennelError):
+    """Another process of the run has ended; what that one said is why."""
+
+
+class Interrupted(KennelError):
+    """Ctrl-C; the message says what is kept and how to go on (exit code 130)."""
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line's `main` and turn a `KennelError` into one line and an exit code.
 
@@ -22,6 +35,15 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except KennelError as error:
         sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+        raise SystemExit(_exit_code(error)) from None
     except KeyboardInterrupt:
+        sys.stderr.write("error: stopped by Ctrl-C; the same command goes on with what is done\n")
         raise SystemExit(130) from None
+
+
+def _exit_code(error: KennelError) -> int:
+    if isinstance(error, Interrupted):
+        return 130
+    if isinstance(error, LostTouchError):
+        return LOST_TOUCH
+    return 2 if isinstance(error, UsageError) else 1

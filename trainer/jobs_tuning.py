@@ -1,7 +1,6 @@
 """Searches: SageMaker's tuner with a job a trial, and what a search of either kind leaves."""
 
 import argparse
-import dataclasses
 import io
 import json
 import tarfile
@@ -347,7 +346,7 @@ def _seconds(trial: Mapping[str, Any]) -> float | None:
 
 def _space(parameters: Mapping[str, Any]) -> dict[str, Range | Choice]:
     """What was searched, of SageMaker's description of it."""
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(TrainConfig)}
+    kinds = {name: type(value) for name, value in TrainConfig().to_json().items()}
     found: dict[str, Range | Choice] = {}
     for one in parameters.get("CategoricalParameterRanges", []):
         kind = kinds[one["Name"]]

@@ -1,6 +1,7 @@
 """The processes that train one model together, and the few things they tell each other."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trainer.errors import UsageError
+from trainer.errors import LostTouchError, UsageError
+
+# gloo's words for a process that is gone.
+_LOST_PEER = re.compile("Connection (closed|reset) by peer|Broken pipe")
 
 
 @dataclass(frozen=True)
@@ -84,5 +88,9 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
         # Leaving while another rank still talks to this one crashes it at exit.
         dist.barrier()
+    except RuntimeError as error:
+        if not _LOST_PEER.search(str(error)):
+            raise
+        raise LostTouchError("another process of this run has ended: it says why") from error
     finally:
         dist.destroy_process_group()
