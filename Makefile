@@ -55,7 +55,9 @@ CACHE := $(OUT)/cache
 DATA_FLAGS := --data $(DATA) --cache-dir $(CACHE)
 MODEL_FLAGS := --backbone $(BACKBONE) $(VIEW) $(FLAGS)
 
-TRAIN = $(if $(filter-out 1,$(INSTANCES)),$(VENV)/bin/torchrun --standalone --nproc-per-node $(INSTANCES),$(PYTHON)) -m trainer.train
+TRAIN = $(PYTHON)$(if $(filter-out 1,$(INSTANCES)), -m trainer.torchrun --standalone --nproc-per-node '$(INSTANCES)') -m trainer.train
+# Says what a target has made and what comes next; the page that ties all pages together is brought up to date.
+DONE = $(PYTHON) -m trainer.done --output '$(OUT)' --run '$(RUN)' --data '$(DATA)'
 LAUNCH = $(PYTHON) -m trainer.launch
 launch_flags = $(aws_flags) --dataset $(NAME) --instances $(INSTANCES) $(addprefix --instance-type ,$(INSTANCE_TYPE)) $(MODEL_FLAGS)
 aws_flags = --env $(ENV) $(if $(JSON),--json) $(if $(DEBUG),--debug)
@@ -87,18 +89,25 @@ bench: lambda $(OUT)/contract/sagemaker/ready $(OUT)/bench/peers/ready $(OUT)/be
 .PHONY: env data tune train evaluate package serve lambda
 env: $(VENV)/ready ## make the Python environment
 data: $(DATA)/dataset_report.json ## fetch, split and check the photos
+	@$(DONE) data
 tune: $(if $(filter here,$(ENGINE)),$(RUN)/tune/best.json,upload) ## search for hyperparameters with ENGINE
 	$(if $(filter here,$(ENGINE)),,@$(LAUNCH) tune --engine $(ENGINE) --trials $(TRIALS) --parallel $(PARALLEL) $(launch_flags) \
 	  --unfreeze $(if $(filter job,$(ENGINE)),none,all) --output $(RUN)/tune)
+	$(if $(JSON),,@$(DONE) tune)
 train: $(if $(filter here,$(WHERE)),$(RUN)/model/weights.safetensors,upload) ## train a model in WHERE
 	$(if $(filter here,$(WHERE)),,@$(LAUNCH) train --where $(WHERE) $(launch_flags) $(if $(SPOT),--spot) --unfreeze $(UNFREEZE) \
 	  $(addprefix --epochs ,$(EPOCHS)) $(addprefix --config ,$(wildcard $(RUN)/tune/best.json)))
+	$(if $(filter here,$(WHERE)),@$(DONE) train)
 evaluate: $(RUN)/evaluation/evaluation.json $(RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
+	@$(DONE) evaluate
 package: $(RUN)/model.tar.gz ## export, quantize and pack it
+	@$(DONE) package
 serve: $(RUN)/model.tar.gz ## serve it on PORT
+	@$(DONE) serve --port '$(PORT)'
 	@$(PYTHON) -m inference.server serve --model $< --host 127.0.0.1 --port $(PORT)
 lambda: $(VENV)/ready ## build the Lambda function's zips
 	@$(PYTHON) -m lambda_src.build --output $(OUT)/lambda --architecture all
+	$(if $(filter lambda,$(MAKECMDGOALS)),@$(DONE) lambda)
 
 # The data are looked at each time; their report changes, and with it all that follows, only if they have changed.
 $(DATA)/dataset_report.json: FORCE | $(VENV)/ready

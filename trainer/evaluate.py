@@ -22,6 +22,7 @@ from trainer.evaluation_page import render
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.metrics import Summary, summarize
 from trainer.predictions import Answer, classify, require_same_classes
+from trainer.progress import working
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def evaluate_subject(
     data = load(data_dir, cache_dir, transform.resize, transform.interpolation, splits=(split,))
     require_same_classes(subject.classes, data.classes)
     probabilities = classify(data.splits[split], transform, subject.answer, split)
-    summary = summarize(split, probabilities, data.splits[split].targets, data.labels)
+    with working("computing the figures"):
+        summary = summarize(split, probabilities, data.splits[split].targets, data.labels)
     page = _page(subject, data, split, probabilities, summary)
     try:
         write_json_atomic(output / "evaluation.json", summary)
