@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ def joined() -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _LOST_PEER.search(str(error)):
             raise
+        time.sleep(1)  # so that the other one is seen to have ended first
         raise LostTouchError("another process of this run has ended: it says why") from error
     finally:
         dist.destroy_process_group()

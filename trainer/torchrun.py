@@ -70,7 +70,8 @@ def _report(failures: Mapping[int, ProcessFailure], logs: Path) -> int:
     It is not one that only lost touch with another.
     """
     first = min(failures.values(), key=lambda one: (one.exitcode == LOST_TOUCH, one.timestamp))
-    if first.exitcode == LOST_TOUCH:  # with another machine
+    if first.exitcode == LOST_TOUCH:  # the other one is still about to end, or on another machine
+        _pass_on(logs, "*")
         return 1
     if first.exitcode < 0:
         name = signal.Signals(-first.exitcode).name
@@ -78,11 +79,16 @@ def _report(failures: Mapping[int, ProcessFailure], logs: Path) -> int:
         sys.stderr.write(f"error: process {first.local_rank} was ended by {name}{hint}\n")
         return 128 - first.exitcode
     if first.local_rank:
-        for log in logs.rglob(f"{first.local_rank}/stderr.log"):
-            said = log.read_text(errors="replace").splitlines(keepends=True)
-            errors = [line for line in said if line.startswith("error: ")]
-            sys.stderr.writelines(errors[-1:] or said)
+        _pass_on(logs, str(first.local_rank))
     return first.exitcode
+
+
+def _pass_on(logs: Path, rank: str) -> None:
+    """Print the error of a process whose standard error went to a file; all of it if it is none."""
+    for log in logs.rglob(f"{rank}/stderr.log"):
+        said = log.read_text(errors="replace").splitlines(keepends=True)
+        errors = [line for line in said if line.startswith("error: ")]
+        sys.stderr.writelines(errors[-1:] or said)
 
 
 if __name__ == "__main__":

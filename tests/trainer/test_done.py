@@ -37,7 +37,7 @@ def make(folder: Path, arguments: list[str], **more: str) -> dict[str, str]:
     [
         "digits",
         "/some folder/with  blanks",
-        "it's \"quoted\"",
+        'it\'s "quoted"',
         "/a$$b",
         "/tmp/OUT=1 FLAGS=2",
         "(a) & b; c | d < e \\ f *",

@@ -74,10 +74,9 @@ def test_a_run_is_shown_with_its_pages_and_its_accuracy(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "name",
-    ["<script>alert(1)</script>", "a b#c?d%20&e", "ключ-🐶", "'\"", os.fsdecode(b"caf\xe9")],
+    ["<script>alert(1)<script>", "a b#c?d%20&e", "ключ-🐶", "'\"", os.fsdecode(b"caf\xe9")],
 )
 def test_any_name_makes_sound_links(tmp_path: Path, name: str):
-    name = name.replace("/", "⁄")
     try:
         make_run(tmp_path, f"{name}-resnet18-all")
     except OSError:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from trainer import tune
 from trainer.config import TrainConfig
-from trainer.errors import KennelError
+from trainer.errors import KennelError, run_command
 from trainer.ranks import alone
 from trainer.search_space import Choice, search_space
 from trainer.train import Folders, train
@@ -159,6 +159,57 @@ def test_failed_trials_are_replaced_but_not_for_ever(
     monkeypatch.setattr(tune, "run_trial", lambda *given: next(outcomes)(*given))
     assert run_again() == [True, False, True, False, False]
     assert run_again() == []
+
+
+def test_ctrl_c_says_what_is_kept_and_the_search_goes_on(
+    searched: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    plan = Search(CONFIG, replace(folders(colours, tmp_path), cache=searched / "cache"), 3, 1)
+    real = tune.run_trial
+
+    def interrupted(*_: Any) -> float:
+        raise KeyboardInterrupt
+
+    outcomes = iter([real, interrupted, real, real])
+    monkeypatch.setattr(tune, "run_trial", lambda *given: next(outcomes)(*given))
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: search(plan))
+    assert ended.value.code == 130
+    output = tmp_path / "output"
+    assert capfd.readouterr().err == (
+        f"error: stopped by Ctrl-C: 1 of 3 trials are kept in {output}; "
+        "the same command goes on with the others\n"
+    )
+    search(plan)
+    assert json.loads((output / "search.json").read_text())["trials"] == 3
+    assert f"page={output / 'search.html'}\n" in capfd.readouterr().out
+
+
+def test_a_failed_trial_says_why_in_its_line(
+    searched: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    plan = Search(CONFIG, replace(folders(colours, tmp_path), cache=searched / "cache"), 1, 1)
+    real = tune.run_trial
+
+    def diverges(*_: Any) -> float:
+        raise KennelError("the validation loss is nan")
+
+    outcomes = iter([diverges, real])
+    monkeypatch.setattr(tune, "run_trial", lambda *given: next(outcomes)(*given))
+    search(plan)
+    shown = capfd.readouterr()
+    assert re.search(r"^trial=0 fail .*\(the validation loss is nan\)$", shown.out, re.MULTILINE)
+    assert "Traceback" not in shown.err
+    page = (tmp_path / "output/search.html").read_text()
+    assert "1 complete, 0 pruned, 1 failed" in page
 
 
 def test_fine_tuning_is_searched_on_pixels(colours: Path, tmp_path: Path):
