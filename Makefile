@@ -127,8 +127,9 @@ BEST := $(call target,RUN)/tune/best.json
 WEIGHTS := $(call target,RUN)/model/weights.safetensors
 ARCHIVE := $(call target,RUN)/model.tar.gz
 
-TRAIN = $(if $(filter-out 1,$(INSTANCES)),$(call typed,VENV)/bin/torchrun --standalone --nproc-per-node $(call typed,INSTANCES),$(PYTHON)) \
-  -m trainer.train
+TRAIN = $(PYTHON)$(if $(filter-out 1,$(INSTANCES)), -m trainer.torchrun --standalone --nproc-per-node $(call typed,INSTANCES)) -m trainer.train
+# Says what a target has made and what comes next; the page that ties all pages together is brought up to date.
+DONE = $(PYTHON) -m trainer.done --output $(call typed,OUT) --run $(call typed,RUN) --data $(call typed,DATA)
 # It prints commands that are given what the user gave.
 LAUNCH = $(foreach name,DATASET OUT,$(if $(findstring file,$(origin $(name))),,$(name)=$(call typed,$(name)))) $(PYTHON) -m trainer.launch
 launch_flags = $(aws_flags) --dataset $(NAME) --instances $(call typed,INSTANCES) $(call flag,--instance-type,INSTANCE_TYPE) \
@@ -173,18 +174,23 @@ ON_PHOTOS := training serving function growth
 .PHONY: env data tune train evaluate package serve lambda
 env: $(READY) ## make the Python environment
 data: $(REPORT) ## fetch, split and check the photos
+	@$(DONE) data
 tune: $(if $(filter here,$(ENGINE)),$(BEST),checked-tune upload) ## search for hyperparameters with ENGINE
-	$(if $(filter here,$(ENGINE)),,@$(launch_tune))
+	@$(if $(filter here,$(ENGINE)),$(DONE) tune,$(launch_tune))
 train: $(if $(filter here,$(WHERE)),$(WEIGHTS),checked-train upload) ## train a model in WHERE
-	$(if $(filter here,$(WHERE)),,@$(launch_train))
+	@$(if $(filter here,$(WHERE)),$(DONE) train,$(launch_train))
 checked-tune checked-train: checked-%: FORCE $(READY)
 	@$(launch_$*) --check
 evaluate: $(call target,RUN)/evaluation/evaluation.json $(call target,RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
+	@$(DONE) evaluate
 package: $(ARCHIVE) ## export, quantize and pack it
+	@$(DONE) package
 serve: $(ARCHIVE) ## serve it on PORT
+	@$(DONE) serve --port $(call typed,PORT)
 	@$(PYTHON) -m inference.server serve --model $(call typed,RUN)/model.tar.gz --host 127.0.0.1 --port $(call typed,PORT)
 lambda: $(READY) ## build the Lambda function's zips
 	@$(PYTHON) -m lambda_src.build --output $(call typed,OUT)/lambda --architecture all$(if $(call on,JSON), >&2)
+	$(if $(filter lambda,$(MAKECMDGOALS)),@$(DONE) lambda)
 
 # The data are looked at each time; their report changes, and with it all that follows, only if they have changed.
 $(REPORT): FORCE | $(READY)

@@ -15,6 +15,19 @@ class UsageError(KennelError):
     """The user's input was wrong; the message names the culprit and the remedy (exit code 2)."""
 
 
+LOST_TOUCH = 3
+"""Exit code of a process whose run ended since another one had; `trainer.torchrun` gives that
+one's in its place."""
+
+
+class LostTouchError(KennelError):
+    """Another process of the run has ended; what that one said is why."""
+
+
+class Interrupted(KennelError):
+    """Ctrl-C; the message says what is kept and how to go on (exit code 130)."""
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line's `main` and turn a `KennelError` into one line and an exit code.
 
@@ -30,8 +43,9 @@ def run_command(main: Callable[[], None]) -> None:
         main()
     except KennelError as error:
         sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2 if isinstance(error, UsageError) else 1) from None
+        raise SystemExit(_exit_code(error)) from None
     except KeyboardInterrupt:
+        sys.stderr.write("error: stopped by Ctrl-C; the same command goes on with what is done\n")
         raise SystemExit(128 + signal.SIGINT) from None
     except BrokenPipeError:
         raise SystemExit(128 + signal.SIGPIPE) from None
@@ -45,3 +59,11 @@ def run_command(main: Callable[[], None]) -> None:
 def drop_output() -> None:
     """Write to nowhere from now on: who read the standard output has gone."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _exit_code(error: KennelError) -> int:
+    if isinstance(error, Interrupted):
+        return 128 + signal.SIGINT
+    if isinstance(error, LostTouchError):
+        return LOST_TOUCH
+    return 2 if isinstance(error, UsageError) else 1

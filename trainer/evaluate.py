@@ -24,6 +24,7 @@ from trainer.files import write_json_atomic, write_text_atomic
 from trainer.layout import SPLITS
 from trainer.metrics import Summary, summarize
 from trainer.predictions import Answer, classify, require_same_classes
+from trainer.progress import working
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Subject:
 
     Attributes:
         title: Its name, for people.
+        form: "as trained" or "as served (int8)".
         runtime: What computes its answers, for people.
         classes: Names of the class folders, in index order.
         preprocess: Its input transform.
@@ -41,6 +43,7 @@ class Subject:
     """
 
     title: str
+    form: str
     runtime: str
     classes: Sequence[str]
     preprocess: Preprocess
@@ -66,12 +69,19 @@ def evaluate(
         UsageError: Model or data is unfit, or they have different classes.
         KennelError: The archive is damaged, or the results cannot be written.
     """
-    subject = open_subject(model)
+    return evaluate_subject(open_subject(model), data_dir, output, cache_dir, split)
+
+
+def evaluate_subject(
+    subject: Subject, data_dir: Path, output: Path, cache_dir: Path, split: str
+) -> Summary:
+    """Do what `evaluate` does with a model that is open."""
     transform = subject.preprocess
     data = load(data_dir, cache_dir, transform.resize, transform.interpolation, splits=(split,))
     require_same_classes(subject.classes, data.classes)
     probabilities = classify(data.splits[split], transform, subject.answer, split)
-    summary = summarize(split, probabilities, data.splits[split].targets, data.labels)
+    with working("computing the figures"):
+        summary = summarize(split, probabilities, data.splits[split].targets, data.labels)
     page = _page(subject, data, split, probabilities, summary)
     try:
         write_json_atomic(output / "evaluation.json", summary)
@@ -103,6 +113,7 @@ def _trained(folder: Path) -> Subject:
     model = load_model(folder)
     return Subject(
         title=model.config.backbone,
+        form="as trained",
         runtime="PyTorch, float32",
         classes=model.classes,
         preprocess=model.preprocess,
@@ -117,12 +128,25 @@ def _served(archive: Path) -> Subject:
     except ArchiveError as error:
         raise KennelError(str(error)) from error
     config = json.loads((model.folder / "config.json").read_text())
+    precision = model.manifest["precision"]
     return Subject(
         title=model.name,
-        runtime=f"ONNX Runtime, {model.manifest['precision']}",
+        form=f"as served ({precision})",
+        runtime=f"ONNX Runtime, {precision}",
         classes=config["classes"],
         preprocess=model.preprocess,
         answer=predictor.probabilities,
+    )
+
+
+def line(form: str, summary: Summary) -> str:
+    """Give the main figures as one line; five best answers say nothing of five classes or fewer."""
+    low, high = summary["top1_interval"]
+    top5 = f"top5={summary['top5']:.4f} " if len(summary["classes"]) > 5 else ""
+    return (
+        f"{form}: split={summary['split']} images={summary['images']} top1={summary['top1']:.4f} "
+        f"top1_low={low:.4f} top1_high={high:.4f} {top5}"
+        f"ece={summary['ece']:.4f} nll={summary['nll']:.4f}"
     )
 
 
@@ -131,7 +155,7 @@ def _page(
 ) -> str:
     return render(
         subject.title,
-        f"{data.root.resolve().name} / {split}, {subject.runtime}",
+        f"{data.root.resolve().name} / {split}, {subject.form}: {subject.runtime}",
         summary,
         data.splits[split],
         probabilities,
@@ -154,22 +178,19 @@ def main() -> None:
     cache = os.environ.get("KENNEL_CACHE", "build/cache")
     parser.add_argument("--cache-dir", type=Path, default=cache, metavar="DIR")
     options = parser.parse_args()
-    summary = evaluate(
-        options.model, options.data, options.output, options.cache_dir, options.split
+    subject = open_subject(options.model)
+    summary = evaluate_subject(
+        subject, options.data, options.output, options.cache_dir, options.split
     )
-    low, high = summary["top1_interval"]
-    print(
-        f"split={summary['split']} images={summary['images']} top1={summary['top1']:.4f} "
-        f"top1_low={low:.4f} top1_high={high:.4f} top5={summary['top5']:.4f} "
-        f"ece={summary['ece']:.4f} nll={summary['nll']:.4f}",
-        flush=True,
-    )
+    print(line(subject.form, summary), flush=True)
     if (count := summary["images"]) < FEW_PHOTOS:
+        low, high = summary["top1_interval"]
         _log.warning(
             "%s/ has %d photo%s, so that the true top-1 may be anything from %.0f to %.0f %%: "
             "add some",
             *(summary["split"], count, "s" * (count > 1), 100 * low, 100 * high),
         )
+    print(f"page={options.output / 'evaluation.html'}")
 
 
 if __name__ == "__main__":

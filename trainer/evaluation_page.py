@@ -2,23 +2,26 @@
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from inference.predictor import Probabilities
 from inference.preprocess import Pixels, center_crop
 from trainer.dataset import Split
 from trainer.metrics import Summary, reliability
+from trainer.pages import render_page
 
 MISTAKES = 24
 THUMBNAIL = 144
 # With more classes than this, a label a row would no longer be legible.
 MAX_LABELLED = 40
+# With more, a cell is too small to point at, and the names of each would make the page heavy.
+MAX_TITLED = 200
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,15 @@ def render(
         crop: Side in pixels of what the model sees of an image.
         labels: Class names in index order.
     """
-    environment = Environment(
-        loader=PackageLoader("trainer"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {"percent": _percent, "words": _words}
-    return environment.get_template("evaluation.html.j2").render(
+    return render_page(
+        "evaluation.html.j2",
         title=title,
         subtitle=subtitle,
         summary=summary,
+        longest=max(map(len, labels)),
         labelled=len(labels) <= MAX_LABELLED,
+        titled=len(labels) <= MAX_TITLED,
+        cells=[] if len(labels) <= MAX_LABELLED else _cells(summary),
         bins=_bins(probabilities, split),
         mistakes=worst_mistakes(split, probabilities, crop, labels),
         mistake_count=int((probabilities.argmax(axis=1) != split.targets).sum()),
@@ -110,9 +109,14 @@ def _bins(probabilities: Probabilities, split: Split) -> list[dict[str, Any]]:
     ]
 
 
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def _words(label: str) -> str:
-    return label.replace("_", " ")
+def _cells(summary: Summary) -> list[tuple[str, float, list[dict[str, int]]]]:
+    """Group a large matrix's cells by colour and shade, in five steps of the share of the row."""
+    groups: dict[tuple[str, float], list[dict[str, int]]] = {}
+    confusion = np.array(summary["confusion"])
+    for true, predicted in np.argwhere(confusion).tolist():
+        count = int(confusion[true, predicted])
+        share = count / summary["classes"][true]["support"]
+        kind = ("good" if true == predicted else "bad", 0.2 + 0.2 * math.ceil(4 * share))
+        mark = {"true": true, "predicted": predicted, "count": count}
+        groups.setdefault(kind, []).append(mark)
+    return [(kind, round(shade, 1), marks) for (kind, shade), marks in sorted(groups.items())]

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trainer import config as configuration
+from trainer import search_page
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
 from trainer.files import json_text, write_bytes_atomic
@@ -252,11 +253,7 @@ class TuningJob(Job):
             )
         seconds = (answer["LastModifiedTime"] - answer["CreationTime"]).total_seconds()
         # The trials' own bills would take a call each; a trial bills from its start to its end.
-        billable = sum(
-            (trial["TrainingEndTime"] - trial["TrainingStartTime"]).total_seconds()
-            for trial in self.trials()
-            if "TrainingStartTime" in trial and "TrainingEndTime" in trial
-        )
+        billable = sum(_seconds(trial) or 0.0 for trial in self.trials())
         usd = None if self._usd is None else self._usd * billable / 3600
         return Outcome(self.name, self.kind, "", seconds, billable, usd)
 
@@ -290,13 +287,38 @@ class TuningJob(Job):
             ],
         }
 
+    def page(self) -> str:
+        """The search as a page; early stopping is what `trainer.tune` calls pruning."""
+        answer = self.describe()
+        space = _space(answer["HyperParameterTuningJobConfig"].get("ParameterRanges", {}))
+        states = {"Completed": "complete", "Stopped": "pruned", "Failed": "failed"}
+        best = self.best()
+        trials = [
+            search_page.Trial(
+                number,
+                states[trial["TrainingJobStatus"]],
+                {name: type(getattr(best, name))(text) for name, text in _tuned(trial).items()},
+                trial.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value"),
+                seconds=_seconds(trial),
+                name=trial["TrainingJobName"],
+            )
+            for number, trial in enumerate(self.trials())
+            if trial["TrainingJobStatus"] in states
+        ]
+        learns = search_page.UNFROZEN[best.unfreeze]
+        subtitle = f"{learns}; by SageMaker, job {self.name}, Bayesian with early stopping"
+        chosen = answer["BestTrainingJob"]["TrainingJobName"]
+        winner = next(trial for trial in trials if trial.name == chosen)
+        title = f"{best.backbone}: search"
+        return search_page.render(title, subtitle, space, trials, winner, best)
+
     def _failure(self) -> str:
         reasons = [trial["FailureReason"] for trial in self.trials() if trial.get("FailureReason")]
         return " ".join(reasons[-1].split()) if reasons else ""
 
 
 def finish_search(target: Target, bucket: str, job: Job, outcome: Outcome, folder: Path) -> Outcome:
-    """Write a search's `best.json` and `search.json` to a folder and to the bucket.
+    """Write a search's `best.json`, `search.json` and page to a folder and to the bucket.
 
     Returns:
         The outcome, with the path of `best.json`.
@@ -308,6 +330,7 @@ def finish_search(target: Target, bucket: str, job: Job, outcome: Outcome, folde
         reports = {
             BEST: json_text(job.best().to_json()).encode(),
             "search.json": json_text(job.summary()).encode(),
+            "search.html": job.page().encode(),
         }
     else:
         reports = _from_output(target, bucket, job.name)
@@ -381,3 +404,28 @@ def _tuned(trial: Mapping[str, Any]) -> dict[str, str]:
 def _loss(trial: Mapping[str, Any]) -> str:
     final = trial.get("FinalHyperParameterTuningJobObjectiveMetric")
     return f" {OBJECTIVE}={final['Value']:.6g}" if final else ""
+
+
+def _seconds(trial: Mapping[str, Any]) -> float | None:
+    """How long a trial ran; None if it has not started, or not ended."""
+    if "TrainingStartTime" not in trial or "TrainingEndTime" not in trial:
+        return None
+    seconds: float = (trial["TrainingEndTime"] - trial["TrainingStartTime"]).total_seconds()
+    return seconds
+
+
+def _space(parameters: Mapping[str, Any]) -> dict[str, Range | Choice]:
+    """What was searched, of SageMaker's description of it."""
+    kinds = {name: type(value) for name, value in TrainConfig().to_json().items()}
+    found: dict[str, Range | Choice] = {}
+    for one in parameters.get("CategoricalParameterRanges", []):
+        kind = kinds[one["Name"]]
+        found[one["Name"]] = Choice(tuple(kind(value.strip('"')) for value in one["Values"]))
+    for group, integer in (
+        ("ContinuousParameterRanges", False),
+        ("IntegerParameterRanges", True),
+    ):
+        for one in parameters.get(group, []):
+            low, high = float(one["MinValue"]), float(one["MaxValue"])
+            found[one["Name"]] = Range(low, high, one.get("ScalingType") == "Logarithmic", integer)
+    return found

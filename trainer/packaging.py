@@ -31,6 +31,7 @@ from trainer.errors import KennelError, UsageError
 from trainer.files import write_json_atomic
 from trainer.onnx_export import export
 from trainer.predictions import Targets, accuracy, classify, require_same_classes
+from trainer.progress import working
 from trainer.quantize import calibration_indices, quantize, recipes_for
 from trainer.source import git_commit
 from trainer.torch_answer import with_torch
@@ -118,13 +119,15 @@ def package(
     try:
         with tempfile.TemporaryDirectory(prefix="kennel-package-") as name:
             scratch = Path(name)
-            exported = export(model)
+            with working("exporting to ONNX"):
+                exported = export(model)
             floats = _probabilities(exported, model, data.splits["valid"], scratch, "float32")
             difference = _difference_from_torch(floats, model, data.splits["valid"])
             served = _choose(exported, floats, model, data, precision, calibration_images, scratch)
             packed = _pack(folder, model, metrics, served, scratch, output)
         report = served.figures() | {
             "name": packed.name,
+            "git_commit": packed.manifest["git_commit"],
             "digest": packed.digest,
             "bytes": output.stat().st_size,
             "sha256": _sha256(output),
@@ -247,7 +250,8 @@ def _pack(
     }
     write_json_atomic(stage / MANIFEST, manifest)
     packed = open_model(stage)
-    write_archive(stage, output)
+    with working("packing"):
+        write_archive(stage, output)
     return packed
 
 

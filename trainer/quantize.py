@@ -10,7 +10,7 @@ server avoids it where it happens, by ONNX Runtime's option `session.x64quantpre
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -29,6 +29,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from inference.predictor import INPUT
 from inference.preprocess import Pixels
 from trainer.onnx_export import canonical
+from trainer.progress import progress, working
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,21 @@ def quantize(network: onnx.ModelProto, recipe: Recipe, images: Sequence[Pixels])
             Path(folder) / f"{name}.onnx" for name in ("exported", "prepared", "quantized")
         )
         onnx.save(network, exported)
-        quant_pre_process(str(exported), str(prepared))
-        quantize_static(
-            str(prepared),
-            str(quantized),
-            _Images(images),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(recipe.operators),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=_float_nodes(onnx.load(prepared).graph, recipe),
-            extra_options={"CalibMovingAverage": True, "MatMulConstBOnly": True},
-        )
+        with working("preparing for int8"):
+            quant_pre_process(str(exported), str(prepared))
+        with progress(f"calibrating, {recipe.name}", len(images), "photos") as advance:
+            quantize_static(
+                str(prepared),
+                str(quantized),
+                _Images(images, advance),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(recipe.operators),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=_float_nodes(onnx.load(prepared).graph, recipe),
+                extra_options={"CalibMovingAverage": True, "MatMulConstBOnly": True},
+            )
         return canonical(onnx.load(quantized))
 
 
@@ -120,9 +123,13 @@ def _float_nodes(graph: onnx.GraphProto, recipe: Recipe) -> list[str]:
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, images: Sequence[Pixels]) -> None:
+    def __init__(self, images: Sequence[Pixels], advance: Callable[[int], object]) -> None:
         self._images: Iterator[Pixels] = iter(images)
+        self._advance = advance
 
     def get_next(self) -> dict[str, Pixels] | None:
         image = next(self._images, None)
-        return None if image is None else {INPUT: image[np.newaxis]}
+        if image is None:
+            return None
+        self._advance(1)
+        return {INPUT: image[np.newaxis]}

@@ -1,8 +1,10 @@
 """The processes that train one model together, and the few things they tell each other."""
 
 import os
+import re
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from trainer.errors import KennelError, UsageError
+from trainer.errors import KennelError, LostTouchError, UsageError
 
 _GROUP = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 _REMEDY = "start with torchrun, or unset WORLD_SIZE to train in this process alone"
+# gloo's words for a process that is gone.
+_LOST_PEER = re.compile("Connection (closed|reset) by peer|Broken pipe")
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,11 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, device)
         # Leaving while another rank still talks to this one crashes it at exit.
         dist.barrier()
+    except RuntimeError as error:
+        if not _LOST_PEER.search(str(error)):
+            raise
+        time.sleep(1)  # so that the other one is seen to have ended first
+        raise LostTouchError("another process of this run has ended: it says why") from error
     finally:
         dist.destroy_process_group()
 

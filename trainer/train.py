@@ -14,7 +14,7 @@ import shutil
 import signal
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from trainer import config as configuration
 from trainer.checkpoint import RunState
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, load
-from trainer.errors import KennelError, run_command
+from trainer.errors import Interrupted, KennelError, run_command
 from trainer.features import frozen_features, weights_digest
 from trainer.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from trainer.metric_lines import TOP1_SERVED, TOP1_TRAINED
@@ -134,8 +134,8 @@ def train(
                 checkpoint.save(path, state, task.trained.state_dict(), optimizer.state_dict())
             # An epoch of a single step can be left at its end only.
             if not finished or (state.epoch < config.epochs and ranks.any(stop.is_set())):
-                raise KennelError(
-                    f"stopped by SIGTERM at epoch {state.epoch}, step {state.step}; "
+                raise stop.error(
+                    f"at epoch {state.epoch}, step {state.step}; "
                     "the same command goes on from there"
                 )
 
@@ -168,7 +168,9 @@ def train_epoch(
     # same.
     before = [state.loss_sum, state.images] if ranks.leads else [0.0, 0.0]
     totals = torch.tensor(before, dtype=torch.float64, device=ranks.device)
-    with progress(f"epoch {state.epoch}", steps, "steps", done=state.step) as advance:
+    with progress(
+        f"epoch {state.epoch}", steps, "steps", state.step, leave=False, shown=ranks.leads
+    ) as advance:
         for step_totals in loop.train_steps(
             task.network, mine, optimizer, config, ranks, task.bf16, state.epoch, state.step, steps
         ):
@@ -186,7 +188,9 @@ def finish_epoch(task: Task, state: RunState, ranks: Ranks) -> None:
     """Evaluate on `valid`, add a row to the history, keep the weights if they are the best."""
     ranks.share_buffers(task.network)
     mine = batches.evaluation_batches(task.valid, EVALUATION_BATCH, ranks.rank, ranks.world)
-    valid = loop.evaluate(task.network, mine, ranks, task.bf16)
+    share = -(-len(task.valid.targets) // ranks.world)
+    with progress("validation", share, "images", leave=False, shown=ranks.leads) as advance:
+        valid = loop.evaluate(task.network, _counted(mine, advance), ranks, task.bf16)
     if not math.isfinite(valid.loss):
         raise KennelError(
             f"epoch {state.epoch}: the validation loss is {valid.loss}; "
@@ -205,6 +209,14 @@ def finish_epoch(task: Task, state: RunState, ranks: Ranks) -> None:
         }
     )
     state.epoch, state.step, state.loss_sum, state.images = state.epoch + 1, 0, 0.0, 0
+
+
+def _counted(
+    given: Iterable[batches.Batch], advance: Callable[[int], object]
+) -> Iterator[batches.Batch]:
+    for batch in given:
+        yield batch
+        advance(len(batch.targets))
 
 
 def summary(state: RunState, data: Dataset) -> dict[str, Any]:
@@ -270,19 +282,39 @@ def report(ranks: Ranks, line: str) -> None:
         print(line, flush=True)
 
 
-@contextmanager
-def stop_signal() -> Iterator[Event]:
-    """Give an event that SIGTERM sets; SageMaker sends it before it takes a spot instance away."""
-    event = Event()
+class Stop(Event):
+    """Set when the run is to save its state and end; `by_user` after Ctrl-C, not after SIGTERM."""
 
-    def on_signal(signal_number: int, frame: FrameType | None) -> None:
+    by_user = False
+
+    def error(self, text: str) -> KennelError:
+        """Give the error that ends the run."""
+        kind, name = (Interrupted, "Ctrl-C") if self.by_user else (KennelError, "SIGTERM")
+        return kind(f"stopped by {name} {text}")
+
+
+@contextmanager
+def stop_signal() -> Iterator[Stop]:
+    """Give an event that SIGTERM and Ctrl-C set; a second Ctrl-C ends the run at once.
+
+    SageMaker sends SIGTERM before it takes a spot instance away.
+    """
+    event = Stop()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            event.by_user = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         event.set()
 
-    former = signal.signal(signal.SIGTERM, on_signal)
+    former = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield event
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def make_task(

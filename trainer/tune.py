@@ -12,10 +12,13 @@ import io
 import json
 import logging
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
 from threading import Event
 from typing import Any
@@ -27,17 +30,20 @@ from torch import nn
 
 from inference.cpus import available_cpus
 from inference.memory import keep_large_blocks
-from trainer import backbones, checkpoint
+from trainer import backbones, checkpoint, search_page
 from trainer import config as configuration
 from trainer.backbones import Classifier
 from trainer.checkpoint import RunState
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, load
-from trainer.errors import KennelError, UsageError, run_command
+from trainer.errors import Interrupted, KennelError, UsageError, run_command
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.lock import locked
 from trainer.loop import make_optimizer, should_stop
+from trainer.progress import told_to
 from trainer.ranks import Ranks, alone
+from trainer.search_display import Ended, Running, Tell, nobody, pass_on, shown
+from trainer.search_page import UNFROZEN
 from trainer.search_space import Choice, Range, search_space
 from trainer.train import (
     Folders,
@@ -130,14 +136,22 @@ def search(plan: Search) -> dict[str, Any]:
         study = open_study(plan, data, plan.config.seed)
         for trial in study.get_trials(states=[TrialState.RUNNING]):  # of a search that was killed
             study.tell(trial.number, state=TrialState.FAIL)
-        run_workers(plan, data, study)
+        try:
+            run_workers(plan, data, study)
+        except KeyboardInterrupt:
+            done = len(study.get_trials(states=FINISHED))
+            raise Interrupted(
+                f"stopped by Ctrl-C: {done} of {plan.trials} trials are kept in "
+                f"{plan.folders.output}; the same command goes on with the others"
+            ) from None
         finished = study.get_trials(states=FINISHED)
         if not any(trial.state == TrialState.COMPLETE for trial in finished):
             raise KennelError(f"no trial succeeded{_last_reason(study)}; {plan.storage} has all")
-        best = replace(plan.config, **study.best_trial.params).to_json()
+        config = replace(plan.config, **study.best_trial.params)
+        best = config.to_json()
         write_json_atomic(plan.folders.output / "best.json", best)
         write_text_atomic(plan.folders.output / "trials.csv", table(finished))
-        write_text_atomic(plan.folders.output / "search.html", charts(study))
+        write_text_atomic(plan.folders.output / "search.html", page(plan, study, config))
         result = {
             "trials": len(finished),
             "pruned": sum(trial.state == TrialState.PRUNED for trial in finished),
@@ -149,6 +163,7 @@ def search(plan: Search) -> dict[str, Any]:
         write_json_atomic(plan.folders.output / "search.json", result)
     path = plan.folders.output / "best.json"
     print(f"best valid_loss={study.best_value:.6g} trials={len(finished)} {path}")
+    print(f"page={plan.folders.output / 'search.html'}")
     return best
 
 
@@ -172,7 +187,8 @@ def load_data(plan: Search) -> Dataset:
 
 def open_study(plan: Search, data: Dataset, sampler_seed: int) -> optuna.Study:
     """Open the study of this configuration and this data, or start it."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # What fails is told with its trial; Optuna would add a traceback.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(
         storage=plan.storage,
         study_name=study_name(plan, data),
@@ -201,26 +217,35 @@ def forget_study(plan: Search, data: Dataset) -> None:
 
 def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:
     """Run the trials that the study lacks here, or in processes that share the cores."""
-    lacking = max(0, plan.trials - len(study.get_trials(states=FINISHED)))
+    finished = study.get_trials(states=FINISHED)
+    lacking = max(0, plan.trials - len(finished))
     context = multiprocessing.get_context("spawn")
     budget = Budget(context.Semaphore(lacking), context.Semaphore(plan.trials))
     # Equal seeds would give equal trials: in each process, and again when a search goes on.
     first_seed = plan.config.seed + len(study.trials)
-    if plan.parallel == 1:
-        work(plan, data, budget, first_seed)
-        return
-    workers = [
-        context.Process(target=work_in_process, args=(plan, budget, first_seed + number))
-        for number in range(min(plan.parallel, lacking))
-    ]
-    for worker in workers:
-        worker.start()
-    try:
-        for worker in workers:
-            worker.join()
-    finally:
-        for worker in workers:
-            worker.terminate()
+    losses = [t.value for t in finished if t.state == TrialState.COMPLETE and t.value is not None]
+    with shown(plan.trials, len(finished), min(losses, default=None)) as display:
+        if plan.parallel == 1:
+            work(plan, data, budget, first_seed, display.tell)
+            return
+        sources, workers = [], []
+        # Ctrl-C is for this process, which ends them.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in range(min(plan.parallel, lacking)):
+            source, sink = context.Pipe(duplex=False)
+            arguments = (plan, budget, first_seed + number, sink)
+            workers.append(context.Process(target=work_in_process, args=arguments))
+            workers[-1].start()
+            sources.append(source)
+            sink.close()  # else its end would not be seen here
+        signal.signal(signal.SIGINT, handler)
+        try:
+            pass_on(sources, display.tell)
+            for worker in workers:
+                worker.join()
+        finally:
+            for worker in workers:
+                worker.terminate()
     if failed := [worker.exitcode for worker in workers if worker.exitcode]:
         _log.warning(
             "%d of %d search processes failed, so that trials are missing; the lines above say "
@@ -229,15 +254,16 @@ def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:
         )
 
 
-def work_in_process(plan: Search, budget: Budget, sampler_seed: int) -> None:
-    """Run trials on this process's share of the cores."""
+def work_in_process(plan: Search, budget: Budget, sampler_seed: int, news: Connection) -> None:
+    """Run trials on this process's share of the cores; the one that started it shows them."""
     keep_large_blocks()
     torch.set_num_threads(max(1, available_cpus() // plan.parallel))
-    run_command(lambda: work(plan, load_data(plan), budget, sampler_seed))
+    with suppress(BrokenPipeError):  # that one was killed
+        run_command(lambda: work(plan, load_data(plan), budget, sampler_seed, news.send))
 
 
-def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int) -> None:
-    """Run trials until the budget of all processes is spent."""
+def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int, tell: Tell) -> None:
+    """Run trials until the budget of all processes is spent, and tell how they are."""
     ranks = alone()
     study = open_study(plan, data, sampler_seed)
     make = task_maker(plan, data, ranks)
@@ -246,7 +272,7 @@ def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int) -> None
         trial, loss, state = study.ask(), None, TrialState.COMPLETE
         try:
             config = replace(plan.config, **suggest(trial, plan.space))
-            loss = run_trial(trial, config, *make(config), ranks)
+            loss = run_trial(trial, config, *make(config), ranks, tell)
         except optuna.TrialPruned:
             state = TrialState.PRUNED
         # Whatever it is (memory, for one), other hyperparameters may do without.
@@ -254,7 +280,9 @@ def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int) -> None
             state = TrialState.FAIL
             trial.set_user_attr(_REASON, _reason(error))
             budget.replace_failed()
-        print(_line(study.tell(trial, loss, state)), flush=True)
+        ended = study.tell(trial, loss, state)
+        known = ended.value if ended.state == TrialState.COMPLETE else None
+        tell(Ended(ended.number, _line(ended), ended.state in FINISHED, known))
 
 
 def _reason(error: Exception) -> str:
@@ -271,9 +299,14 @@ def _line(trial: optuna.trial.FrozenTrial) -> str:
 
 
 def run_trial(
-    trial: optuna.Trial, config: TrainConfig, task: Task, classifier: Classifier, ranks: Ranks
+    trial: optuna.Trial,
+    config: TrainConfig,
+    task: Task,
+    classifier: Classifier,
+    ranks: Ranks,
+    tell: Tell = nobody,
 ) -> float:
-    """Train one configuration, and give the validation loss that it ends with.
+    """Train one configuration, and give the validation loss that it ends with; tell each epoch.
 
     Its end, not its best epoch: with a high learning rate, an early epoch may hit a good place that
     the next one leaves, which says little of other photos.
@@ -288,14 +321,22 @@ def run_trial(
         and state.epoch < config.epochs
         and not should_stop(state.valid_losses, config.patience)
     ):
-        train_epoch(task, optimizer, state, config, ranks, Event())
-        finish_epoch(task, state, ranks)
+        place = f"epoch {state.epoch + 1} of {config.epochs}"
+        tell(Running(trial.number, place))
+        with told_to(partial(_tell_step, tell, trial.number, place)):
+            train_epoch(task, optimizer, state, config, ranks, Event())
+            finish_epoch(task, state, ranks)
         trial.report(state.valid_losses[-1], state.epoch)
         lags = trial.should_prune()
     trial.set_user_attr("valid_accuracy", state.history[-1]["valid_accuracy"])
     if lags:
         raise optuna.TrialPruned
     return state.valid_losses[-1]
+
+
+def _tell_step(tell: Tell, number: int, place: str, step: str) -> None:
+    title, _, count = step.partition(": ")  # which names the epoch again
+    tell(Running(number, f"{place}, {count or title}"))
 
 
 def task_maker(
@@ -360,29 +401,35 @@ def table(trials: Sequence[optuna.trial.FrozenTrial]) -> str:
     return text.getvalue()
 
 
-def charts(study: optuna.Study) -> str:
-    """Draw a search as one self-contained HTML page: history, importance, parallel coordinates."""
-    finished = study.get_trials(states=(TrialState.COMPLETE,))
-    figures = [optuna.visualization.plot_optimization_history(study, target_name="validation loss")]
-    if len({trial.value for trial in finished}) > 1:  # importance is about differences
-        figures.append(
-            optuna.visualization.plot_param_importances(
-                study,
-                # The default one loads scikit-learn and scipy, which takes seconds.
-                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                target_name="validation loss",
-            )
+def page(plan: Search, study: optuna.Study, best: TrainConfig) -> str:
+    """Give a search as a page, with the trials that were pruned and those that failed."""
+    names = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+    }
+    trials = [
+        search_page.Trial(
+            trial.number,
+            names[trial.state],
+            trial.params,
+            None if trial.state == TrialState.FAIL else trial.value,
+            trial.user_attrs.get("valid_accuracy"),
+            trial.last_step,
+            trial.duration.total_seconds() if trial.duration else None,
         )
-        figures.append(
-            optuna.visualization.plot_parallel_coordinate(study, target_name="validation loss")
-        )
-    parts = [
-        figure.to_html(full_html=False, include_plotlyjs="inline" if number == 0 else False)
-        for number, figure in enumerate(figures)
+        for trial in study.get_trials(states=tuple(names))
+        if plan.space.keys() <= trial.params.keys()  # not one that was killed as it began
     ]
-    body = "\n".join(parts)
-    head = "<!doctype html><html lang=en><meta charset=utf-8><title>Hyperparameter search</title>"
-    return f"{head}<body>{body}</body></html>\n"
+    data, learns = plan.folders.data.resolve().name, UNFROZEN[best.unfreeze]
+    return search_page.render(
+        f"{best.backbone}: search",
+        f"{data}, {learns}; by Optuna: TPE, stopped early by successive halving",
+        plan.space,
+        trials,
+        next(trial for trial in trials if trial.number == study.best_trial.number),
+        best,
+    )
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 import terraform.cli
 from terraform.cli import adopt, binary, compare, model, objects, provider, summary
 from terraform.cli.paths import TERRAFORM
-from trainer.errors import KennelError, UsageError
+from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.target import Target
@@ -503,7 +503,7 @@ def ask(question: str, word: str, what: str) -> None:
     Raises:
         UsageError: There is no terminal to ask on.
         KennelError: Another word was typed.
-        KeyboardInterrupt: Ctrl-C; it has been told, too.
+        Interrupted: Ctrl-C.
     """
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask on: pass --auto-approve (`make`: YES=1)")
@@ -516,8 +516,10 @@ def ask(question: str, word: str, what: str) -> None:
         answer = ""
         sys.stderr.write("\n")
     except KeyboardInterrupt:
-        sys.stderr.write(f"\ninterrupted, nothing was changed: {what} stays as it is\n")
-        raise
+        sys.stderr.write("\n")
+        raise Interrupted(
+            f"stopped by Ctrl-C, nothing was changed: {what} stays as it is"
+        ) from None
     if answer.strip() != word:
         raise KennelError(f"not confirmed, nothing was changed: {what} stays as it is")
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from PIL import Image
 from inference.archive import describe_files, write_archive
 from trainer.backbones import load_model
 from trainer.config import TrainConfig
-from trainer.dataset import load
+from trainer.dataset import Split, load
 from trainer.errors import KennelError, UsageError
 from trainer.evaluate import evaluate
 from trainer.evaluation_page import render
@@ -212,13 +213,15 @@ def test_a_folder_and_its_archive_get_the_same_figures(
     assert served["nll"] == pytest.approx(trained["nll"], abs=1e-5)
     assert set(served) == KEYS
     assert f"top1={served['top1']:.4f} " in done.stdout
-    assert done.stdout.count("\n") == 1
     assert re.search(
         r"^test/ has 11 photos, so that the true top-1 may be anything from \d+ to "
         r"\d+ %: add some$",
         done.stderr,
         re.MULTILINE,
     )
+    assert done.stdout.startswith("as served (fp32): split=test images=11 top1=")
+    assert "top5=" not in done.stdout  # of three classes it says nothing
+    assert done.stdout.endswith(f"page={output}/evaluation.html\n")
 
     page = read_page((output / "evaluation.html").read_text())
     mistakes = round((1 - served["top1"]) * served["images"])
@@ -302,3 +305,36 @@ def test_a_spotless_result_makes_a_page_without_mistakes(colours: Path, tmp_path
     page = read_page(render("model", "data", summary, split, probabilities, 32, labels))
     assert page.addresses == []
     assert page.text.count("every image was classified rightly") == 2
+
+
+LONG = "Chesapeake_Bay_retriever_of_the_longest_name_that_a_folder_has"
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 40, 133, 1000])
+def test_names_are_whole_and_the_page_stays_light_for_any_number_of_classes(classes: int):
+    labels = [LONG, "<script>x</script>", "כלב_רועה", "🐶"][:classes]
+    labels += [f"class {number}" for number in range(len(labels), classes)]
+    random = np.random.default_rng(0)
+    targets = random.integers(0, classes, 3 * classes)
+    probabilities = random.random((3 * classes, classes)).astype(np.float32)
+    probabilities[np.arange(len(targets)), targets] += 0.9
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    summary = summarize("test", probabilities, targets, labels)
+    photo = np.zeros((40, 40, 3), np.uint8)
+    split = Split(
+        [photo] * len(targets),  # type: ignore[arg-type]
+        targets,
+        ("a.png",) * len(targets),
+        ("",) * len(targets),
+    )
+    html = render("model", "data", summary, split, probabilities, 32, labels)
+    page = read_page(html)
+    assert len(html) < 1_000_000
+    assert not re.search(r'(width|height)="-', html)
+    assert ("Top-5" in page.text) == (classes > 5)
+    matrix = re.search(r'<table class="matrix".*?</table>', html, re.DOTALL)
+    assert bool(matrix) == (classes <= 40)
+    if matrix:  # as the title of its row and of its column
+        for label in labels:
+            shown = escape(label.replace("_", " "))
+            assert matrix[0].count(f"<bdi>{shown}</bdi>") == 2

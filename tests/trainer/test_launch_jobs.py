@@ -272,7 +272,17 @@ class Tuner:
         }
         return {
             "HyperParameterTuningJobStatus": "Completed",
-            "HyperParameterTuningJobConfig": {"ResourceLimits": {"MaxNumberOfTrainingJobs": 3}},
+            "HyperParameterTuningJobConfig": {
+                "ResourceLimits": {"MaxNumberOfTrainingJobs": 3},
+                "ParameterRanges": {
+                    "IntegerParameterRanges": [
+                        {"Name": "epochs", "MinValue": "3", "MaxValue": "12"}
+                    ],
+                    "CategoricalParameterRanges": [
+                        {"Name": "batch_size", "Values": ['"16"', '"32"', '"64"']}
+                    ],
+                },
+            },
             "TrainingJobStatusCounters": {"Completed": 2, "InProgress": 1},
             "TrainingJobDefinition": {
                 "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2},
@@ -315,6 +325,9 @@ def test_the_tuners_best_trial_becomes_the_same_file_as_that_of_trainer_tune(
     ended = jobs_tuning.finish_search(target, BUCKET, search, outcome, tmp_path)
     best = TrainConfig(unfreeze="all", epochs=5, batch_size=32)
     assert TrainConfig.from_json(json.loads(Path(ended.result).read_text())) == best
+    page = (tmp_path / "search.html").read_text()
+    for words in ("<b>0.2500</b>", "search-003", "2 complete, 1 pruned, 0 failed", "3 to 12"):
+        assert words in page
     summary = get_json(aws, "jobs/search/search.json")
     assert (summary["trials"], summary["pruned"], summary["valid_loss"]) == (3, 1, 0.25)
     assert [row["status"] for row in summary["rows"]] == ["Completed", "Completed", "Stopped"]

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from inference.archive import open_model
 from inference.predictor import Predictor
 from inference.preprocess import center_crop
-from trainer import packaging
-from trainer.backbones import build_classifier, load_model, normalize, preprocess_for
+from trainer import packaging, progress
+from trainer.backbones import LoadedModel, build_classifier, load_model, normalize, preprocess_for
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, load
 from trainer.errors import KennelError, UsageError, run_command
@@ -181,6 +181,29 @@ def test_float32_answers_are_those_of_pytorch(workspace: Path, colours: Path, tm
     ]
     np.testing.assert_allclose(*answers, atol=1e-5)
     assert answers[0].argmax(axis=1).tolist() == answers[1].argmax(axis=1).tolist()
+
+
+def test_a_log_tells_how_far_packing_is(
+    workspace: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 1e-6)
+    said = ""
+
+    def export_until_told(model: LoadedModel) -> onnx.ModelProto:
+        nonlocal said
+        while "exporting to ONNX: " not in said:
+            said += capsys.readouterr().err
+        return exported(workspace / "model")
+
+    monkeypatch.setattr(packaging, "export", export_until_told)
+    pack(workspace, colours, tmp_path / "model.tar.gz")
+    said += capsys.readouterr().err
+    for words in ("preparing for int8: ", "packing: ", "int8: 13 of 13"):
+        assert words in said
+    recipe = RECIPES[1].name
+    assert f"calibrating, {recipe}: {CALIBRATION_IMAGES} of {CALIBRATION_IMAGES} photos\n" in said
+    report = json.loads((tmp_path / "package.json").read_text())
+    assert report["git_commit"] == open_model(tmp_path / "model.tar.gz").manifest["git_commit"]
 
 
 @pytest.mark.usefixtures("exported_once")

@@ -16,10 +16,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from trainer import train as train_module
 from trainer.backbones import load_model
 from trainer.config import TrainConfig
 from trainer.errors import run_command
-from trainer.ranks import alone
+from trainer.ranks import Ranks, alone
 from trainer.train import Folders, main, train
 
 ROOT = Path(__file__).parents[2]
@@ -258,6 +259,27 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert reason in error
     assert error.count("\n") == 1
+
+
+def test_ctrl_c_saves_the_state_and_says_so(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    real = train_module.report
+
+    def interrupting(ranks: Ranks, line: str) -> None:
+        real(ranks, line)
+        if line.startswith("epoch=2 "):
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(train_module, "report", interrupting)
+        assert refused(changed, command(colours, tmp_path, HEAD)) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: stopped by Ctrl-C at epoch 3, step 0; the same command goes on from there"
+    )
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(TrainConfig(**HEAD), folders(colours, tmp_path), alone())
+    assert re.search(r"resumed from .* at epoch=3 step=0", capsys.readouterr().out)
 
 
 def test_a_repeated_command_trains_nothing_again(colours: Path, tmp_path: Path, capfd):

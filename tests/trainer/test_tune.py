@@ -80,10 +80,15 @@ def test_every_searched_name_is_a_hyperparameter():
                 TrainConfig(**{name: type(getattr(CONFIG, name))(value)})
 
 
-def test_the_page_needs_nothing_from_outside(searched: Path):
+def test_the_page_shows_every_trial_and_needs_nothing_from_outside(searched: Path):
     page = (searched / "output/search.html").read_text()
-    assert page.count('class="plotly-graph-div"') == 3
-    assert "<script src=" not in page
+    report = json.loads((searched / "output/search.json").read_text())
+    assert len(page) < 150_000
+    assert not re.search(r"(src|href)=|url\(|https?:", page)
+    rows = re.findall(r'<tr class="(\w+)( best)?" data-trial', page)
+    assert len(rows) == 5
+    assert sum(state == "pruned" for state, _ in rows) == report["pruned"]
+    assert f"<b>{report['valid_loss']:.4f}</b>" in page
 
 
 def test_a_finished_search_runs_no_more_trials(searched: Path, colours: Path):
@@ -194,6 +199,57 @@ def test_when_all_trials_fail_one_line_says_why(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "no trial succeeded, the last for this reason: --batch-size 1: batch norm" in errors[0]
+
+
+def test_ctrl_c_says_what_is_kept_and_the_search_goes_on(
+    searched: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    plan = Search(CONFIG, replace(folders(colours, tmp_path), cache=searched / "cache"), 3, 1)
+    real = tune.run_trial
+
+    def interrupted(*_: Any) -> float:
+        raise KeyboardInterrupt
+
+    outcomes = iter([real, interrupted, real, real])
+    monkeypatch.setattr(tune, "run_trial", lambda *given: next(outcomes)(*given))
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: search(plan))
+    assert ended.value.code == 130
+    output = tmp_path / "output"
+    assert capfd.readouterr().err == (
+        f"error: stopped by Ctrl-C: 1 of 3 trials are kept in {output}; "
+        "the same command goes on with the others\n"
+    )
+    search(plan)
+    assert json.loads((output / "search.json").read_text())["trials"] == 3
+    assert f"page={output / 'search.html'}\n" in capfd.readouterr().out
+
+
+def test_a_failed_trial_says_why_in_its_line(
+    searched: Path,
+    colours: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    plan = Search(CONFIG, replace(folders(colours, tmp_path), cache=searched / "cache"), 1, 1)
+    real = tune.run_trial
+
+    def diverges(*_: Any) -> float:
+        raise KennelError("the validation loss is nan")
+
+    outcomes = iter([diverges, real])
+    monkeypatch.setattr(tune, "run_trial", lambda *given: next(outcomes)(*given))
+    search(plan)
+    shown = capfd.readouterr()
+    assert re.search(r"^trial=0 fail .*: the validation loss is nan$", shown.out, re.MULTILINE)
+    assert "Traceback" not in shown.err
+    page = (tmp_path / "output/search.html").read_text()
+    assert "1 complete, 0 pruned, 1 failed" in page
 
 
 def test_fine_tuning_is_searched_on_pixels(colours: Path, tmp_path: Path):

@@ -1,0 +1,102 @@
+"""The last lines of a target: where its results are, and a next command that works as printed."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.test_index import make_run
+from trainer.done import lines, next_command, request
+
+ROOT = Path(__file__).parents[2]
+# What make gives to a recipe, a NUL after each part, and the variables as make understood them.
+MAKEFILE = """\
+DATASET ?= digits
+FLAGS ?=
+show:
+\t@printf '%s\\0' "$$MAKEFLAGS" "$$DATASET" "$$FLAGS" "$$YES"
+"""
+
+
+def make(folder: Path, arguments: list[str], **more: str) -> dict[str, str]:
+    (folder / "Makefile").write_text(MAKEFILE)
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    done = subprocess.run(
+        ["make", *arguments], cwd=folder, env=environment | more, capture_output=True, check=True
+    )
+    values = os.fsdecode(done.stdout).split("\0")
+    return dict(zip(("MAKEFLAGS", "DATASET", "FLAGS", "YES"), values, strict=False))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "digits",
+        "/some folder/with  blanks",
+        'it\'s "quoted"',
+        "/a$$b",
+        "/tmp/OUT=1 FLAGS=2",
+        "(a) & b; c | d < e \\ f *",
+        "ü-🐶",
+    ],
+)
+def test_the_next_command_means_what_this_one_meant(tmp_path: Path, value: str):
+    given = make(tmp_path, ["show", f"DATASET={value}", "FLAGS=--seed 1", "YES=1"])
+    command = next_command("show", given)
+    again = make(tmp_path, shlex.split(command)[1:])
+    assert again["DATASET"] == given["DATASET"] == value.replace("$$", "$")
+    assert again["FLAGS"] == "--seed 1"
+    assert again["YES"] == ""  # what approves is not suggested
+
+
+def test_what_was_given_by_the_environment_is_in_the_next_command(tmp_path: Path):
+    given = make(tmp_path, ["show"], DATASET="/my photos")
+    assert next_command("train", given) == "make train DATASET='/my photos'"
+    assert next_command("train", make(tmp_path, ["show"])) == "make train"
+
+
+def test_an_evaluation_is_told_as_trained_and_as_served(tmp_path: Path):
+    run = make_run(tmp_path, "pets-resnet18-none")
+    assert list(lines("evaluate", tmp_path, run, tmp_path)) == [
+        "as trained: top-1 97.8 %, 95.5 to 99.3 %, of 1,269 test photos: "
+        f"{run}/evaluation/evaluation.html",
+        "as served (int8): top-1 50.0 %, 95.5 to 99.3 %, of 1,269 test photos: "
+        f"{run}/served/evaluation.html",
+    ]
+
+
+def test_the_command_that_asks_the_server_names_a_photo_that_is_there(tmp_path: Path):
+    assert request(tmp_path, "8080").split()[2] == "@photo.jpg"
+    photo = tmp_path / "my data/test/it's a dog/one.PNG"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"")
+    words = shlex.split(request(tmp_path / "my data", "81"))
+    assert words[2] == f"@{photo}"
+    assert words[4:] == ["Content-Type: image/png", "http://127.0.0.1:81/invocations"]
+
+
+def test_a_page_that_cannot_be_written_does_not_fail_the_command(tmp_path: Path):
+    run = make_run(tmp_path, "pets-resnet18-none")
+    (tmp_path / "index.html").mkdir()
+    places = ["--output", tmp_path, "--run", run, "--data", tmp_path]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.done", "package", *map(str, places)],
+        cwd=ROOT, env=os.environ | {"MAKEFLAGS": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stderr.startswith("cannot write ")
+    assert done.stdout.splitlines() == [f"report: {run}/package.json", "next: make evaluate"]
+
+
+def test_every_target_of_the_makefile_ends_so():
+    """Of a dry run, the last command of each target; make names every command it would run."""
+    assert shutil.which("make")
+    for step in ("data", "tune", "train", "evaluate", "package", "lambda"):
+        done = subprocess.run(
+            ["make", "--dry-run", step], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1].endswith(f" {step}"), step
