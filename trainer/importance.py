@@ -65,7 +65,7 @@ def importances(
 
 
 def _shares(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[str, float]:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # else it tells of every study
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # else it tells of every study
     study = optuna.create_study()
     study.add_trials(trials)
     evaluator = optuna.importance.PedAnovaImportanceEvaluator()

@@ -20,7 +20,9 @@ def render_page(template: str, **content: object) -> str:
         undefined=StrictUndefined,
     )
     environment.filters |= {"percent": percent, "words": words, "figure": figure, "span": span}
-    return environment.get_template(template).render(**content)
+    page = environment.get_template(template).render(**content)
+    # Names of files whose bytes are not UTF-8 hold what no text may.
+    return page.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def percent(share: float, digits: int = 1) -> str:

@@ -1,6 +1,7 @@
 """The page of a search: every trial, whatever became of it, and no more than the trials say."""
 
 import math
+import os
 import random
 import re
 from html.parser import HTMLParser
@@ -118,6 +119,12 @@ def test_what_users_name_is_text_and_no_markup():
     page = Page(page_of(found, title=hostile))
     assert page.tags.count("script") == 1  # the page's own
     assert page.text.count(hostile) > 2  # in the title, over the page and in the table
+
+
+def test_a_name_that_is_not_utf_8_makes_a_page_that_is():
+    html = page_of(trials("cc"), title=os.fsdecode(b"caf\xe9"))
+    assert "caf\N{REPLACEMENT CHARACTER}" in html
+    html.encode()
 
 
 def test_a_loss_that_is_no_number_is_not_drawn():
