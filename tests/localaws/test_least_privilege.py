@@ -16,8 +16,10 @@ from PIL import Image
 from lambda_src.build import build
 from tests.localaws.chain import BUCKET, Chain, MissingError, apply_foundation
 from tests.localaws.conftest import LocalAws
+from tests.outside import open_environments
 from tests.terraform.conftest import provider, terraform_binary  # noqa: F401 (fixtures)
 from tests.terraform.iam_calls import refused
+from trainer import target as targets
 from trainer.errors import KennelError
 
 STEPS = (
@@ -112,6 +114,7 @@ def chain(
         "CHECKPOINT_DISABLE": "1",
     }
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "ENVIRONMENTS", open_environments(folder))
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
         environment = {**os.environ, **provider, **administrator}

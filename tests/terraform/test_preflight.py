@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -21,6 +20,7 @@ from terraform.cli.preflight import look
 from terraform.cli.settings import Settings
 from tests.archives import make_archive
 from tests.localaws.conftest import LocalAws
+from tests.outside import open_environments
 from tests.terraform.conftest import CommandLine
 from trainer import target as targets
 from trainer.errors import UsageError
@@ -82,10 +82,8 @@ def environment(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """One for all tests: its clients are made once. It is not closed, as on AWS."""
-    folder = tmp_path_factory.mktemp("open") / "environments"
-    shutil.copytree(targets.ENVIRONMENTS, folder, ignore=shutil.ignore_patterns("*.aws.toml"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(targets, "ENVIRONMENTS", folder)
+        patch.setattr(targets, "ENVIRONMENTS", open_environments(tmp_path_factory.mktemp("open")))
         yield load("local")
 
 
