@@ -75,7 +75,8 @@ def test_any_other_answer_changes_nothing_and_says_so(typed: bytes) -> None:
 def test_ctrl_c_is_one_line() -> None:
     code, shown = asked(b"\x03")
     assert code == 128 + signal.SIGINT
-    assert shown.endswith("error: stopped by Ctrl-C, nothing was changed: serving (dev) stays as it is\n")
+    said = "error: stopped by Ctrl-C, nothing was changed: serving (dev) stays as it is\n"
+    assert shown.endswith(said)
     assert "Traceback" not in shown
 
 
