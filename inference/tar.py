@@ -4,10 +4,10 @@ tarfile's own reader takes extended headers as long as they say they are, before
 seen them. Here they are bounded, and only what decides name, kind and size is read of them.
 """
 
+import gzip
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO
 
 FILE = "file"
 FOLDER = "folder"
@@ -29,8 +29,8 @@ class Member:
     size: int
 
 
-def members(stream: IO[bytes]) -> Iterator[Member]:
-    """Give the members of an unpacked stream, which then stands where the member's content begins.
+def members(stream: gzip.GzipFile) -> Iterator[Member]:
+    """Give the members of a packed stream, which then stands where the member's content begins.
 
     The caller reads the content of each, `size` bytes, before it asks for the next.
 
@@ -74,7 +74,7 @@ def _member(header: tarfile.TarInfo, name: str | None, records: Mapping[str, str
     )
 
 
-def _extended(stream: IO[bytes], header: tarfile.TarInfo) -> bytes:
+def _extended(stream: gzip.GzipFile, header: tarfile.TarInfo) -> bytes:
     if not 0 <= header.size <= _MAX_HEADER_BYTES:
         raise tarfile.TarError(
             f"an extended header of {header.size} bytes, more than the {_MAX_HEADER_BYTES} allowed"
