@@ -30,7 +30,7 @@ class Member:
 
 
 def members(stream: gzip.GzipFile) -> Iterator[Member]:
-    """Give the members of a packed stream, which then stands where the member's content begins.
+    """Give the members of an unpacked stream, which then stands where the member's content begins.
 
     The caller reads the content of each, `size` bytes, before it asks for the next.
 
