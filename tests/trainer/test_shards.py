@@ -199,10 +199,11 @@ def test_another_data_set_in_the_same_place_is_not_taken_for_the_former(copy, tm
     data = tmp_path / "other"
     for split in SPLITS:
         save_photo(data / split / "1.red/0.png", seed=5)
+        save_photo(data / split / "2.green/0.png", seed=6)
     shutil.rmtree(copy)
     make_shards(data, copy)
     after = read(copy, tmp_path / "cache")
-    assert len(after.splits["train"].paths) == 1
+    assert len(after.splits["train"].paths) == 2
     assert before.fingerprint() != after.fingerprint()
 
 
