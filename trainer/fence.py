@@ -124,7 +124,8 @@ def is_loopback(endpoint: str | None) -> bool:
 
 def _endpoint(told: Mapping[str, str], path: Path) -> str:
     endpoint = told["endpoint"]
-    if port := os.environ.get(told["port_variable"]):
+    # 0 let the server choose.
+    if (port := os.environ.get(told["port_variable"], "0")) not in {"", "0"}:
         if not port.isdecimal() or not 0 < int(port) <= _LARGEST_PORT:
             raise UsageError(f"{told['port_variable']}={port}: a port is a number from 1 to 65535")
         endpoint = f"{endpoint.rpartition(':')[0]}:{int(port)}"

@@ -33,7 +33,7 @@ from trainer.target import Target, load
 from trainer.upload import upload
 
 ACCOUNT = "123456789012"
-NAME = "kennel-dev"
+NAME = "kennel-local"
 BUCKET = f"{NAME}-{ACCOUNT}-us-east-1"
 FUNCTION = {"FunctionName": f"{NAME}-classify"}
 LIVE = {**FUNCTION, "Qualifier": "live"}
@@ -51,9 +51,9 @@ _OVERRIDES = {
 _VARIABLES = """
 cost_centre       = "none"
 enable_notebook   = false
-environment       = "dev"
+environment       = "local"
 force_destroy     = true
-github            = { environments = ["dev"], repository = "example/kennel" }
+github            = { environments = ["local"], repository = "example/kennel" }
 owner             = "tests"
 region            = "us-east-1"
 s3_use_path_style = true
@@ -131,7 +131,7 @@ class Chain:
         claims = {
             "iss": f"https://{host}",
             "aud": "sts.amazonaws.com",
-            "sub": "repo:example/kennel:environment:dev",
+            "sub": "repo:example/kennel:environment:local",
         }
         payload = urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
         sts = boto3.client(
@@ -162,7 +162,7 @@ class Chain:
     @cached_property
     def target(self) -> Target:
         """The environment, as commands load it; they find `environment` in the process's own."""
-        return load("dev")
+        return load("local")
 
     def client(self, service: str) -> Any:
         """A client of the deploy role."""
