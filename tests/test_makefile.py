@@ -119,10 +119,28 @@ def test_more_flags_do_not_take_those_of_the_digits_away(tmp_path):
     assert "--hflip 0 --min-scale 0.8 --seed 7" in line
 
 
+def test_more_flags_are_words_as_the_shell_reads_them(tmp_path):
+    flags = "--note 'a  $b' --user \"$WHO\""
+    calls = printed_words(
+        "tune", f"FLAGS={flags}", f"OUT={tmp_path / 'out'}", "WHO=me", bin_folder=tmp_path / "bin"
+    )
+    (tune,) = (call for call in calls if call[1] == "trainer.tune")
+    assert tune[-4:] == ["--note", "a  $b", "--user", "me"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [("FILE=-x.jpg", ["--file", "./-x.jpg"]), ("FILE=", ["--env", "dev"])],
+)
+def test_a_dash_is_no_flag(given, words, tmp_path):
+    calls = printed_words("invoke", given, f"OUT={tmp_path / 'out'}", bin_folder=tmp_path / "bin")
+    assert calls[-1][-len(words) :] == words
+
+
 def test_everything_may_go_to_a_folder_with_a_space(tmp_path):
     out = tmp_path / "my out ü"
     calls = printed_words("serve", f"OUT={out}", bin_folder=tmp_path / "bin")
-    modules = [call[1] for call in calls]
+    modules = [call[1] for call in calls if call[1] != "trainer.done"]
     assert modules == [
         *("trainer.sources", "trainer.dataset", "trainer.tune", "trainer.train"),
         *("trainer.package", "inference.server"),
@@ -179,6 +197,21 @@ class TestClean:
         assert "comes from your shell" in ran.stderr
         assert tmp_path.is_dir()
 
+    def test_it_removes_no_environment(self, tmp_path):
+        for name in (".kennel", "pyvenv.cfg"):
+            (tmp_path / name).touch()
+        ran = make("clean", f"OUT={tmp_path}")
+        assert ran.returncode == 2
+        assert "is an environment" in ran.stderr
+        assert (tmp_path / "pyvenv.cfg").exists()
+
+    @pytest.mark.parametrize("name", ["a\tb", "a\nb"])
+    def test_a_name_is_one_line_of_one_word_for_make(self, name, tmp_path):
+        (tmp_path / "a").mkdir()
+        ran = make("clean", f"OUT={tmp_path}/{name}")
+        assert ran.returncode == 2
+        assert "OUT: a tab or a new line" in ran.stderr
+
     def test_an_empty_name_is_refused(self):
         assert "OUT is empty" in make("clean", "OUT=").stderr
 
@@ -201,7 +234,45 @@ def test_consent_that_the_shell_exports_does_not_count():
     assert "--delete-data" in make("--dry-run", "destroy", "DELETE_DATA=1").stdout
 
 
-@pytest.mark.parametrize("off", ["0", "no", "false", ""])
+@pytest.mark.parametrize("variable", ["MAKEFLAGS", "GNUMAKEFLAGS"])
+def test_nor_does_it_as_a_flag_that_make_inherits(variable):
+    ran = make("--dry-run", "destroy", **{variable: "YES=1 DELETE_DATA=1"})
+    assert ran.returncode == 0
+    assert not re.search("--(auto-approve|delete-data)", ran.stdout)
+    for given in ("OUT=/precious", "ENV=prod"):
+        ran = make("--dry-run", "destroy", **{variable: given})
+        assert ran.returncode == 2
+        assert f"{given} comes from your shell" in ran.stderr
+    ran = make("--dry-run", "destroy", "ENV=prod", "YES=1", **{variable: "ENV=dev YES=0"})
+    assert "--env 'prod'" in ran.stdout
+    assert "--auto-approve" in ran.stdout
+
+
+def test_nor_does_what_another_make_was_told(tmp_path):
+    other = tmp_path / "Makefile"
+    other.write_text(f"all:\n\t$(MAKE) --dry-run -C {ROOT} destroy\n")
+    ran = make("-f", str(other), "YES=1", "DELETE_DATA=1")
+    assert "terraform.cli destroy" in ran.stdout
+    assert not re.search("--(auto-approve|delete-data)", ran.stdout)
+
+
+@pytest.mark.parametrize("variable", ["YES", "DELETE_DATA"])
+def test_consent_is_clear(variable):
+    for refused in ("No", "NO", "n", "N", "Off", "False"):
+        printed = make("--dry-run", "destroy", f"{variable}={refused}").stdout
+        assert "terraform.cli destroy" in printed
+        assert not re.search("--(auto-approve|delete-data)", printed)
+    ran = make("--dry-run", "destroy", f"{variable}=nope")
+    assert ran.returncode == 2
+    assert f"{variable}=nope: must be 1 or 0" in ran.stderr
+
+
+def test_a_lock_that_nobody_named_is_none(tmp_path):
+    (call,) = printed_words("unlock", f"OUT={tmp_path / 'out'}", bin_folder=tmp_path / "bin")
+    assert call[call.index("--lock") + 1] == ""
+
+
+@pytest.mark.parametrize("off", ["0", "no", "false", "False", "NO", ""])
 def test_a_switch_can_be_off(off):
     printed = make("--dry-run", "destroy", f"YES={off}", f"DELETE_DATA={off}", f"JSON={off}").stdout
     assert not re.search("--(auto-approve|delete-data|json)", printed)
@@ -218,6 +289,15 @@ def test_an_environment_of_somebody_else_is_left_alone(tmp_path):
     assert ran.returncode == 2
     assert "is not Kennel's" in ran.stderr
     assert list((tmp_path / "venv").iterdir()) == [tmp_path / "venv/bin"]
+
+
+def test_a_folder_of_what_was_built_is_no_environment(tmp_path):
+    for name in (".kennel", "model.tar.gz"):
+        (tmp_path / name).touch()
+    ran = make("env", f"VENV={tmp_path}", f"OUT={tmp_path / 'out'}")
+    assert ran.returncode == 2
+    assert "is not Kennel's" in ran.stderr
+    assert (tmp_path / "model.tar.gz").exists()
 
 
 def test_every_target_and_variable_is_explained():
@@ -261,7 +341,7 @@ def test_a_recipe_fails_with_its_first_command_without_the_shells_flags_of_make_
     calls = printed_words(
         "data", f"DATASET={tmp_path}", f"OUT={tmp_path}/o", ".SHELLFLAGS=-c", bin_folder=tmp_path
     )
-    assert len(calls) == 2
+    assert [call[1] for call in calls] == ["trainer.sources", "trainer.dataset", "trainer.done"]
     python = tmp_path / "venv/bin/python"
     python.write_text(f"#!/bin/sh\necho ran >> {tmp_path}/ran; exit 1\n")
     ran = make(
