@@ -86,9 +86,10 @@ def close(name: str, path: Path, region: str) -> Fence:
 
     Raises:
         UsageError: The file, or the variable that it names, gives no address of this machine.
+        KennelError: The server that has its files here is down.
     """
     told = tomllib.loads(path.read_text())
-    endpoint = _endpoint(told, path)
+    endpoint = _endpoint(name, told, path)
     taken = _take(os.environ, _LEADS, _TERRAFORM)
     os.environ.update(
         {
@@ -122,7 +123,7 @@ def is_loopback(endpoint: str | None) -> bool:
         return False
 
 
-def _endpoint(told: Mapping[str, str], path: Path) -> str:
+def _endpoint(name: str, told: Mapping[str, str], path: Path) -> str:
     endpoint = told["endpoint"]
     # 0 let the server choose.
     if (port := os.environ.get(told["port_variable"], "0")) not in {"", "0"}:
@@ -132,7 +133,14 @@ def _endpoint(told: Mapping[str, str], path: Path) -> str:
     else:
         built = os.environ.get("KENNEL_OUT") or path.parents[2] / "build"
         server = Path(built) / told["server_file"]
-        endpoint = _running(server) or endpoint
+        running = _running(server)
+        # Who answers at the usual port is somebody else's then, and would do what it is told.
+        if not running and server.parent.is_dir():
+            raise KennelError(
+                f"ENV={name}: the server of {server.parent} is down: `make local-up` starts it; "
+                f"{told['port_variable']}=... on the command line takes another one"
+            )
+        endpoint = running or endpoint
     if not is_loopback(endpoint):
         raise UsageError(f"{path}: the endpoint {endpoint} is not on this machine")
     return endpoint

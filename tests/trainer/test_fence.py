@@ -105,11 +105,22 @@ def test_the_localaws_that_runs_is_found(tmp_path: Path) -> None:
     os.environ["LOCALAWS_PORT"] = "0"
     assert fence().endpoint == "http://127.0.0.1:5000"
     del os.environ["LOCALAWS_PORT"]
-    told.write_text("{")
-    assert fence().endpoint == "http://127.0.0.1:4588"
     told.write_text(json.dumps({"endpoint": "https://elsewhere.example"}))
     with pytest.raises(UsageError, match=r"https://elsewhere\.example is not on this machine"):
         fence()
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_one_that_is_down_is_not_taken_for_another_at_the_usual_port(
+    content: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "localaws").mkdir()
+    if content:
+        (tmp_path / "localaws/server.json").write_text(content)
+    with pytest.raises(KennelError, match=r"is down: `make local-up` starts it"):
+        fence()
+    os.environ["LOCALAWS_PORT"] = "4588"
+    assert fence().endpoint == "http://127.0.0.1:4588"
 
 
 @pytest.mark.parametrize("port", ["65536", "x", "80@elsewhere.example", "-1"])
@@ -127,7 +138,7 @@ def test_a_closed_environment_is_on_this_machine(
     (tmp_path / "mine.tfvars").write_text('environment = "mine"\nregion = "us-east-1"\n')
     (tmp_path / "mine.aws.toml").write_text(
         f'endpoint = "{endpoint}"\naccess_key_id = "a"\nsecret_access_key = "b"\n'
-        'port_variable = "P"\nserver_file = "s"\n'
+        'port_variable = "P"\nserver_file = "s/f"\n'
     )
     with pytest.raises(UsageError, match=f"the endpoint {endpoint} is not on this machine"):
         load("mine")
