@@ -146,7 +146,7 @@ def _of_query(query: Query) -> Signature:
     told = {name: _only(query, f"X-Amz-{name}") for name in _PARAMETERS}
     if (algorithm := _only(query, "X-Amz-Algorithm")) != "AWS4-HMAC-SHA256":
         raise _unsupported(algorithm)
-    if not (told["Expires"].isdecimal() and 1 <= int(told["Expires"]) <= MAX_EXPIRES_SECONDS):
+    if not (_is_number(told["Expires"]) and 1 <= int(told["Expires"]) <= MAX_EXPIRES_SECONDS):
         raise AuthenticationError(
             "malformed", f"X-Amz-Expires must be between 1 and {MAX_EXPIRES_SECONDS} seconds"
         )
@@ -184,7 +184,7 @@ def _version_4(
 
 def _of_version_2(query: Query) -> Signature:
     expires = _only(query, "Expires")
-    if not expires.isdecimal():
+    if not _is_number(expires):
         raise AuthenticationError(
             "denied", f"Invalid date (should be seconds since 1970): {expires}"
         )
@@ -194,6 +194,10 @@ def _of_version_2(query: Query) -> Signature:
         token=query.get("x-amz-security-token", [""])[0],
         expires=int(expires),
     )
+
+
+def _is_number(text: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,18}", text))
 
 
 def _only(query: Query, name: str) -> str:

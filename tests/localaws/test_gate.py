@@ -493,6 +493,13 @@ class TestSignature:
         assert account.send("PUT", whole, {}, PLANTED).status == 403
         assert account.send("GET", whole).body == b"print()"
 
+    @pytest.mark.parametrize("digits", [19, 5000])
+    def test_in_a_url_ends_at_a_time_that_can_be_read(self, account: Account, digits: int) -> None:
+        old = f"/{BUCKET}/train.py?AWSAccessKeyId=test&Signature=x&Expires={'9' * digits}"
+        assert account.send("GET", old).status == 403
+        long = presigned(account).replace("Expires=3600", f"Expires={'9' * digits}")
+        assert account.send("GET", long).status == 400
+
     def test_in_a_url_counts_for_s3_only(self, account: Account) -> None:
         """moto would take such a request for one of S3, whichever service IAM was asked about."""
         url = f"{account.endpoint}/?Action=CreateUser&UserName=evil&Version=2010-05-08"
