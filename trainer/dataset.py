@@ -5,7 +5,6 @@
 fills the cache, checks the data and writes the report.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 
 from trainer import config as configuration
 from trainer.cache import CachedImages, Photo, Refused, decode_once
-from trainer.errors import UsageError, run_command
+from trainer.errors import ArgumentParser, UsageError, run_command
 from trainer.files import json_text, write_json_atomic
 from trainer.layout import SPLITS
 from trainer.listing import class_folders, is_file, is_folder, left_out, visible, walk
@@ -392,7 +391,7 @@ def _said_of_few(data: Dataset) -> Iterator[str]:
 
 def main() -> None:
     """Fill the cache, check the data and write the report."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.dataset", description=main.__doc__)
+    parser = ArgumentParser(prog="python -m trainer.dataset", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="folder with train/ valid/ test/")
     parser.add_argument("--cache-dir", type=Path, required=True)
     parser.add_argument("--report", type=Path, help="JSON file to write")

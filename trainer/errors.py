@@ -1,10 +1,12 @@
 """Errors that a user can act on; command lines print them as one line."""
 
+import argparse
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class KennelError(Exception):
@@ -13,6 +15,18 @@ class KennelError(Exception):
 
 class UsageError(KennelError):
     """The user's input was wrong; the message names the culprit and the remedy (exit code 2)."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """One that says what is wrong in one line, as all commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(f"{message}; `{self.prog} --help` lists the flags")
 
 
 LOST_TOUCH = 3

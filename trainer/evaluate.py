@@ -6,7 +6,6 @@ A model folder is evaluated by PyTorch, an archive as it is served: by ONNX Runt
 is. Writes `evaluation.json` (trainer.metrics.Summary) and `evaluation.html`.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ from inference.archive import ArchiveError, open_model
 from inference.predictor import Predictor, Probabilities
 from inference.preprocess import Preprocess
 from trainer.dataset import FEW_PHOTOS, Dataset, load
-from trainer.errors import KennelError, UsageError, run_command
+from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
 from trainer.evaluation_page import render
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.layout import SPLITS
@@ -166,7 +165,7 @@ def _page(
 
 def main() -> None:
     """Evaluate a model and print its main figures as one line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trainer.evaluate", description="Evaluate a model on a split."
     )
     parser.add_argument(

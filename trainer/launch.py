@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
@@ -26,7 +26,7 @@ from trainer import config as configuration
 from trainer import target as targets
 from trainer.catalogue import TRAINING_TYPE
 from trainer.config import TrainConfig
-from trainer.errors import KennelError, UsageError, run_command
+from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
 from trainer.job_history import history, table
 from trainer.jobs import (
     Job,
@@ -61,13 +61,6 @@ _SCOPES = {
     "last": "the head and the last part of the network",
     "all": "the whole network",
 }
-
-
-class _Parser(argparse.ArgumentParser):
-    """One that says what is wrong in one line, as all commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `{self.prog} --help` lists the flags")
 
 
 @dataclass(frozen=True)
@@ -357,7 +350,7 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m trainer.launch", description="Train and search in AWS.")
+    parser = ArgumentParser(prog="python -m trainer.launch", description="Train and search in AWS.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     training = verbs.add_parser("train", help="train a model and pack it")
     _add_job_arguments(training)

@@ -15,7 +15,7 @@ import numpy as np
 
 from inference.archive import ArchiveError, open_model
 from inference.predictor import Predictor
-from trainer.errors import KennelError, run_command
+from trainer.errors import ArgumentParser, KennelError, run_command
 
 CALIBRATION_IMAGES = 200
 PRECISIONS = ("auto", "fp32", "int8")
@@ -44,7 +44,7 @@ def check(archive: Path) -> str:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m trainer.package", description="Write or check the archive that is served."
     )
     parser.add_argument("--check", type=Path, metavar="ARCHIVE", help="verify an archive, and stop")

@@ -6,7 +6,6 @@ The folder takes its place in one step, when it is complete; `source.json` in it
 made from, so that a second run has nothing to do.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -26,7 +25,7 @@ from PIL import Image
 from trainer import layout
 from trainer.dataset import classes_of, require_class, require_classes, said_of_systems
 from trainer.download import download
-from trainer.errors import KennelError, UsageError, run_command
+from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
 from trainer.files import write_json_atomic
 from trainer.layout import SPLITS, Layout
 from trainer.listing import class_folders, is_folder, visible, walk
@@ -354,7 +353,7 @@ def _place(source: Path, target: Path) -> None:
 
 def main() -> None:
     """Make a data folder from a named data set or any folder of photos."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.sources", description=main.__doc__)
+    parser = ArgumentParser(prog="python -m trainer.sources", description=main.__doc__)
     parser.add_argument("dataset", help="digits, dogs or a folder")
     parser.add_argument("--output", type=Path, required=True, help="the data folder to make")
     parser.add_argument("--archive-url", default=DOGS_URL, help="where dogImages.zip comes from")

@@ -35,7 +35,7 @@ from trainer import config as configuration
 from trainer.checkpoint import RunState
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, load
-from trainer.errors import Interrupted, KennelError, run_command
+from trainer.errors import ArgumentParser, Interrupted, KennelError, run_command
 from trainer.features import frozen_features, weights_digest
 from trainer.files import write_bytes_atomic, write_json_atomic, write_text_atomic
 from trainer.metric_lines import TOP1_SERVED, TOP1_TRAINED
@@ -504,7 +504,7 @@ def make_servable(folders: Folders) -> None:
 def main() -> None:
     """Run the command line."""
     keep_large_blocks()
-    parser = argparse.ArgumentParser(prog="trainer.train", description="Train an image classifier.")
+    parser = ArgumentParser(prog="trainer.train", description="Train an image classifier.")
     parser.add_argument(
         "--package",
         type=str.lower,  # SageMaker's training toolkit passes a boolean as Python writes it

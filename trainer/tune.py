@@ -6,7 +6,6 @@
 A stopped search goes on where it was when the same command is given again.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -36,7 +35,7 @@ from trainer.backbones import Classifier
 from trainer.checkpoint import RunState
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, load
-from trainer.errors import Interrupted, KennelError, UsageError, run_command
+from trainer.errors import ArgumentParser, Interrupted, KennelError, UsageError, run_command
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.lock import locked
 from trainer.loop import make_optimizer, should_stop
@@ -435,7 +434,7 @@ def page(plan: Search, study: optuna.Study, best: TrainConfig) -> str:
 def main() -> None:
     """Run the command line."""
     keep_large_blocks()
-    parser = argparse.ArgumentParser(prog="trainer.tune", description="Search for hyperparameters.")
+    parser = ArgumentParser(prog="trainer.tune", description="Search for hyperparameters.")
     parser.add_argument(
         "--trials", type=int, default=8, help="trials in all, earlier ones counted (default: 8)"
     )

@@ -10,7 +10,6 @@ nothing but shards of its own and of that one. So those of earlier generations t
 not name are never needed again, and are removed.
 """
 
-import argparse
 import base64
 import hashlib
 import json
@@ -34,7 +33,7 @@ from trainer import target as targets
 from trainer.cache import MAX_FILE_BYTES
 from trainer.dataset import ImageFolder, fingerprint_of, scan
 from trainer.disk import require_room
-from trainer.errors import KennelError, UsageError, run_command
+from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
 from trainer.files import write_json_atomic
 from trainer.layout import SPLITS
 from trainer.names import shown
@@ -545,7 +544,7 @@ def _side_by_side(
 
 def main() -> None:
     """Upload or download a data set."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.upload", description=main.__doc__)
+    parser = ArgumentParser(prog="python -m trainer.upload", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("upload", help="bring the bucket up to date with a data folder")
     up.add_argument("--data", type=Path, required=True, help="folder with train/ valid/ test/")

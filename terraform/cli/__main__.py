@@ -22,7 +22,7 @@ from terraform.cli import (
 )
 from terraform.cli.paths import ROOT
 from terraform.cli.stack import STACKS, Stack
-from trainer.errors import KennelError, run_command
+from trainer.errors import ArgumentParser, KennelError, run_command
 from trainer.target import add_arguments, explained, load
 
 Command = Callable[[argparse.Namespace, list[str]], int]
@@ -47,7 +47,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m terraform.cli",
         description="Deploy the stacks. What follows -- goes to Terraform.",
     )
