@@ -112,6 +112,9 @@ $(foreach name,ENV OUT,$(if $(filter-out $(SAID),$(name)),$(if $(findstring file
   $(error $(name)=$(value $(name)) comes from your shell; say it to make: make $(MAKECMDGOALS) $(name)=...))))
 endif
 
+# What make starts gets a value as it was typed, too.
+$(foreach name,DATASET OUT MODEL FILE URL CONFIG FLAGS,$(if $(findstring command,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+
 # Wrong values end here, before anything is uploaded or trained.
 undigited = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$(1)))))))))))
 one_word = $(if $(word 2,$(value $(1))),,$(strip $(value $(1))))

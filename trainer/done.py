@@ -78,8 +78,7 @@ def next_command(target: str, environment: Mapping[str, str]) -> str:
     given = re.findall(r"(?<!\\) ([A-Za-z_][A-Za-z0-9_]*) ?[:+?]?=", flags)
     names = dict.fromkeys((*given, *_FROM_ENVIRONMENT))
     wanted = [name for name in names if environment.get(name) and name not in _NEVER]
-    # A dollar is make's own, too.
-    variables = [f"{name}={shlex.quote(environment[name].replace('$', '$$'))}" for name in wanted]
+    variables = [f"{name}={shlex.quote(environment[name])}" for name in wanted]
     return " ".join(["make", target, *variables])
 
 

@@ -121,6 +121,8 @@ class Change:
 
 
 NOTHING = Counter[str]()
+# The script that a machine starts with has gained a step since the state was recorded.
+START_SCRIPT = Counter({"update launch_template": 1})
 SETTINGS = Counter(
     {
         "create sagemaker_endpoint_configuration": 1,
@@ -170,7 +172,10 @@ def _one(
 
 
 CHANGES = [
-    *(Change(root, "nothing", {}, NOTHING) for root in ROOTS),
+    *(
+        Change(root, "nothing", {}, START_SCRIPT if root == "ec2_trainer" else NOTHING)
+        for root in ROOTS
+    ),
     _one("endpoint", "new model", RELEASE, model=_model("2"), previous_model=_model("1")),
     _one(
         "endpoint", "new image", RELEASE, model=_model("1", image="b"), previous_model=_model("1")
@@ -292,7 +297,7 @@ CHANGES = [
         Counter({"create s3_bucket_logging": 1}),
         access_log_bucket={"name": "logs", "prefix": "s3/"},
     ),
-    _one("ec2_trainer", "image by another parameter", NOTHING, ami_ssm_parameter=OTHER_AMI),
+    _one("ec2_trainer", "image by another parameter", START_SCRIPT, ami_ssm_parameter=OTHER_AMI),
     _one(
         "ec2_trainer",
         "image by id",
@@ -319,7 +324,7 @@ CHANGES = [
     _one(
         "ec2_trainer",
         "subnets",
-        NOTHING,
+        START_SCRIPT,
         vpc={"subnet_ids": ["subnet-second"], "vpc_id": "vpc-first"},
     ),
     _one("inference_lambda", "code", FUNCTION, zip_path="second.zip"),

@@ -480,8 +480,8 @@ def test_printed_commands_carry_what_the_user_gave_make(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DATASET", "/photos of $dogs")
-    monkeypatch.delenv("LOCALAWS_PORT", raising=False)
-    monkeypatch.delenv("MAKELEVEL", raising=False)
+    for name in ("MAKELEVEL", "LOCALAWS_PORT", "OUT"):
+        monkeypatch.delenv(name, raising=False)
     assert jobs.make_command("train", "dev", about_run=True) == "make train ENV=dev"
     monkeypatch.setenv("MAKELEVEL", "0")
     assert (

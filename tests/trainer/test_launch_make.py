@@ -97,8 +97,8 @@ def test_the_config_that_the_user_names_is_the_one_that_trains(tmp_path: Path) -
     config = tmp_path / "best.json"
     config.touch()
     here = make("train", f"CONFIG={config}", "DATASET=pets").stdout
-    lines = here.replace("\\\n", " ").splitlines()
-    (training,) = (shlex.split(line) for line in lines if " -m trainer.train " in line)
+    commands = here.replace("\\\n", " ").splitlines()
+    training = shlex.split(next(each for each in commands if "-m trainer.train " in each))
     assert training[-2:] == ["--config", str(config)], "the last one counts"
     assert "trainer.tune" not in here
     there = launched("train", f"CONFIG={config}", "WHERE=sagemaker", "DATASET=pets")
