@@ -15,6 +15,7 @@ OTHER = "other"
 
 _MAX_HEADER_BYTES = 2**20
 _MAX_HEADERS = 100_000
+_MAX_PADDING = 2**19  # bytes: the last record of `tar -b 1024`
 _KINDS = {tarfile.REGTYPE: FILE, tarfile.AREGTYPE: FILE, tarfile.DIRTYPE: FOLDER}
 _LOCAL_RECORDS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
@@ -58,7 +59,7 @@ def members(stream: gzip.GzipFile) -> Iterator[Member]:
         name, records = None, {}
         yield member
         stream.read(-member.size % tarfile.BLOCKSIZE)
-    if any(stream.read(tarfile.RECORDSIZE)) or stream.read(1):
+    if any(stream.read(_MAX_PADDING)) or stream.read(1):
         raise tarfile.TarError("data after the last file")
 
 
