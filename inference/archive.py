@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from inference.preprocess import Preprocess
-from inference.tar import FILE, FOLDER, OTHER, members
+from inference.tar import FILE, FOLDER, LINK, OTHER, members
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -164,8 +164,8 @@ class _Contents:
         self._seen: set[str] = set()
         self._code_bytes = 0
 
-    def admit(self, name: str, kind: str, size: int) -> bool:
-        """Judge an entry by its name, kind (of `inference.tar`) and bytes.
+    def admit(self, name: str, kind: str, size: int, target: str = "") -> bool:
+        """Judge an entry by its name, kind and target (as in `inference.tar`) and bytes.
 
         Returns:
             Whether it is a file of the model; others are tolerated.
@@ -178,6 +178,9 @@ class _Contents:
             raise ArchiveError(f"{name!r} leads out of the model: pack with {_PACK}")
         if str(path) in self._seen:
             raise ArchiveError(f"{name!r} is there twice")
+        source = PurePosixPath(target)
+        if kind == LINK and source.parts[:1] == (_CODE,) and str(source) in self._seen:
+            kind = FILE  # as it is in the folder that was packed
         self._seen.add(str(path))
         if path.parts[:1] == (_CODE,):
             if kind not in (FILE, FOLDER) or (str(path) == _CODE and kind != FOLDER):
@@ -216,7 +219,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise ArchiveError(f"not a gzip file: pack it with {_PACK}")
     with gzip.open(archive, "rb") as stream:
         for member in members(stream):
-            is_kept = contents.admit(member.name, member.kind, member.size)
+            is_kept = contents.admit(member.name, member.kind, member.size, member.target)
             place = folder / PurePosixPath(member.name) if is_kept else Path(os.devnull)
             with place.open("wb") as target:
                 _copy(stream, target, member.size)

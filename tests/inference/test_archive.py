@@ -292,6 +292,30 @@ def test_every_usual_form_of_a_tar_file_is_taken(
     assert sorted(path.name for path in opened.folder.iterdir()) == list(ALL_FILES)
 
 
+@pytest.mark.parametrize("form", ["gnu", "oldgnu", "posix"])
+def test_code_may_hold_one_file_under_two_names(
+    model_folder: Path, tmp_path: Path, form: str
+) -> None:
+    deep = model_folder.joinpath("code", "a" * 90)
+    deep.mkdir(parents=True)
+    (deep / "__init__.py").touch()
+    (deep / "twin.py").hardlink_to(deep / "__init__.py")
+    archive = tmp_path / "packed.tar.gz"
+    subprocess.run(["tar", "czf", archive, f"--format={form}", "."], cwd=model_folder, check=True)
+    with tarfile.open(archive) as tar:
+        assert any(info.islnk() for info in tar)
+    assert open_model(archive).digest == open_model(model_folder).digest
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "model.onnx", "code/later", "code/link", ""])
+def test_a_hard_link_to_something_else_is_refused(
+    members: list[tuple[tarfile.TarInfo, bytes]], tmp_path: Path, target: str
+) -> None:
+    link = member("code/link", type=tarfile.LNKTYPE, linkname=target)
+    with pytest.raises(ArchiveError, match="code/link"):
+        open_model(pack(tmp_path / "odd.tar.gz", [*members, link]))
+
+
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_what_tarfile_packs_is_taken(model_folder: Path, tmp_path: Path, form: int) -> None:
     (model_folder / "code").mkdir()
