@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from inference.preprocess import Preprocess
-from inference.tar import FILE, FOLDER, OTHER, members
+from inference.tar import FILE, FOLDER, LINK, OTHER, members
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -40,6 +40,8 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _CODE = "code"
 _MAX_CODE_BYTES = 2**31
 _MAX_CODE_FILES = 100_000
+_PACK = "`tar czf model.tar.gz -C FOLDER .`"
+_NO_LINKS = "put the file itself there (`tar czhf ... --hard-dereference` does it for links)"
 _MODES = {FILE: stat.S_ISREG, FOLDER: stat.S_ISDIR}
 
 
@@ -84,6 +86,8 @@ def open_model(path: Path, workdir: Path | None = None) -> Model:
     Raises:
         ArchiveError: Anything is missing, superfluous, altered, too large or no regular file.
     """
+    if not path.exists():
+        raise ArchiveError(f"{path}: there is no such file or folder")
     folder = path if path.is_dir() else _new_folder(workdir)
     try:
         if folder != path:
@@ -92,7 +96,9 @@ def open_model(path: Path, workdir: Path | None = None) -> Model:
     except (ArchiveError, OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         if folder != path:
             shutil.rmtree(folder)
-        raise ArchiveError(f"{path}: not a sound model: {error}") from error
+        is_cut = isinstance(error, EOFError | gzip.BadGzipFile | zlib.error)
+        remedy = "; it is damaged or cut short: copy it again" if is_cut else ""
+        raise ArchiveError(f"{path}: not a sound model: {error}{remedy}") from error
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -158,8 +164,8 @@ class _Contents:
         self._seen: set[str] = set()
         self._code_bytes = 0
 
-    def admit(self, name: str, kind: str, size: int) -> bool:
-        """Judge an entry by its name, kind (of `inference.tar`) and bytes.
+    def admit(self, name: str, kind: str, size: int, target: str = "") -> bool:
+        """Judge an entry by its name, kind and target (as in `inference.tar`) and bytes.
 
         Returns:
             Whether it is a file of the model; others are tolerated.
@@ -169,13 +175,18 @@ class _Contents:
         """
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise ArchiveError(f"{name!r} leads out of the model")
+            raise ArchiveError(f"{name!r} leads out of the model: pack with {_PACK}")
         if str(path) in self._seen:
             raise ArchiveError(f"{name!r} is there twice")
+        source = PurePosixPath(target)
+        if kind == LINK and source.parts[:1] == (_CODE,) and str(source) in self._seen:
+            kind = FILE  # as it is in the folder that was packed
         self._seen.add(str(path))
         if path.parts[:1] == (_CODE,):
             if kind not in (FILE, FOLDER) or (str(path) == _CODE and kind != FOLDER):
-                raise ArchiveError(f"{name!r} is not a regular file, or not in the folder {_CODE}")
+                raise ArchiveError(
+                    f"{name!r} is not a regular file, or not in the folder {_CODE}: {_NO_LINKS}"
+                )
             self._code_bytes += size
             if self._code_bytes > _MAX_CODE_BYTES or len(self._seen) > _MAX_CODE_FILES:
                 raise ArchiveError(f"the folder {_CODE} is too large")
@@ -185,7 +196,7 @@ class _Contents:
         if str(path) not in ALL_FILES:
             raise ArchiveError(f"{name!r} is no file of a model{_remedy(path, kind)}")
         if kind != FILE:
-            raise ArchiveError(f"{name!r} is not a regular file")
+            raise ArchiveError(f"{name!r} is not a regular file: {_NO_LINKS}")
         _check_bytes(name, size)
         return True
 
@@ -194,20 +205,21 @@ def _remedy(path: PurePosixPath, kind: str) -> str:
     if path.name.startswith("._"):
         return ", but a companion of macOS: pack it with `COPYFILE_DISABLE=1 tar czf ...`"
     if kind == FOLDER or len(path.parts) > 1:
-        return (
-            ": they lie at the top, so remove it, or pack with `tar czf model.tar.gz -C FOLDER .`"
-        )
+        return f": they lie at the top, so remove it, or pack with {_PACK}"
     return ": remove it"
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     contents = _Contents()
     with archive.open("rb") as file:
-        if (magic := file.read(2)) and magic != _GZIP_MAGIC:
-            raise ArchiveError("not a gzip file: pack it with `tar czf model.tar.gz -C FOLDER .`")
+        magic = file.read(2)
+    if not magic:
+        raise ArchiveError("it is empty: copy it again")
+    if magic != _GZIP_MAGIC:
+        raise ArchiveError(f"not a gzip file: pack it with {_PACK}")
     with gzip.open(archive, "rb") as stream:
         for member in members(stream):
-            is_kept = contents.admit(member.name, member.kind, member.size)
+            is_kept = contents.admit(member.name, member.kind, member.size, member.target)
             place = folder / PurePosixPath(member.name) if is_kept else Path(os.devnull)
             with place.open("wb") as target:
                 _copy(stream, target, member.size)

@@ -29,6 +29,20 @@ _STRANGERS = (
     (rb"%PDF", "a PDF file", "save its pictures as JPEG"),
     (rb"(?i)\s*(<\?xml.*)?<(!doctype )?svg", "an SVG drawing", "save it as PNG"),
     (rb"(?i)\s*<(!doctype )?html", "a web page", "fetch the photo itself"),
+    (rb"\s*<[!?A-Za-z]", "a web page or XML", "fetch the photo itself"),
+    (rb"\s*[{\[]", "JSON", "fetch the photo itself"),
+    (rb"\s*(data:|/9j/|iVBORw0KGgo|UklGR)", "base64", "decode it"),
+    # Starts of JPEG and PNG files after a change of line ends or of the encoding.
+    (
+        rb"\s+(\xff\xd8\xff|\x89PNG)|\xff\xd8\xff",
+        "a picture behind text",
+        "copy it again as binary",
+    ),
+    (
+        rb"\xc3\xbf\xc3\x98|(\xef\xbf\xbd){3}|(\xc2\x89|\xef\xbf\xbd|\x89)PNG",
+        "a picture that was treated as text",
+        "copy it again as binary",
+    ),
     (rb"version https://git-lfs", "a pointer of Git LFS", "fetch the photo with git lfs pull"),
     (rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf", "an archive", "unpack it"),
     (rb"\0\x05\x16[\0\x07]", "a companion file of macOS", "remove it"),

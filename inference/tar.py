@@ -11,22 +11,37 @@ from dataclasses import dataclass
 
 FILE = "file"
 FOLDER = "folder"
+LINK = "hard link"
 OTHER = "other"
 
 _MAX_HEADER_BYTES = 2**20
 _MAX_HEADERS = 100_000
-_KINDS = {tarfile.REGTYPE: FILE, tarfile.AREGTYPE: FILE, tarfile.DIRTYPE: FOLDER}
+_MAX_PADDING = 2**19  # bytes: the last record of `tar -b 1024`
+_KINDS = {
+    tarfile.REGTYPE: FILE,
+    tarfile.AREGTYPE: FILE,
+    tarfile.DIRTYPE: FOLDER,
+    tarfile.LNKTYPE: LINK,
+}
 _LOCAL_RECORDS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 _LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file, a folder or something else: links, devices, sparse files. `size` is in bytes."""
+    """A file, a folder, a hard link without content or something else: devices, sparse files, ...
+
+    Attributes:
+        name: Its path.
+        kind: `FILE`, `FOLDER`, `LINK` or `OTHER`.
+        size: Of its content, in bytes.
+        target: The path of an earlier member that a link stands for.
+    """
 
     name: str
     kind: str
     size: int
+    target: str = ""
 
 
 def members(stream: gzip.GzipFile) -> Iterator[Member]:
@@ -37,7 +52,7 @@ def members(stream: gzip.GzipFile) -> Iterator[Member]:
     Raises:
         tarfile.TarError: A header is damaged or too long, or data follow the last member.
     """
-    name: str | None = None
+    name, target = "", ""
     records: Mapping[str, str] = {}
     headers = 0
     while any(block := stream.read(tarfile.BLOCKSIZE)):
@@ -47,30 +62,37 @@ def members(stream: gzip.GzipFile) -> Iterator[Member]:
             raise tarfile.TarError(f"more than {_MAX_HEADERS} headers")
         if header.type in (*_LOCAL_RECORDS, *_LONG, tarfile.XGLTYPE):
             content = _extended(stream, header)
-            if header.type == tarfile.GNUTYPE_LONGNAME:
-                name = content.split(b"\0")[0].decode("utf-8", "surrogateescape")
+            if header.type in _LONG:
+                text = content.split(b"\0")[0].decode("utf-8", "surrogateescape")
+                is_name = header.type == tarfile.GNUTYPE_LONGNAME
+                name, target = (text, target) if is_name else (name, text)
             elif header.type in _LOCAL_RECORDS:
                 records = _records(content)
             elif header.type == tarfile.XGLTYPE and {"path", "size"} & _records(content).keys():
                 raise tarfile.TarError("a header that names all files alike")
             continue
-        member = _member(header, name, records)
-        name, records = None, {}
+        member = _member(header, name, target, records)
+        name, target, records = "", "", {}
         yield member
         stream.read(-member.size % tarfile.BLOCKSIZE)
-    if any(stream.read(tarfile.RECORDSIZE)) or stream.read(1):
+    if any(stream.read(_MAX_PADDING)) or stream.read(1):
         raise tarfile.TarError("data after the last file")
 
 
-def _member(header: tarfile.TarInfo, name: str | None, records: Mapping[str, str]) -> Member:
+def _member(header: tarfile.TarInfo, name: str, target: str, records: Mapping[str, str]) -> Member:
     size = records.get("size", str(header.size))
     if not size.isdecimal():
         raise tarfile.TarError(f"a size of {size!r}")
     is_sparse = any(key.startswith("GNU.sparse.") for key in records)
     kind = OTHER if is_sparse else _KINDS.get(header.type, OTHER)
-    # A folder has no content, whatever its header says.
+    if kind == LINK and int(size):  # whether content follows is read in two ways
+        kind = OTHER
     return Member(
-        records.get("path", name or header.name), kind, 0 if kind == FOLDER else int(size)
+        name=records.get("path", name or header.name),
+        kind=kind,
+        # A folder has no content, whatever its header says.
+        size=0 if kind == FOLDER else int(size),
+        target=records.get("linkpath", target or header.linkname),
     )
 
 

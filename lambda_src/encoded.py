@@ -7,12 +7,14 @@ from urllib.parse import unquote
 from lambda_src.errors import RequestError
 from lambda_src.images import check_size
 
+_LEADING = "\ufeff \t\r\n"
+"""What a file or a program may put before the text: a byte order mark, white space."""
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]")
 
 
 def is_data_uri(text: str) -> bool:
     """Whether `text` is a `data:` URI, which holds what it leads to."""
-    return text[:5].lower() == "data:"
+    return text.lstrip(_LEADING)[:5].lower() == "data:"
 
 
 def decoded(text: str) -> bytes:
@@ -25,9 +27,10 @@ def decoded(text: str) -> bytes:
     Raises:
         RequestError: 400 for other text, 413 for an image that is too large.
     """
+    text = text.lstrip(_LEADING)
     if is_data_uri(text):
         head, comma, text = text.partition(",")
-        if not comma or not head.lower().replace(" ", "").endswith(";base64"):
+        if not comma or "base64" not in head.lower().replace(" ", "").split(";")[1:]:
             raise _refusal("the data URI has no ;base64, in it: data:image/jpeg;base64,...")
         text = unquote(text)
     digits = _joined(text).replace("-", "+").replace("_", "/").rstrip("=")

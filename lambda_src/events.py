@@ -12,6 +12,8 @@ _EXPECTED = 'send a JSON object with either "url" or "image", alone or as the bo
 _BINARY = frozenset({"application/octet-stream", "binary/octet-stream"})
 _TYPES = "application/json, application/octet-stream or image/*"
 _UNREAD = "which the function does not read; "
+_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""First bytes of gzip and zstd."""
 _FORMS = frozenset({"multipart/form-data", "application/x-www-form-urlencoded"})
 
 
@@ -77,6 +79,12 @@ def _from_http(request: HttpRequest) -> Image | str:
     # What an image is called does not count.
     if isinstance(content, bytes) and content_type_of(content):
         return image_from(content)
+    if isinstance(content, bytes) and content.startswith(_COMPRESSED):
+        raise RequestError(
+            415,
+            "unsupported_type",
+            "the body is compressed, which is not read; send it without Content-Encoding",
+        )
     content_type = request.content_type or "application/json"
     if content_type in ("application/json", "text/json") or content_type.endswith("+json"):
         return _from_fields(_parsed(content))

@@ -23,6 +23,7 @@ _NAMES = {
     for split, words in _WORDS.items()
 }
 _WRAPPER = re.compile(_BESIDE, re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[^\W\d_]+|\d+")
 _UNLABELLED = re.compile(
     rf"{_BESIDE}(?:pred|predict|predictions?|unlabell?ed|unsup){_BESIDE}", re.IGNORECASE
 )
@@ -51,6 +52,25 @@ def split_named(name: str) -> str | None:
     return next((split for split, names in _NAMES.items() if names.fullmatch(name)), None)
 
 
+def splits_among(names: Sequence[str]) -> dict[str, str]:
+    """Give the split of each folder whose name says so, alone or together with another's name.
+
+    `asl_train` beside `asl_test` are splits; without such a companion it may be anything.
+    """
+    splits = {name: split for name in names if (split := split_named(name))}
+    alike: dict[tuple[str, ...], dict[str, str]] = {}
+    for name in names:
+        words = [word.casefold() for word in _WORD.findall(name)]
+        meant = {split for word in words if (split := split_named(word))}
+        if name not in splits and len(meant) == 1:
+            rest = tuple(word for word in words if not split_named(word))
+            alike.setdefault(rest, {})[name] = meant.pop()
+    for pairs in alike.values():
+        if "train" in pairs.values() and len(set(pairs.values())) > 1:
+            splits |= pairs
+    return {name: splits[name] for name in names if name in splits}
+
+
 def find(folder: Path) -> Layout:
     """Find the splits or the classes of a folder of photos, or of the one folder in it.
 
@@ -61,15 +81,15 @@ def find(folder: Path) -> Layout:
         UsageError: It is laid out in neither way; the message says what to do.
     """
     names = class_folders(folder)
-    inner = {name: _unwrapped(folder / name, split_named(name)) for name in names}
-    named = [name for name in names if split_named(name)]
+    named = splits_among(names)
+    inner = {name: _unwrapped(folder / name, named.get(name)) for name in names}
     if any(class_folders(inner[name]) for name in named):
         return _with_splits(folder, inner, named)
     if len(names) == 1 and not named and class_folders(folder / names[0]):
         found = find(folder / names[0])
         remark = f"the photos are taken from {shown(folder / names[0])}"
         return Layout(found.folder, found.splits, (remark, *found.remarks))
-    return _without_splits(folder, names, named)
+    return _without_splits(folder, names, list(named))
 
 
 def _unwrapped(folder: Path, split: str | None) -> Path:
@@ -77,12 +97,13 @@ def _unwrapped(folder: Path, split: str | None) -> Path:
     names = class_folders(folder)
     if split is None or len(names) != 1:
         return folder
-    repeats = split_named(names[0]) == split or _WRAPPER.fullmatch(names[0])
+    is_same = names[0].casefold() == folder.name.casefold()
+    repeats = is_same or split_named(names[0]) == split or _WRAPPER.fullmatch(names[0])
     is_number = names[0].isdecimal()  # a class of digits
     return _unwrapped(folder / names[0], split) if repeats and not is_number else folder
 
 
-def _with_splits(folder: Path, inner: Mapping[str, Path], named: Sequence[str]) -> Layout:
+def _with_splits(folder: Path, inner: Mapping[str, Path], named: Mapping[str, str]) -> Layout:
     labelled = [name for name in named if class_folders(inner[name])]
     others = [name for name in inner if name not in named and not _UNLABELLED.fullmatch(name)]
     if others:
@@ -93,7 +114,7 @@ def _with_splits(folder: Path, inner: Mapping[str, Path], named: Sequence[str]) 
     splits: dict[str, Path] = {}
     taken: dict[str, str] = {}
     for name in labelled:
-        split = str(split_named(name))
+        split = named[name]
         if split in splits:
             raise UsageError(
                 f"{shown(folder)} holds {shown(taken[split])} and {shown(name)}, which both stand "

@@ -13,13 +13,16 @@ _OF_SYSTEMS = frozenset(
     {
         # Windows
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "zbthumbnail.info"),
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information"),
+        *("$windows.~bt", "$windows.~ws", "msdownld.tmp", *(f"found.{n:03}" for n in range(100))),
         # macOS
         *("__macosx", "icon\r", "network trash folder", "temporary items"),
-        # Linux
-        "lost+found",
+        *("thevolumesettingsfolder", "thefindbycontentfolder"),
+        # Linux, Android
+        *("lost+found", "lost.dir"),
         # Synology, QNAP
         *("@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@__thumb"),
+        *("@sharebin", "@synoresource"),
         # programs
         *("__pycache__", "picasa.ini"),
     }

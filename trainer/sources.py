@@ -148,7 +148,12 @@ def _folder_source(folder: Path, output: Path) -> _Source:
     found = layout.find(folder)
     files = tuple(_files(found))
     identity = {"format": _FOLDER_FORMAT, "folder": str(one), "listing": _listing(folder, files)}
-    remarks = (*found.remarks, *_said_of_case(found), *said_of_systems(folder))
+    remarks = (
+        *found.remarks,
+        *_said_of_case(found),
+        *_said_of_folders_in_classes(found),
+        *said_of_systems(folder),
+    )
     return _Source(identity, partial(_make_from_folder, found, files), remarks)
 
 
@@ -239,6 +244,23 @@ def _said_of_case(found: Layout) -> Iterator[str]:
         yield (
             f"{shown(found.folder)}: classes whose names differ in capitals only: {some(pairs)}; "
             "on macOS and Windows they would be one folder"
+        )
+
+
+def _said_of_folders_in_classes(found: Layout) -> Iterator[str]:
+    """Say that the classes may lie deeper, as in `fold_1/cat`, `fold_1/dog`, `fold_2/cat`, ..."""
+    folder = found.splits.get("train", found.folder)
+    holders: dict[str, list[str]] = {}
+    for name in class_folders(folder):
+        for inner in class_folders(folder / name):
+            holders.setdefault(inner, []).append(name)
+    shared = {inner: names for inner, names in holders.items() if len(names) > 1}
+    if len(shared) > 1:
+        names = sorted(set().union(*shared.values()))
+        yield (
+            f"{shown(folder)}: {some(names)} are taken for classes, though they hold folders of "
+            f"the same names: {some(list(shared))}; if those are the classes, put them side by "
+            "side into one folder"
         )
 
 

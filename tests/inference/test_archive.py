@@ -262,6 +262,7 @@ FORMS = {
     "posix with owners": "tar czf {archive} --format=posix --owner=Jürgen --group=Käufer .",
     "python": "{python} -m tarfile -c {archive} *",
     "python, one folder": "{python} -m tarfile -c {archive} .",
+    "large records": "tar czf {archive} -b 512 .",
     "with a global header": "tar czf {archive} --format=posix --pax-option=comment=abc .",
 }
 
@@ -289,6 +290,30 @@ def test_every_usual_form_of_a_tar_file_is_taken(
     opened = open_model(archive, tmp_path / "work")
     assert opened.digest == open_model(model_folder).digest
     assert sorted(path.name for path in opened.folder.iterdir()) == list(ALL_FILES)
+
+
+@pytest.mark.parametrize("form", ["gnu", "oldgnu", "posix"])
+def test_code_may_hold_one_file_under_two_names(
+    model_folder: Path, tmp_path: Path, form: str
+) -> None:
+    deep = model_folder.joinpath("code", "a" * 90)
+    deep.mkdir(parents=True)
+    (deep / "__init__.py").touch()
+    (deep / "twin.py").hardlink_to(deep / "__init__.py")
+    archive = tmp_path / "packed.tar.gz"
+    subprocess.run(["tar", "czf", archive, f"--format={form}", "."], cwd=model_folder, check=True)
+    with tarfile.open(archive) as tar:
+        assert any(info.islnk() for info in tar)
+    assert open_model(archive).digest == open_model(model_folder).digest
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "model.onnx", "code/later", "code/link", ""])
+def test_a_hard_link_to_something_else_is_refused(
+    members: list[tuple[tarfile.TarInfo, bytes]], tmp_path: Path, target: str
+) -> None:
+    link = member("code/link", type=tarfile.LNKTYPE, linkname=target)
+    with pytest.raises(ArchiveError, match="code/link"):
+        open_model(pack(tmp_path / "odd.tar.gz", [*members, link]))
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -340,6 +365,29 @@ def test_what_is_not_packed_with_gzip_says_so(tmp_path: Path, content: bytes) ->
     (tmp_path / "model.tar.gz").write_bytes(content)
     with pytest.raises(ArchiveError, match="not a gzip file"):
         open_model(tmp_path / "model.tar.gz")
+
+
+@pytest.mark.parametrize(
+    ("pack", "message"),
+    [
+        ("mkfifo code; tar czf {archive} .", "'./code' is not a regular file.*: put the file"),
+        ("ln -f config.json labels.json; tar czf {archive} .", "json' is not a reg.*dereference"),
+        ("ln -sf config.json labels.json; tar czf {archive} .", "json' is not a reg.*tar czhf"),
+        ("tar czPf {archive} $PWD", "leads out of the model: pack with `tar czf"),
+        ("touch {archive}", "it is empty: copy it again"),
+        ("tar cz . | head -c 500 > {archive}", "damaged or cut short: copy it again"),
+        ("(tar cz .; echo more) > {archive}", "damaged or cut short: copy it again"),
+        ("true", "there is no such file or folder"),
+    ],
+)
+def test_a_refusal_says_what_to_do(
+    model_folder: Path, tmp_path: Path, pack: str, message: str
+) -> None:
+    archive = tmp_path / "packed.tar.gz"
+    command = pack.format(archive=archive)
+    subprocess.run(["bash", "-ec", command], cwd=model_folder, check=True)
+    with pytest.raises(ArchiveError, match=message):
+        open_model(archive)
 
 
 def test_code_without_end_is_refused(

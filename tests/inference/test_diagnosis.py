@@ -1,3 +1,4 @@
+import base64
 import io
 import struct
 import subprocess
@@ -65,6 +66,20 @@ def with_chunk(kind: bytes, content: bytes) -> bytes:
         (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "a video"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
         (b"\xef\xbb\xbf<!DOCTYPE html><html>", "a web page.*: fetch the photo itself"),
+        (
+            b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code>",
+            "XML.*: fetch the photo itself",
+        ),
+        (b'{"message": "Forbidden"}', "JSON.*: fetch the photo itself"),
+        (base64.b64encode(encoded("JPEG")), "base64.*: decode it"),
+        (b"data:image/png;base64," + base64.b64encode(encoded("PNG")), "base64.*: decode it"),
+        (b"\n" + encoded("JPEG"), "a picture behind text.*as binary"),
+        (b"\xef\xbb\xbf" + encoded("JPEG"), "a picture behind text.*as binary"),
+        (encoded("JPEG").decode("latin-1").encode(), "treated as text.*as binary"),
+        (encoded("JPEG").decode(errors="replace").encode(), "treated as text.*as binary"),
+        (encoded("PNG").decode("latin-1").encode(), "treated as text.*as binary"),
+        (encoded("PNG").decode(errors="replace").encode(), "treated as text.*as binary"),
+        (encoded("PNG").replace(b"\r\n", b"\n"), "treated as text.*as binary"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"PK\3\4" + bytes(50), "an archive.*: unpack it"),
         (b"\0\5\x16\7\0\2\0\0Mac OS X", "a companion file of macOS"),

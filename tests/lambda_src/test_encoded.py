@@ -40,6 +40,11 @@ ODD = PLAIN[:10] + " " + PLAIN[10:]
         "data:image/png;base64," + PLAIN.replace("+", "%2B").replace("=", "%3D"),
         f"data:image/jpeg;charset=utf-8;base64,{MIME}",
         "data:image/png;base64," + MIME.replace("\n", "%0A"),
+        f"data:image/png;base64;charset=utf-8,{PLAIN}",
+        f" data:image/png;base64,{PLAIN}\n",
+        f"\r\n\tdata:image/png;base64,{PLAIN}",
+        f"\ufeffdata:image/png;base64,{PLAIN}",
+        f"\ufeff{PLAIN}",
     ],
 )
 def test_every_spelling_of_base64_that_has_one_meaning(text: str) -> None:

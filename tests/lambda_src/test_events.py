@@ -1,4 +1,5 @@
 import base64
+import gzip
 import json
 from contextlib import suppress
 from typing import Any
@@ -202,6 +203,9 @@ def in_body(body: str | bytes) -> dict[str, Any]:
         (in_body('{"url": "\u00fc"}'.encode("latin-1")), "not JSON in UTF-8"),
         (in_body("[" * 100_000), "not JSON"),
         # Bodies of other kinds
+        (in_body(gzip.compress(JSON_URL.encode())), "the body is compressed"),
+        (http_event(base64_of(gzip.compress(PNG)), "image/png", True), "without Content-Encoding"),
+        (http_event(base64_of(b"\x28\xb5\x2f\xfd zstd"), None, True), "the body is compressed"),
         (http_event("raw bytes", "image/png", False), "binary media types"),
         (
             http_event("eA==", "multipart/form-data; boundary=x", True),

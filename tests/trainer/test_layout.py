@@ -62,6 +62,10 @@ def each(splits: Iterable[str], *classes: str) -> list[str]:
         ("seg_train/seg_train", "seg_valid/seg_valid", "seg_test/seg_test"),
         ("train/images", "val/images", "test/images"),
         ("train2017", "val2017", "test2017"),
+        ("Final_Training/Images", "Final_Validation/Images", "Final_Test/Images"),
+        ("asl_train/asl_train", "asl_valid/asl_valid", "asl_test/asl_test"),
+        ("bounding_box_train", "bounding_box_val", "bounding_box_test"),
+        ("train_small", "valid_small", "test_small"),
         ("dataset/training_set", "dataset/dev", "dataset/test_set"),
         ("archive/Images/train", "archive/Images/valid", "archive/Images/test"),
     ],
@@ -123,6 +127,32 @@ def test_a_class_may_be_called_as_a_split(
 
 
 @pytest.mark.parametrize(
+    "classes",
+    [("bullet_train", "steam_train"), ("dev_board", "test_board"), ("train_1a", "test_2b")],
+)
+def test_classes_may_have_a_splits_name_in_theirs(fill: Fill, classes: tuple[str, ...]) -> None:
+    assert made(fill(*classes, files=40))["train"] == set(classes)
+
+
+@pytest.mark.parametrize("outer", [("color", "grey"), ("fold_1", "fold_2"), ("p-001", "p-002")])
+def test_classes_that_may_lie_deeper_are_said(
+    fill: Fill, outer: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    source = fill(*each(outer, "cat", "dog"), files=40)
+    assert made(source)["train"] == set(outer)
+    (record,) = caplog.records
+    assert f"{', '.join(outer)} are taken for classes, though" in record.getMessage()
+    assert "same names: cat, dog; if those are the classes" in record.getMessage()
+
+
+def test_folders_below_classes_are_no_reason_for_a_word(
+    fill: Fill, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(fill("cat/2020", "cat/raw", "dog/2021", "dog/raw", files=40))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
     ("folders", "message"),
     [
         (("train/cat", "train/dog", "more/cat"), "also more: .*call it train, valid or test"),
@@ -130,6 +160,9 @@ def test_a_class_may_be_called_as_a_split(
         (("train/cat", "trainval/cat", "test/cat"), "also trainval: "),
         (("train/cat", "Training/cat", "test/cat"), "both stand for train: join them"),
         (("train", "test"), r"train hold no class folders: .*train/CLASS/|test, train hold no"),
+        (("cat_train", "cat_test", "dog_train", "dog_test"), "cat_test, .* hold no class folders"),
+        (("trainA", "trainB", "testA", "testB"), "trainA, trainB hold no class folders"),
+        (("a_train/cat", "b_train/cat", "a_test/cat", "b_test/cat"), "both stand for t.*: join"),
         (("test/cat", "val/cat"), "no train/ with class folders, but test, val"),
         (("train", "test/cat"), "no train/ with class folders"),
         (("images/train", "images/val", "labels/train"), "images holds train, val: splits come"),
@@ -172,6 +205,7 @@ SYSTEMS = (
     *(".Trashes", ".Spotlight-V100", "__MACOSX", "lost+found", "$RECYCLE.BIN", ".git"),
     *("System Volume Information", ".ipynb_checkpoints", ".thumbnails", ".picasaoriginals"),
     *(".@__thumb", "ehthumbs.db", "Icon\r", ".fseventsd", ".Trash-1000", "@tmp"),
+    *("LOST.DIR", "FOUND.001", "@sharebin", "TheVolumeSettingsFolder", "$WINDOWS.~BT"),
 )
 
 
