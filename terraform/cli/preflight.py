@@ -24,6 +24,7 @@ from terraform.cli import settings
 from terraform.cli.checks import CHECKS, Check, Plan, Row
 from terraform.cli.page import Page
 from trainer.errors import KennelError
+from trainer.make_command import make_command
 from trainer.target import explained, load
 
 _DENIED = frozenset(
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     if failed:
         raise KennelError(f"not ready: {', '.join(failed)}; the table says what to do")
     if not options.json:
-        sys.stderr.write(f"next: `make deploy ENV={target.name}` puts a model in service\n")
+        sys.stderr.write(f"next: `{make_command('deploy', target.name)}` puts a model in service\n")
     return 0
 
 
