@@ -182,7 +182,8 @@ def explained(debug: bool = False) -> Iterator[None]:
             yield
     except NoCredentialsError:
         raise KennelError(
-            "no AWS credentials: set AWS_PROFILE, or log in with `aws sso login`"
+            "no AWS credentials: set AWS_PROFILE, or log in with `aws sso login`; "
+            "ENV=local needs none"
         ) from None
     except EndpointConnectionError as error:
         endpoint = os.environ.get("AWS_ENDPOINT_URL")
