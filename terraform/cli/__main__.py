@@ -152,7 +152,7 @@ def _apply(options: argparse.Namespace, extra: list[str]) -> int:
         stacks, lambda each: stack.apply(each, options.model, extra, options.auto_approve)
     )
     if code == 0:
-        goal = "preflight" if options.stack == "foundation" else "status"
+        goal = "preflight" if options.stack == "foundation" else "verify"
         sys.stderr.write(f"next: {make_command(goal, stacks[0].target.name)}\n")
     return code
 

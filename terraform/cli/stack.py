@@ -174,8 +174,9 @@ def plan(stack: Stack, requested: str | None, extra: Sequence[str]) -> int:
         shown = planned(stack)
         _summarize(stack, shown)
         if summary.has_changes(shown):
-            given = {"STACK": stack.name, "MODEL": (requested or "") if archive else ""}
-            sys.stderr.write(f"next: `{make_command('apply', stack.target.name, **given)}`\n")
+            named = (requested or "") if archive else ""
+            command = make_command("apply", stack.target.name, STACK=stack.name, MODEL=named)
+            sys.stderr.write(f"next: `{command}`\n")
     return code
 
 
@@ -445,11 +446,12 @@ def _summarize(stack: Stack, plan: Mapping[str, Any]) -> None:
 
 def _explain(stack: Stack, action: str) -> None:
     """Tell what to do after an action that failed."""
-    given = {"STACK": stack.name, "MODEL": _chosen_model(stack) if action == "apply" else ""}
+    named = _chosen_model(stack) if action == "apply" else ""
+    again = make_command(action, stack.target.name, STACK=stack.name, MODEL=named)
     sys.stderr.write(
         f"error: {action} of {stack.name} ({stack.target.name}) stopped half way; see above\n"
         "What was done is in the state: "
-        f"`{make_command(action, stack.target.name, **given)}` goes on from there "
+        f"`{again}` goes on from there "
         f"once the cause is gone\n{_lock_left(stack)}"
     )
 

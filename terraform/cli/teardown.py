@@ -8,6 +8,8 @@ the Model Registry, and what jobs wrote to the bucket, are nobody's but these co
 """
 
 import json
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -276,7 +278,11 @@ def _tell(stacks: Sequence[Stack], gone: Sequence[Stack], kept: Sequence[str]) -
         sys.stderr.write(f"kept: {', '.join(kept)}; `{again}` removes that, too\n")
     names = [each.name for each in gone]
     if "foundation" in names:
-        sys.stderr.write(f"the bucket of the states, {target.state_bucket}, stays\n")
+        python = shlex.quote(os.path.relpath(sys.executable))
+        sys.stderr.write(
+            f"the bucket of Terraform's state, {target.state_bucket}, stays; "
+            f"`{python} -m terraform.cli bootstrap --delete --env {target.name}` removes it\n"
+        )
     elif "serving" in names:
         sys.stderr.write(
             f"nothing serves now; `{make_command('deploy', target.name)}` serves again\n"
