@@ -186,6 +186,7 @@ ON_PHOTOS := training serving function growth
 ##@ One step of the chain (each does what comes before it, if that is not up to date)
 .PHONY: env data tune train evaluate package serve lambda
 env: $(READY) ## make the Python environment
+	@$(DONE) env
 data: $(REPORT) ## fetch, split and check the photos
 	@$(DONE) data
 tune: $(if $(filter here,$(ENGINE)),$(BEST),checked-tune upload) ## search for hyperparameters with ENGINE
@@ -237,6 +238,7 @@ $(call target,RUN)/tune.flags $(call target,RUN)/train.flags: FORCE
 .PHONY: upload download jobs attach stop preflight deploy verify rollback invoke logs status
 upload: $(REPORT) ## bring the data set to the bucket
 	@$(PYTHON) -m trainer.upload upload $(aws_flags) --data $(call typed,DATA)
+	$(if $(filter upload,$(MAKECMDGOALS)),$(if $(call on,JSON),,@$(DONE) upload))
 download: $(READY) ## bring it back
 	@$(PYTHON) -m trainer.upload download $(aws_flags) --name $(NAME) --data $(call typed,DATA)
 jobs: $(READY) ## list the last jobs: what they took, cost and left
@@ -284,6 +286,7 @@ image: $(READY) ## build the serving image and push it
 	@$(TERRAFORM_CLI) image --env $(call typed,ENV)
 local-up: $(READY) ## start localaws, with the state that it was stopped with
 	@$(LOCALAWS) up
+	@$(DONE) local-up
 local-down: $(READY) ## stop it and save its state
 	@$(LOCALAWS) down
 local-reset: $(READY) ## stop it and forget its state

@@ -9,6 +9,9 @@ import pytest
 # Tests for which several threads matter ask for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What `make test` was given is not what the commands under test were given.
+os.environ.pop("MAKELEVEL", None)
+
 # On a busy machine, how long an example took says nothing about it.
 hypothesis.settings.register_profile("kennel", parent=hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("kennel")

@@ -15,12 +15,15 @@ from trainer import index
 from trainer.errors import KennelError, run_command
 
 NEXT = {
+    "env": "data",
     "data": "tune",
     "tune": "train",
     "train": "evaluate",
     "package": "evaluate",
     "evaluate": "serve",
     "lambda": "deploy",
+    "local-up": "bootstrap ENV=local",
+    "upload": "tune ENGINE=job",
 }
 # These take effect from the environment, too. What approves or deletes is never suggested.
 _FROM_ENVIRONMENT = ("DATASET", "BACKBONE", "UNFREEZE", "EPOCHS", "TRIALS", "PARALLEL")
@@ -34,6 +37,8 @@ _FILES = {
 
 def lines(step: str, output: Path, run: Path, data: Path) -> Iterator[str]:
     """Name what a step has made: a title and a path each."""
+    if step == "env":
+        yield f"environment: {sys.prefix}"
     if step == "data":
         yield f"report: {data / 'dataset_report.json'}"
     for title, place in _FILES.get(step, {}).items():
@@ -69,7 +74,7 @@ def next_command(target: str, environment: Mapping[str, str]) -> str:
     """Give a command of `make` with the variables of the one that runs now.
 
     Args:
-        target: What is to be made.
+        target: What is to be made, and the variables that this takes whatever was given.
         environment: As `make` gives it to what it runs: all variables of its command line are in
             it, and named in MAKEFLAGS.
     """
@@ -77,7 +82,8 @@ def next_command(target: str, environment: Mapping[str, str]) -> str:
     flags = " " + environment.get("MAKEFLAGS", "").partition("-- ")[2]
     given = re.findall(r"(?<!\\) ([A-Za-z_][A-Za-z0-9_]*) ?[:+?]?=", flags)
     names = dict.fromkeys((*given, *_FROM_ENVIRONMENT))
-    wanted = [name for name in names if environment.get(name) and name not in _NEVER]
+    fixed = {word.partition("=")[0] for word in target.split()}
+    wanted = [name for name in names if environment.get(name) and name not in _NEVER | fixed]
     variables = [f"{name}={shlex.quote(environment[name])}" for name in wanted]
     return " ".join(["make", target, *variables])
 

@@ -1,9 +1,7 @@
 """What jobs have in common wherever they run: following, Ctrl-C, cost, the record of the last."""
 
 import json
-import os
 import re
-import shlex
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -18,23 +16,13 @@ from tqdm import tqdm
 
 from trainer.errors import KennelError
 from trainer.files import json_text
+from trainer.make_command import make_command
 from trainer.metric_lines import read_metrics
 from trainer.target import LATEST_KEY, Target
 
 SECONDS_BETWEEN_LINES = 60.0
 """How long a job may say nothing before a log is told that it goes on."""
 
-# What the user gave to `make` that later commands need, too: all of them, or those about a run.
-_KEPT_ALWAYS = ("OUT", "LOCALAWS_PORT")
-_KEPT_FOR_RUNS = (
-    "DATASET",
-    "BACKBONE",
-    "UNFREEZE",
-    "EPOCHS",
-    "ENGINE",
-    "INSTANCE_TYPE",
-    "FLAGS",
-)
 _POLL_SECONDS = 2.0
 # A network that is gone for longer will not be back before somebody looks at it.
 _FAILED_POLLS = 30
@@ -160,23 +148,6 @@ def follow(job: Job, environment: str) -> Outcome:
             raise
         sys.stderr.write(f"{error}\n")
         raise SystemExit(130) from None
-
-
-def make_command(goal: str, environment: str, *, about_run: bool = False, **given: str) -> str:
-    """A command of `make`, for a message: it works as it stands.
-
-    Args:
-        goal: The target.
-        environment: ENV.
-        about_run: Whether it needs what says which run is meant, such as DATASET.
-        given: More variables.
-    """
-    kept = (*_KEPT_FOR_RUNS, *_KEPT_ALWAYS) if about_run else _KEPT_ALWAYS
-    # Make passes what it was given on in the environment.
-    told = {name: os.environ.get(name, "") for name in kept if "MAKELEVEL" in os.environ}
-    variables = {**given, "ENV": environment, **told} | given
-    words = (f"{name}={value}" for name, value in variables.items() if value)
-    return " ".join(["make", goal, *map(shlex.quote, words)])
 
 
 def _watch(job: Job, show: "Display", hints: str) -> None:

@@ -22,6 +22,7 @@ from trainer.jobs import (
     timestamp,
     write_json,
 )
+from trainer.make_command import make_command
 from trainer.prices import hourly_usd
 from trainer.target import Target
 from trainer.upload import require_manifest
@@ -57,8 +58,9 @@ def submit(
     if template is None:
         raise UsageError(
             f"WHERE=ec2: the EC2 trainer is off in ENV={target.name}; say `enable_ec2_trainer = "
-            f"true` in terraform/environments/{target.name}.foundation.tfvars, and `make apply "
-            f"STACK=foundation ENV={target.name}`, or train with WHERE=sagemaker"
+            f"true` in terraform/environments/{target.name}.foundation.tfvars, and "
+            f"`{make_command('apply', target.name, STACK='foundation')}`, "
+            "or train with WHERE=sagemaker"
         )
     subnets = target.required_parameter("ec2_subnet_ids").split(",")
     require_manifest(target, dataset)

@@ -301,7 +301,7 @@ def _why(answer: Mapping[str, Any]) -> str:
     elif answer["SecondaryStatus"] == "MaxWaitTimeExceeded":
         reason = "no spot machine in time: give the command again, or without SPOT"
     elif status == "Stopped":
-        reason = "the same command goes on where it was stopped"
+        reason = "the command that started it goes on where it was stopped"
     else:
         reason = " ".join(str(answer.get("FailureReason", "no reason is given")).split())
         reason += remedy(reason)

@@ -14,7 +14,7 @@ from trainer import search_page
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
 from trainer.files import json_text, write_bytes_atomic
-from trainer.jobs import Job, Outcome, State, make_command, timestamp
+from trainer.jobs import Job, Outcome, State, timestamp
 from trainer.jobs_sagemaker import (
     FINGERPRINT,
     LOG_GROUP,
@@ -24,6 +24,7 @@ from trainer.jobs_sagemaker import (
     model_trainer,
     remedy,
 )
+from trainer.make_command import make_command
 from trainer.metric_lines import METRICS, metric_regex
 from trainer.prices import hourly_usd
 from trainer.search_space import Choice, Range

@@ -34,7 +34,6 @@ from trainer.jobs import (
     accuracy_line,
     cost_line,
     follow,
-    make_command,
     read_json,
     record_latest,
     timestamp,
@@ -51,6 +50,7 @@ from trainer.jobs_tuning import (
     search_lines,
     start_search,
 )
+from trainer.make_command import make_command
 from trainer.search_space import search_space
 from trainer.target import Target
 from trainer.upload import require_manifest

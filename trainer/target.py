@@ -27,6 +27,7 @@ from botocore.exceptions import (
 from trainer import fence
 from trainer.errors import KennelError, UsageError
 from trainer.fence import Fence, is_loopback
+from trainer.make_command import make_command
 
 ENVIRONMENTS = Path(__file__).absolute().parents[1] / "terraform" / "environments"
 PROJECT = "kennel"
@@ -116,7 +117,7 @@ class Target:
             raise KennelError(
                 f"the parameter {self.parameter_name(key)} is not in Parameter Store of account "
                 f"{self.account}, {self.region}: apply the foundation first, with "
-                f"`make apply STACK=foundation ENV={self.name}`"
+                f"`{make_command('apply', self.name, STACK='foundation')}`"
             )
         return value
 
@@ -181,7 +182,8 @@ def explained(debug: bool = False) -> Iterator[None]:
             yield
     except NoCredentialsError:
         raise KennelError(
-            "no AWS credentials: set AWS_PROFILE, or log in with `aws sso login`"
+            "no AWS credentials: set AWS_PROFILE, or log in with `aws sso login`; "
+            "ENV=local needs none"
         ) from None
     except EndpointConnectionError as error:
         endpoint = os.environ.get("AWS_ENDPOINT_URL")

@@ -36,6 +36,7 @@ from trainer.disk import require_room
 from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
 from trainer.files import write_json_atomic
 from trainer.layout import SPLITS
+from trainer.make_command import make_command
 from trainer.names import shown
 from trainer.progress import progress
 from trainer.shards import (
@@ -414,7 +415,7 @@ class _Store:
         if manifest is None:
             raise UsageError(
                 f"there is no {self.uri}{MANIFEST}: upload the data set with "
-                f"`make upload DATASET={self.name} ENV={self.environment}`"
+                f"`{make_command('upload', self.environment, DATASET=self.name)}`"
             )
         return manifest, etag
 

@@ -23,6 +23,7 @@ from terraform.cli import (
 from terraform.cli.paths import ROOT
 from terraform.cli.stack import STACKS, Stack
 from trainer.errors import ArgumentParser, KennelError, run_command
+from trainer.make_command import make_command
 from trainer.target import add_arguments, explained, load
 
 Command = Callable[[argparse.Namespace, list[str]], int]
@@ -146,10 +147,14 @@ def _plan(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _apply(options: argparse.Namespace, extra: list[str]) -> int:
-    return _in_turn(
-        _stacks(options),
-        lambda each: stack.apply(each, options.model, extra, options.auto_approve),
+    stacks = _stacks(options)
+    code = _in_turn(
+        stacks, lambda each: stack.apply(each, options.model, extra, options.auto_approve)
     )
+    if code == 0:
+        goal = "preflight" if options.stack == "foundation" else "verify"
+        sys.stderr.write(f"next: {make_command(goal, stacks[0].target.name)}\n")
+    return code
 
 
 def _destroy(options: argparse.Namespace, extra: list[str]) -> int:
@@ -173,9 +178,9 @@ def _print_outputs(each: Stack, extra: list[str]) -> int:
     if extra or stack.outputs(each):
         return each.run("output", *extra)
     name = each.target.name
-    hint = f"`make apply STACK=foundation ENV={name}`"
+    hint = f"`{make_command('apply', name, STACK='foundation')}`"
     if each.name == "serving":
-        hint = f"`make deploy ENV={name}`"
+        hint = f"`{make_command('deploy', name)}`"
     sys.stderr.write(f"{each.name} ({name}) is not there; {hint} makes it\n")
     return 0
 
@@ -207,7 +212,7 @@ def _image(options: argparse.Namespace, _: list[str]) -> int:
     if uri:
         sys.stdout.write(uri + "\n")
         sys.stdout.flush()
-        sys.stderr.write(f"next: `make preflight ENV={target.name}` says what is missing\n")
+    sys.stderr.write(f"next: `{make_command('preflight', target.name)}` says what is missing\n")
     return 0
 
 

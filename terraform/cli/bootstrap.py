@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError
 
 from terraform.cli import objects, stack
 from trainer.errors import KennelError
+from trainer.make_command import make_command
 from trainer.target import Target
 
 _OLD_STATES_DAYS = 90
@@ -71,7 +72,7 @@ def create(target: Target) -> None:
         Tagging={"TagSet": [{"Key": "project", "Value": target.project}]},
     )
     client.put_bucket_policy(**owned, Policy=json.dumps(_policy(target, client.meta.partition)))
-    sys.stdout.write(f"next: make apply STACK=foundation ENV={target.name}\n")
+    sys.stdout.write(f"next: {make_command('apply', target.name, STACK='foundation')}\n")
 
 
 def delete(target: Target, approved: bool) -> None:
@@ -88,8 +89,9 @@ def delete(target: Target, approved: bool) -> None:
         if _holds_resources(client, bucket, key):
             name, _, held = key.removesuffix(".tfstate").partition("/")
             raise KennelError(
-                f"s3://{bucket}/{key} still holds resources: `make destroy STACK={held} "
-                f"ENV={name}` first, with DELETE_DATA=1 where it keeps data"
+                f"s3://{bucket}/{key} still holds resources: "
+                f"`{make_command('destroy', name, STACK=held)}` first, "
+                "with DELETE_DATA=1 where it keeps data"
             )
     if not approved:
         stack.ask(f"Delete {bucket} with all former states?", bucket, bucket)

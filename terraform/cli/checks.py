@@ -17,6 +17,7 @@ from terraform.cli.stack import Stack
 from trainer import catalogue
 from trainer.errors import KennelError, UsageError
 from trainer.fence import is_loopback
+from trainer.make_command import make_command
 from trainer.target import Target
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Plan:
 
     def make(self, command: str) -> str:
         """A make target in this environment, for a remedy."""
-        return f"`make {command} ENV={self.target.name}`"
+        return f"`{make_command(command, self.target.name)}`"
 
 
 @dataclass(frozen=True)

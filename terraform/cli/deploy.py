@@ -3,7 +3,6 @@
 import argparse
 import functools
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from terraform.cli import compare, model, packages, smoke, stack, verify
 from terraform.cli.stack import Stack
 from terraform.cli.verify import Report
 from trainer.errors import KennelError, UsageError
+from trainer.make_command import make_command
 from trainer.target import LATEST_KEY, Target, load
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def roll_back(serving: Stack, extra: Sequence[str], approved: bool) -> Report:
     endpoint = verify.live(target)
     if "model" not in outputs or not endpoint:
         raise UsageError(
-            f"no model has been in service: `make deploy ENV={target.name}` deploys what was "
-            "trained last"
+            f"no model has been in service: `{make_command('deploy', target.name)}` deploys "
+            "what was trained last"
         )
     is_applied = endpoint["EndpointConfigName"] == outputs["endpoint_configuration_name"]
     choice: stack.Choice = model.former
@@ -168,8 +168,9 @@ def latest(target: Target) -> tuple[str, str]:
         approved = packages.newest_approved(target)
         if approved is None:
             raise UsageError(
-                f"MODEL=latest: nothing was trained yet; `make train ENV={target.name} "
-                "WHERE=sagemaker` trains, or name an archive with MODEL=<model.tar.gz or s3://...>"
+                "MODEL=latest: nothing was trained yet; "
+                f"`{make_command('train', target.name, WHERE='sagemaker')}` trains, "
+                "or name an archive with MODEL=<model.tar.gz or s3://...>"
             )
         return approved, "approved last (no training is known)"
     try:
@@ -216,8 +217,9 @@ def _compare(opened: "Model", serving: Stack, new_labels: bool) -> None:
         found = compare.with_other(opened, before, told, target)
         if before["digest"] != opened.digest:
             sys.stderr.write(
-                f"another one than {before['digest'][:12]}, {told}: `make deploy "
-                f"ENV={target.name} MODEL={before['archive_uri']}` deploys that\n"
+                f"another one than {before['digest'][:12]}, {told}: "
+                f"`{make_command('deploy', target.name, MODEL=before['archive_uri'])}` "
+                "deploys that\n"
             )
     else:
         return
@@ -236,9 +238,8 @@ def _served_last(target: Target) -> dict[str, str] | None:
 
 def _tell_next(serving: Stack) -> None:
     name, photo = serving.target.name, _photo(serving.out)
-    file = shlex.quote(str(photo))
-    ask = f"; `make invoke ENV={name} FILE={file}` asks it" if photo else ""
-    sys.stderr.write(f"next: `make status ENV={name}` shows it at work{ask}\n")
+    ask = f"; `{make_command('invoke', name, FILE=str(photo))}` asks it" if photo else ""
+    sys.stderr.write(f"next: `{make_command('status', name)}` shows it at work{ask}\n")
 
 
 def _photo(out: Path) -> Path | None:
@@ -270,6 +271,6 @@ def _release_fault(serving: Stack) -> str | None:
     if endpoint["EndpointConfigName"] != planned:
         return (
             f"SageMaker rolled the release back{said} and serves as before; "
-            f"`make rollback ENV={serving.target.name}` restores the stack to what serves"
+            f"`{make_command('rollback', serving.target.name)}` restores the stack to what serves"
         )
     return None

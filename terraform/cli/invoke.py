@@ -15,6 +15,7 @@ from terraform.cli import function
 from terraform.cli.function import Answer
 from terraform.cli.page import Page
 from trainer.errors import KennelError
+from trainer.make_command import make_command
 from trainer.target import Target, load
 
 _BAR = 24
@@ -55,8 +56,8 @@ def _call(target: Target, event: dict[str, str]) -> Answer:
         if error.response["Error"]["Code"] != "ResourceNotFoundException":
             raise
         raise KennelError(
-            f"nothing is deployed in ENV={target.name}: `make deploy ENV={target.name}` deploys "
-            "what was trained last"
+            f"nothing is deployed in ENV={target.name}: "
+            f"`{make_command('deploy', target.name)}` deploys what was trained last"
         ) from error
 
 
@@ -68,7 +69,7 @@ def _events(options: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 
 def _where(target: Target) -> str:
-    return f"`make logs WHAT=function ENV={target.name}` shows more"
+    return f"`{make_command('logs', target.name, WHAT='function')}` shows more"
 
 
 def _row(name: str, answer: Answer) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from terraform.cli.log_lines import Event, Lines, time_text
 from trainer.errors import drop_output
+from trainer.make_command import make_command
 from trainer.target import Target, load
 
 _POLL_SECONDS = 2.0
@@ -90,8 +91,8 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
         return 0
     if is_silent:
         sys.stderr.write(
-            f"no events since {time_text(since)} in {', '.join(chosen)}; `make status "
-            f"ENV={target.name}` shows what runs\n"
+            f"no events since {time_text(since)} in {', '.join(chosen)}; "
+            f"`{make_command('status', target.name)}` shows what runs\n"
         )
     return 0
 

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from terraform.cli.model import Archive
 from trainer.errors import UsageError
+from trainer.make_command import make_command
 from trainer.target import Target
 
 if TYPE_CHECKING:
@@ -180,7 +181,9 @@ def image(target: Target) -> str:
             return pinned[1]
     built = target.parameter("image_uri")
     if built is None:
-        raise UsageError(f"there is no serving image: `make image ENV={target.name}` builds one")
+        raise UsageError(
+            f"there is no serving image: `{make_command('image', target.name)}` builds one"
+        )
     return built
 
 

@@ -15,16 +15,17 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from terraform.cli import settings
+from terraform.cli import deploy, settings
 from terraform.cli.checks import CHECKS, Check, Plan, Row
 from terraform.cli.page import Page
-from trainer.errors import KennelError
-from trainer.target import explained, load
+from trainer.errors import KennelError, UsageError
+from trainer.make_command import make_command
+from trainer.target import Target, explained, load
 
 _DENIED = frozenset(
     {"403", "AccessDenied", "AccessDeniedException", "AuthorizationError", "UnauthorizedOperation"}
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     if failed:
         raise KennelError(f"not ready: {', '.join(failed)}; the table says what to do")
     if not options.json:
-        sys.stderr.write(f"next: `make deploy ENV={target.name}` puts a model in service\n")
+        sys.stderr.write(f"next: {_next(target, options.model)}\n")
     return 0
 
 
@@ -124,6 +125,19 @@ def _show(rows: list[Row], plan: Plan, as_json: bool) -> None:
         state = f"[{_COLORS[row.state]}]{row.state}[/]"
         table.add_row(escape(row.name), state, escape(row.found), escape(row.remedy))
     Page().print(table)
+
+
+def _next(target: Target, model: str | None) -> str:
+    """What comes next: before a model can be deployed there must be one."""
+    if model is None:
+        try:
+            deploy.latest(target)
+        except UsageError:
+            train = make_command("train", target.name, WHERE="sagemaker")
+            return f"`{train}` trains a model that can be deployed"
+        except (KennelError, BotoCoreError, ClientError):
+            pass  # the checks have said what is amiss
+    return f"`{make_command('deploy', target.name, MODEL=model or '')}` puts a model in service"
 
 
 def _count(text: str) -> int:

@@ -23,6 +23,7 @@ from terraform.cli.paths import TERRAFORM
 from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
 from trainer.files import write_json_atomic, write_text_atomic
+from trainer.make_command import make_command
 from trainer.target import Target
 
 STACKS = ("foundation", "serving")
@@ -173,10 +174,9 @@ def plan(stack: Stack, requested: str | None, extra: Sequence[str]) -> int:
         shown = planned(stack)
         _summarize(stack, shown)
         if summary.has_changes(shown):
-            with_model = f" MODEL={requested}" if archive else ""
-            sys.stderr.write(
-                f"next: `make apply STACK={stack.name} ENV={stack.target.name}{with_model}`\n"
-            )
+            named = (requested or "") if archive else ""
+            command = make_command("apply", stack.target.name, STACK=stack.name, MODEL=named)
+            sys.stderr.write(f"next: `{command}`\n")
     return code
 
 
@@ -446,23 +446,24 @@ def _summarize(stack: Stack, plan: Mapping[str, Any]) -> None:
 
 def _explain(stack: Stack, action: str) -> None:
     """Tell what to do after an action that failed."""
-    chosen = _chosen_model(stack) if action == "apply" else ""
+    named = _chosen_model(stack) if action == "apply" else ""
+    again = make_command(action, stack.target.name, STACK=stack.name, MODEL=named)
     sys.stderr.write(
         f"error: {action} of {stack.name} ({stack.target.name}) stopped half way; see above\n"
         "What was done is in the state: "
-        f"`make {action} STACK={stack.name} ENV={stack.target.name}{chosen}` goes on from there "
+        f"`{again}` goes on from there "
         f"once the cause is gone\n{_lock_left(stack)}"
     )
 
 
 def _chosen_model(stack: Stack) -> str:
-    """The part of a command that names the model again, if the state does not have it yet."""
+    """The model that a command names again, if the state does not have it yet."""
     if stack.name != "serving":
         return ""
     with suppress(KennelError, OSError, ValueError):
         chosen = json.loads(_models_file(stack).read_text())["model"]
         if outputs(stack).get("model", {}).get("digest") != chosen["digest"]:
-            return f" MODEL={chosen['archive_uri']}"
+            return str(chosen["archive_uri"])
     return ""
 
 
@@ -488,7 +489,7 @@ def _lock_left(stack: Stack) -> str:
         return ""
     return (
         f"The state is locked by {lock['Who']} since {lock['Created']}. If that run is dead: "
-        f"`make unlock STACK={stack.name} ENV={stack.target.name} LOCK={lock['ID']}`\n"
+        f"`{make_command('unlock', stack.target.name, STACK=stack.name, LOCK=lock['ID'])}`\n"
     )
 
 
@@ -542,8 +543,8 @@ def _fingerprint(stack: Stack) -> str:
 def _check_state_bucket(target: Target) -> None:
     if objects.region(target, target.state_bucket) is None:
         raise KennelError(
-            f"there is no state bucket {target.state_bucket}: `make bootstrap ENV={target.name}` "
-            "makes it"
+            f"there is no state bucket {target.state_bucket}: "
+            f"`{make_command('bootstrap', target.name)}` makes it"
         )
 
 

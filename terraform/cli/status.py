@@ -15,6 +15,7 @@ from rich.table import Table
 from terraform.cli import function, verify
 from terraform.cli.page import Page
 from terraform.cli.summary import MONTH_HOURS, price_note, warm_usd
+from trainer.make_command import make_command
 from trainer.prices import Kind, hourly_usd
 from trainer.target import Target, load
 
@@ -302,7 +303,7 @@ def _page(found: Mapping[str, Any]) -> Table:
 
 def _endpoint_text(endpoint: Mapping[str, Any] | None, environment: str) -> str:
     if endpoint is None:
-        return f"none; `make deploy ENV={environment}` makes it"
+        return f"none; `{make_command('deploy', environment)}` makes it"
     lines = [f"{endpoint['name']} {endpoint['status']}, configuration {endpoint['configuration']}"]
     for variant in endpoint["variants"]:
         hour = variant["last_hour"]
@@ -318,7 +319,7 @@ def _endpoint_text(endpoint: Mapping[str, Any] | None, environment: str) -> str:
 
 def _function_text(served: Mapping[str, Any] | None, environment: str) -> str:
     if served is None:
-        return f"none; `make deploy ENV={environment}` makes it"
+        return f"none; `{make_command('deploy', environment)}` makes it"
     hour = served["last_hour"]
     return (
         f"{served['name']} version {served['version']}, {served['warm']} of "

@@ -8,6 +8,8 @@ the Model Registry, and what jobs wrote to the bucket, are nobody's but these co
 """
 
 import json
+import os
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +20,7 @@ from terraform.cli import logs, model, objects, packages, stack
 from terraform.cli.objects import counted, size_text
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError
+from trainer.make_command import make_command
 from trainer.target import Target
 
 RUNS = ("capture/", "checkpoints/", "jobs/", "models/")
@@ -269,17 +272,21 @@ def _clean(
 def _tell(stacks: Sequence[Stack], gone: Sequence[Stack], kept: Sequence[str]) -> None:
     """Say what is left, and what comes next."""
     target = stacks[0].target
-    only = f"STACK={stacks[0].name}" if len(stacks) == 1 else "STACK=all"
     if kept:
-        sys.stderr.write(
-            f"kept: {', '.join(kept)}; `make destroy {only} ENV={target.name} DELETE_DATA=1` "
-            "removes that, too\n"
-        )
+        only = stacks[0].name if len(stacks) == 1 else "all"
+        again = make_command("destroy", target.name, STACK=only, DELETE_DATA="1")
+        sys.stderr.write(f"kept: {', '.join(kept)}; `{again}` removes that, too\n")
     names = [each.name for each in gone]
     if "foundation" in names:
-        sys.stderr.write(f"the bucket of the states, {target.state_bucket}, stays\n")
+        python = shlex.quote(os.path.relpath(sys.executable))
+        sys.stderr.write(
+            f"the bucket of Terraform's state, {target.state_bucket}, stays; "
+            f"`{python} -m terraform.cli bootstrap --delete --env {target.name}` removes it\n"
+        )
     elif "serving" in names:
-        sys.stderr.write(f"nothing serves now; `make deploy ENV={target.name}` serves again\n")
+        sys.stderr.write(
+            f"nothing serves now; `{make_command('deploy', target.name)}` serves again\n"
+        )
 
 
 def security_groups(held: Iterable[dict[str, Any]]) -> set[str]:

@@ -21,6 +21,7 @@ from terraform.cli.model import Archive
 from terraform.cli.page import Page
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError, UsageError
+from trainer.make_command import make_command
 from trainer.target import Target, explained, load
 
 
@@ -108,7 +109,7 @@ def way_back(report: Report, outputs: Mapping[str, Any], target: Target) -> str:
         if row.name == "configuration" and not row.passed:
             return row.remedy
     if outputs.get("previous_model"):
-        return f"`make rollback ENV={target.name}` goes back"
+        return f"`{make_command('rollback', target.name)}` goes back"
     return "there is no former model to go back to"
 
 
@@ -124,8 +125,8 @@ def check(target: Target, outputs: Mapping[str, Any]) -> Report:
     """
     if "model" not in outputs:
         raise UsageError(
-            f"no model has been in service: `make deploy ENV={target.name}` deploys what was "
-            "trained last"
+            f"no model has been in service: `{make_command('deploy', target.name)}` deploys "
+            "what was trained last"
         )
     digest, endpoint = outputs["model"]["digest"], live(target)
     # Of the model that serves: after a rollback, too, it is to be seen whether that one is well.
@@ -229,7 +230,7 @@ def show(report: Report, target: Target, as_json: bool) -> None:
 def _in_service(found: _Deployment) -> Check:
     status = found.endpoint.get("EndpointStatus", "there is no endpoint")
     reason = found.endpoint.get("FailureReason", "")
-    logs = f"`make logs WHAT=endpoint ENV={found.target.name}` shows why"
+    logs = f"`{make_command('logs', found.target.name, WHAT='endpoint')}` shows why"
     if status == "InService":
         return Check("endpoint", True, status)
     return Check("endpoint", False, f"{status}: {reason}" if reason else status, logs)
@@ -238,7 +239,7 @@ def _in_service(found: _Deployment) -> Check:
 def _configuration(found: _Deployment) -> Check:
     planned = found.outputs["endpoint_configuration_name"]
     if not found.endpoint:
-        remedy = f"`make apply STACK=serving ENV={found.target.name}` makes it again"
+        remedy = f"`{make_command('apply', found.target.name, STACK='serving')}` makes it again"
         return Check("configuration", False, f"nothing runs {planned}", remedy)
     runs = found.endpoint["EndpointConfigName"]
     if runs == planned:
@@ -247,13 +248,13 @@ def _configuration(found: _Deployment) -> Check:
         "configuration",
         False,
         f"runs {runs}, applied was {planned}: SageMaker rolled the release back",
-        f"`make rollback ENV={found.target.name}` makes what serves the applied one",
+        f"`{make_command('rollback', found.target.name)}` makes what serves the applied one",
     )
 
 
 def _function(found: _Deployment) -> Check:
     if found.answer is None or found.fault:
-        remedy = f"`make logs WHAT=function ENV={found.target.name}` shows why"
+        remedy = f"`{make_command('logs', found.target.name, WHAT='function')}` shows why"
         return Check("function", False, str(found.fault), remedy)
     return Check("function", True, f"answers in {found.answer.round_trip_ms:.0f} ms")
 
@@ -268,7 +269,7 @@ def _model(found: _Deployment) -> Check:
         "model",
         False,
         f"{digest[:12]} answers, deployed was {expected[:12]}",
-        f"`make status ENV={found.target.name}` shows what serves",
+        f"`{make_command('status', found.target.name)}` shows what serves",
     )
 
 
@@ -278,9 +279,8 @@ def _smoke(found: _Deployment) -> Check:
     fault = found.smoke.fault(found.answer)
     if fault is None:
         return Check("smoke image", True, f"{found.smoke.label} ({found.smoke.probability:.3f})")
-    remedy = (
-        f"bring the serving image up to date: `make image ENV={found.target.name}`, deploy again"
-    )
+    image = make_command("image", found.target.name)
+    remedy = f"bring the serving image up to date: `{image}`, deploy again"
     return Check("smoke image", False, fault, remedy)
 
 

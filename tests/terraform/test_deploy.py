@@ -75,7 +75,10 @@ def test_without_a_deployment_there_is_nothing_to_verify_or_to_go_back_to(
 def test_nothing_trained_is_nothing_to_deploy(checkout: Checkout) -> None:
     refused = deploy(checkout)
     assert refused.returncode == 2
-    assert "error: MODEL=latest: nothing was trained yet; `make train ENV=dev" in refused.stderr
+    assert (
+        "error: MODEL=latest: nothing was trained yet; `make train WHERE=sagemaker ENV=dev"
+        in refused.stderr
+    )
 
 
 def test_a_model_is_registered_released_checked_and_approved(
@@ -288,7 +291,7 @@ def test_destroy_says_what_it_keeps_and_removes_it_when_asked(
     first = digests["one"][:12]
     assert "3 classes: trained last, 2026-01-02T03:04:05, by kennel-dev-1\n" in asked.stderr
     assert f"another one than {first}, which served until 20" in asked.stderr
-    assert f"`make deploy ENV=dev MODEL=s3://{BUCKET}/models/{first}/model.tar.gz`" in asked.stderr
+    assert f"`make deploy MODEL=s3://{BUCKET}/models/{first}/model.tar.gz ENV=dev`" in asked.stderr
 
     done(checkout.run(*serving, "--delete-data"))
     left = s3.list_object_versions(Bucket=BUCKET)["Versions"]

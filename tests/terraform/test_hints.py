@@ -45,13 +45,27 @@ def texts(source: Path) -> Iterator[str]:
             yield node.value
 
 
+def made(source: Path) -> Iterator[str]:
+    """What a program lets `make_command` write; `x` for what is filled in."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "make_command":
+            given = {each.arg: value(each.value) for each in node.keywords if each.arg}
+            given = {"ENV": "x", **given}
+            words = (f"{name}={text}" for name, text in given.items() if name.isupper() and text)
+            yield " ".join([value(node.args[0]), *words])
+
+
+def value(node: ast.expr) -> str:
+    return str(node.value) if isinstance(node, ast.Constant) else "x"
+
+
 def hints() -> dict[str, str]:
     """Every command by where it is printed: in backquotes, or by a stack as the next one."""
     found = {
         command: source.name
         for source in SOURCES
-        for text in texts(source)
-        for command in COMMAND.findall(text)
+        for commands in (made(source), (c for text in texts(source) for c in COMMAND.findall(text)))
+        for command in commands
     }
     for source in STACKS:
         for command in re.findall(r'"make ([^"]*)"', source.read_text()):
@@ -64,7 +78,7 @@ HINTS = hints()
 
 def test_there_are_hints_to_look_at() -> None:
     assert len(HINTS) > 20
-    assert {"deploy ENV=x", "unlock STACK=x ENV=x LOCK=x", "preflight ENV=x"} <= HINTS.keys()
+    assert {"deploy ENV=x", "unlock ENV=x STACK=x LOCK=x", "preflight ENV=x"} <= HINTS.keys()
 
 
 @pytest.mark.parametrize("hint", sorted(HINTS))
@@ -93,7 +107,7 @@ def test_none_needs_python_s_own_packages() -> None:
 def test_make_knows_them_all() -> None:
     targets = sorted({hint.split()[0] for hint in HINTS} - {"x"})
     planned = subprocess.run(
-        ["make", "--dry-run", "--assume-old=requirements.lock", *targets],
+        ["make", "--dry-run", "--assume-old=requirements.lock", *targets, "JOB=x"],
         cwd=ROOT,
         text=True,
         capture_output=True,

@@ -131,6 +131,19 @@ def test_a_ready_account_passes_everything(command: CommandLine, archive: Path) 
     }
 
 
+def test_the_next_command_is_one_that_works(
+    command: CommandLine, aws: LocalAws, archive: Path
+) -> None:
+    s3 = aws.client("s3")
+    s3.delete_object(Bucket=BUCKET, Key="jobs/latest.json")
+    assert "next: `make train WHERE=sagemaker ENV=local" in command()[2]
+    assert f"next: `make deploy MODEL={archive} ENV=local" in command("--model", str(archive))[2]
+    latest = b'{"archive_uri": "s3://bucket/model.tar.gz"}'
+    s3.put_object(Bucket=BUCKET, Key="jobs/latest.json", Body=latest)
+    assert "next: `make deploy ENV=local" in command()[2]
+    s3.delete_object(Bucket=BUCKET, Key="jobs/latest.json")
+
+
 def test_a_failure_is_a_row_with_a_remedy_and_exit_1(command: CommandLine) -> None:
     code, out, err = command("--instance-type", "ml.m5.xlarge", "--instances", "21")
     name = "quota: ml.m5.xlarge for training job usage"

@@ -42,7 +42,9 @@ def checkout(localaws: LocalAws, s3: Any, tmp_path_factory: pytest.TempPathFacto
     early = made.run("plan", "serving", "--env", "dev", "--model", __file__)
     assert early.returncode == 1
     assert "`make apply STACK=foundation ENV=dev`" in early.stderr
-    done(made.run("apply", "foundation", "--env", "dev", "--auto-approve"))
+    applied = made.run("apply", "foundation", "--env", "dev", "--auto-approve")
+    done(applied)
+    assert applied.stderr.endswith("next: make preflight ENV=dev\n")
     s3.create_bucket(Bucket=MODELS)
     ssm = localaws.client("ssm")
     ssm.put_parameter(Name="/kennel/dev/bucket", Type="String", Value=MODELS)
@@ -264,7 +266,7 @@ def test_a_lock_that_was_left_behind_is_explained(checkout: Checkout, s3: Any) -
     refused = serving(checkout)
     assert refused.returncode == 1
     held = f"me@here since {lock['Created']}"
-    told = f"`make unlock STACK=serving ENV=dev LOCK={lock['ID']}`"
+    told = f"`make unlock STACK=serving LOCK={lock['ID']} ENV=dev`"
     assert f"The state is locked by {held}. If that run is dead: {told}" in refused.stderr
     unlock = ("unlock", "serving", "--env", "dev", "--lock")
     # On a terminal it asks; here it may not.

@@ -101,7 +101,7 @@ def test_data_stay_whatever_force_destroy_says(checkout: Checkout, localaws: Loc
     said = done(destroy(checkout)).stderr
     assert (
         f"kept: 1 image of {REPOSITORY}, s3://{BUCKET} (3 objects, 1 old version, 36 bytes, "
-        "1 model); `make destroy STACK=foundation ENV=kept DELETE_DATA=1` removes that, too\n"
+        "1 model); `make destroy STACK=foundation DELETE_DATA=1 ENV=kept` removes that, too\n"
     ) in said
     s3 = client(localaws, "s3")
     assert len(s3.list_object_versions(Bucket=BUCKET)["Versions"]) == 4
@@ -121,6 +121,7 @@ def test_they_go_where_that_is_asked_for(checkout: Checkout, localaws: LocalAws)
     said = done(destroy(checkout, "--delete-data")).stderr
     assert "destroying foundation (kept) with 1 image of" in said
     assert "kept:" not in said
+    assert "-m terraform.cli bootstrap --delete --env kept` removes it" in said
     assert BUCKET not in [b["Name"] for b in client(localaws, "s3").list_buckets()["Buckets"]]
     assert client(localaws, "ecr").describe_repositories()["repositories"] == []
 

@@ -66,6 +66,37 @@ def test_what_was_given_by_the_environment_is_in_the_next_command(tmp_path: Path
     assert next_command("train", make(tmp_path, ["show"])) == "make train"
 
 
+def test_what_the_next_command_takes_is_not_what_this_one_was_given(tmp_path: Path):
+    given = make(tmp_path, ["show", "FLAGS=--seed 1"])
+    assert next_command("tune FLAGS=-v", given) == "make tune FLAGS=-v"
+
+
+@pytest.mark.parametrize(
+    ("target", "printed"),
+    [
+        ("env", "make data"),
+        ("upload ENV=local", "make tune ENGINE=job ENV=local"),
+        ("local-up", "make bootstrap ENV=local"),
+    ],
+)
+def test_more_targets_end_with_the_next_command(tmp_path: Path, target: str, printed: str):
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *trainer.done*) exec {sys.executable} "$@";; esac\n'
+    )
+    python.chmod(0o755)
+    ready = tmp_path / "venv/ready"
+    ready.touch()
+    os.utime(ready, (2**32, 2**32))  # newer than the lock
+    places = [f"VENV={tmp_path / 'venv'}", f"OUT={tmp_path / 'out'}"]
+    ran = subprocess.run(
+        ["make", *target.split(), *places], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    last = ran.stdout.splitlines()[-1]
+    assert set(last.split()) == {"next:", *printed.split(), *places}
+
+
 def test_an_evaluation_is_told_as_trained_and_as_served(tmp_path: Path):
     run = make_run(tmp_path, "pets-resnet18-none")
     assert list(lines("evaluate", tmp_path, run, tmp_path)) == [
