@@ -508,10 +508,10 @@ def ask(question: str, word: str, what: str) -> None:
     """
     if not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask on: pass --auto-approve (`make`: YES=1)")
-    # Not on standard output, which may be JSON.
-    sys.stderr.write(f"\n{question} Only '{word}' goes ahead: ")
-    sys.stderr.flush()
     try:
+        # Not on standard output, which may be JSON.
+        sys.stderr.write(f"\n{question} Only '{word}' goes ahead: ")
+        sys.stderr.flush()
         answer = input()
     except EOFError:
         answer = ""

@@ -238,7 +238,7 @@ def test_localaws_needs_no_image(command_line: CommandLine) -> None:
     code, out, err = command_line("image", "--env", "local")
     assert (code, out) == (0, "")
     assert err.startswith("ENV=local needs no image, nothing to build: ")
-    assert err.count("\n") == 1
+    assert err.splitlines()[1:] == ["next: `make preflight ENV=local` says what is missing"]
 
 
 def test_a_failed_build_of_codebuild_names_the_phase_and_the_log() -> None:

@@ -261,7 +261,7 @@ def described(**changes: Any) -> dict[str, Any]:
         ),
         (
             described(TrainingJobStatus="Stopped", SecondaryStatus="Stopped"),
-            "the same command goes on where it was stopped",
+            "the command that started it goes on where it was stopped",
         ),
     ],
 )
