@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from shlex import quote
 
 import pytest
 
@@ -250,7 +251,7 @@ def test_nor_does_it_as_a_flag_that_make_inherits(variable):
 
 def test_nor_does_what_another_make_was_told(tmp_path):
     other = tmp_path / "Makefile"
-    other.write_text(f"all:\n\t$(MAKE) --dry-run -C {ROOT} destroy\n")
+    other.write_text(f"all:\n\t$(MAKE) --dry-run -C {quote(str(ROOT))} destroy\n")
     ran = make("-f", str(other), "YES=1", "DELETE_DATA=1")
     assert "terraform.cli destroy" in ran.stdout
     assert not re.search("--(auto-approve|delete-data)", ran.stdout)

@@ -23,6 +23,7 @@ CONTAINER = "/opt/ml"
 """Where a container has what a host's folder holds."""
 
 _IN_CONTAINER = re.compile(rf"{CONTAINER}(?![\w-])")
+_PROGRAMS = Path(sys.executable).parent
 _DRIVERS = "sm_drivers"
 _INTERFACE = "lo"
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints", "code")
@@ -108,15 +109,17 @@ class Host(Running):
         self._process: ManagedProcess | None = None
         self._log = folder / "log"
         self._read = 0
-        # SageMaker's scripts do not quote their paths.
-        self._alias: Path | None = None
-        if shlex.quote(str(folder)) != str(folder):
-            self._alias = Path(tempfile.mkdtemp(prefix="localaws-")) / "ml"
-            self._alias.symlink_to(folder, target_is_directory=True)
+        # SageMaker's scripts do not quote their paths, nor those of the programs that they find.
+        self._plain: Path | None = None
+        if _is_odd(folder) or _is_odd(_PROGRAMS):
+            self._plain = Path(tempfile.mkdtemp(prefix="localaws-"))
+            (self._plain / "ml").symlink_to(folder, target_is_directory=True)
+            _lead_to_programs(self._plain / "bin")
 
     def path(self, text: str) -> str:
         """A text in which a container's paths are this host's."""
-        return _IN_CONTAINER.sub(str(self._alias or self.folder), text)
+        folder = self._plain / "ml" if self._plain else self.folder
+        return _IN_CONTAINER.sub(str(folder), text)
 
     def channel(self, name: str) -> Path:
         """The folder of a channel."""
@@ -165,6 +168,7 @@ class Host(Running):
                     "PYTHONUNBUFFERED": "1",
                     # The training toolkit's name for where /opt/ml is.
                     "SAGEMAKER_BASE_DIR": self.path(CONTAINER),
+                    **({"PATH": f"{self._plain}/bin:{environment['PATH']}"} if self._plain else {}),
                     **{name: self.path(value) for name, value in variables.items()},
                 },
                 self.folder,
@@ -231,8 +235,8 @@ class Host(Running):
     def stop(self) -> None:
         """The same; the folder is left to whoever gave it."""
         self.kill()
-        if self._alias:
-            shutil.rmtree(self._alias.parent, ignore_errors=True)
+        if self._plain:
+            shutil.rmtree(self._plain, ignore_errors=True)
 
     def lines(self, *, final: bool) -> Iterator[str]:
         """What the process has written since the last call: whole lines, and the rest if final."""
@@ -245,6 +249,21 @@ class Host(Running):
                     break
                 self._read += len(line)
                 yield line.decode(errors="replace").rstrip("\r\n")
+
+
+def _is_odd(path: Path) -> bool:
+    """Whether a shell would read a path as something else."""
+    return shlex.quote(str(path)) != str(path)
+
+
+def _lead_to_programs(folder: Path) -> None:
+    """Make programs that start those of this environment: a link would lose the environment."""
+    folder.mkdir()
+    for name in ("python3", "python", "pip3", "pip", "torchrun"):
+        if (_PROGRAMS / name).exists():
+            program = folder / name
+            program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(_PROGRAMS / name))} "$@"\n')
+            program.chmod(0o755)
 
 
 def _handles(process: int, number: signal.Signals) -> bool:

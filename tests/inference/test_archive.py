@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from inference.archive import ALL_FILES, ArchiveError, Model, open_model, write_archive
+from tests.scripts import PYTHON
 
 if TYPE_CHECKING:
     from conftest import Change
@@ -285,7 +285,7 @@ def test_every_usual_form_of_a_tar_file_is_taken(
         (model_folder / "code/requirements.txt").write_text("numpy\n")
         (deep / "größe.py").write_text("x = 1\n")
     archive = tmp_path / "packed.tar.gz"
-    command = form.format(archive=archive, python=sys.executable)
+    command = form.format(archive=archive, python=PYTHON)
     subprocess.run(["bash", "-ec", command], cwd=model_folder, check=True)
     opened = open_model(archive, tmp_path / "work")
     assert opened.digest == open_model(model_folder).digest

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from localaws.steps import DemoError, Steps, StoppedError
 from tests.localaws.conftest import until
+from tests.scripts import PYTHON
 
 MAKE = """#!/bin/sh
 case "$1" in
@@ -188,4 +188,4 @@ def test_a_log_gets_a_line_for_each_step(steps: Steps, capsys: pytest.CaptureFix
     with steps.step("tell [us]") as step:
         step.python("platform")
     assert re.fullmatch(r" +\d+ s  tell \[us\]\n", capsys.readouterr().out)
-    assert f"$ {sys.executable} -m platform" in step.log.read_text()
+    assert f"$ {PYTHON} -m platform" in step.log.read_text()

@@ -45,7 +45,7 @@ resource "terraform_data" "endpoint" {
   triggers_replace = var.model
 
   provisioner "local-exec" {
-    command = "$KENNEL_PYTHON release.py ${self.input} ${var.model.archive_uri}"
+    command = "\\"$KENNEL_PYTHON\\" release.py ${self.input} ${var.model.archive_uri}"
     working_dir = "../../.."
   }
 }

@@ -24,7 +24,7 @@ case "$1" in
 info) exit ${INFO:-0};;
 login) cat >> $CALLS; echo >> $CALLS;;
 build) for last; do :; done; ls $last/inference >> $CALLS; exit ${BUILD:-0};;
-push) $PYTHON $PUSH $2;;
+push) "$PYTHON" "$PUSH" "$2";;
 esac
 """
 PUSH = """

@@ -2,13 +2,14 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.scripts import SHEBANG
 
 BUILDSPEC = (
     Path(__file__).parents[2] / "terraform" / "modules" / "registry" / "files" / "buildspec.yml"
@@ -95,7 +96,7 @@ class Build:
 def build(tmp_path: Path) -> Build:
     (tmp_path / "registry").mkdir()
     for name, text in {"aws": AWS, "docker": DOCKER}.items():
-        (tmp_path / name).write_text(f"#!{sys.executable}{text}")
+        (tmp_path / name).write_text(SHEBANG + text)
         (tmp_path / name).chmod(0o755)
     return Build(tmp_path)
 

@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.scripts import PYTHON
+
 FILES = Path(__file__).parents[2] / "terraform" / "modules" / "notebook" / "files"
 SCRIPT = FILES / "idle_stop.py"
 STOPPED = [
@@ -114,7 +116,7 @@ def jupyter() -> Iterator[Jupyter]:
 @pytest.fixture
 def notebook(jupyter: Jupyter, tmp_path: Path) -> Notebook:
     executable(tmp_path / "aws", f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
-    executable(tmp_path / "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    executable(tmp_path / "python3", f'#!/bin/sh\nexec {PYTHON} "$@"\n')
     return Notebook(jupyter, tmp_path)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.localaws.conftest import SECONDS
+from tests.scripts import SHEBANG
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = ROOT / "terraform" / "modules" / "ec2_trainer" / "templates"
@@ -205,7 +206,7 @@ def machine(tmp_path: Path) -> Machine:
     (tmp_path / "bin").mkdir()
     for name, text in programs.items():
         path = tmp_path / "bin" / name
-        path.write_text(f"#!{sys.executable}\n{text}")
+        path.write_text(SHEBANG + text)
         path.chmod(0o755)
     (tmp_path / "bin" / "python3").symlink_to(shutil.which("python3") or sys.executable)
 

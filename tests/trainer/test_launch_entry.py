@@ -8,10 +8,12 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from shlex import quote
 from threading import Event
 
 import pytest
 
+from tests.scripts import PYTHON
 from trainer import entry, source
 
 POLL_SECONDS = 0.05
@@ -109,7 +111,7 @@ def test_sigterm_reaches_what_it_started_through_the_containers_shell(tmp_path: 
     )
     script = tmp_path / "sm_train.sh"
     script.write_text(
-        f"\n#!/bin/bash\nset -e\ntrap 'exit 9' ERR\neval 'exec {sys.executable} {start}'\n"
+        f"\n#!/bin/bash\nset -e\ntrap 'exit 9' ERR\neval {quote(f'exec {PYTHON} {start}')}\n"
     )
     container = subprocess.Popen(
         ["/bin/bash", "-c", f"chmod +x {script} && {script}"],
