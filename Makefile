@@ -98,7 +98,7 @@ DATA_FLAGS := --data $(call typed,DATA) --cache-dir $(call typed,CACHE)
 MODEL_FLAGS := --backbone $(call typed,BACKBONE) $(VIEW) $(AUGMENTATION) $(value FLAGS)
 
 # Paths that are targets: make has a meaning of its own for these characters.
-tab := $(shell printf '\t')
+tab := $(empty)	$(empty)
 special := \ % : ; | * ? [ ] = ~ ` " $$ ( ) \#
 $(foreach name,OUT VENV DATA CACHE RUN CONFIG,$(foreach character,$(special),$(if $(findstring $(character),$(value $(name))),\
   $(error $(name)=$(value $(name)): $(character) has a meaning of its own for make; name another folder))))
@@ -143,8 +143,7 @@ ARCHIVE := $(call target,RUN)/model.tar.gz
 TRAIN = $(PYTHON)$(if $(filter-out 1,$(INSTANCES)), -m trainer.torchrun --standalone --nproc-per-node $(call typed,INSTANCES)) -m trainer.train
 # Says what a target has made and what comes next; the page that ties all pages together is brought up to date.
 DONE = $(PYTHON) -m trainer.done --output $(call typed,OUT) --run $(call typed,RUN) --data $(call typed,DATA)
-# It prints commands that are given what the user gave.
-LAUNCH = $(foreach name,DATASET OUT,$(if $(findstring file,$(origin $(name))),,$(name)=$(call typed,$(name)))) $(PYTHON) -m trainer.launch
+LAUNCH = $(PYTHON) -m trainer.launch
 launch_flags = $(aws_flags) --dataset $(NAME) --instances $(call typed,INSTANCES) $(call flag,--instance-type,INSTANCE_TYPE) \
   $(if $(call on,SPOT),--spot) $(if $(call on,FRESH),--fresh) $(MODEL_FLAGS)
 launch_tune = $(LAUNCH) tune --engine $(call typed,ENGINE) $(search_flags) $(launch_flags) --unfreeze $(SEARCHED) --output $(call typed,SEARCH)
