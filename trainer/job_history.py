@@ -4,7 +4,7 @@ SageMaker keeps the records of its jobs, and the launcher those of the machines 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -130,13 +130,13 @@ def _row(job: Job, bucket: str, created: datetime) -> Row:
     outcome = _outcome(job) if state.ended else None
     if outcome is None:
         return row
-    told = asdict(row) | {
-        "seconds": outcome.seconds,
-        "usd": outcome.usd,
-        "top1": outcome.top1_served,
-        "result": f"s3://{bucket}/jobs/{job.name}/" if job.is_search else outcome.result,
-    }
-    return Row(**told)
+    return replace(
+        row,
+        seconds=outcome.seconds,
+        usd=outcome.usd,
+        top1=outcome.top1_served,
+        result=f"s3://{bucket}/jobs/{job.name}/" if job.is_search else outcome.result,
+    )
 
 
 def _outcome(job: Job) -> Outcome | None:

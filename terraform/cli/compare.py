@@ -10,13 +10,11 @@ from botocore.exceptions import ClientError
 from terraform.cli import model
 from terraform.cli.model import Archive
 from trainer.errors import KennelError
+from trainer.names import some
 from trainer.target import Target
 
 if TYPE_CHECKING:
     from inference.archive import Model
-
-_NAMED = 5
-"""Labels that a message names."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +73,9 @@ def _differences(new: Sequence[str], old: Sequence[str]) -> str:
     if not added and not gone:
         return f"the same {len(old)} in another order"
     parts = [f"{len(new)} labels, not {len(old)}"] if len(new) != len(old) else []
-    parts += [f"new: {_some(added)}"] if added else []
-    parts += [f"gone: {_some(gone)}"] if gone else []
+    parts += [f"new: {some(added)}"] if added else []
+    parts += [f"gone: {some(gone)}"] if gone else []
     return "; ".join(parts)
-
-
-def _some(labels: Sequence[str]) -> str:
-    more = len(labels) - _NAMED
-    return ", ".join(labels[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _valid_accuracy(opened: "Model") -> float | None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from terraform.cli import function, verify
 from terraform.cli.page import Page
-from terraform.cli.summary import MONTH_HOURS, price_note, warm_usd
+from terraform.cli.summary import MONTH_HOURS, price_note, usd_text, warm_usd
 from trainer.make_command import make_command
 from trainer.prices import Kind, hourly_usd
 from trainer.target import Target, load
@@ -260,7 +260,7 @@ def _cost(
         for line in running
     ]
     hourly = running + [
-        {"what": f"{job['kind']} {job['name']}, {machine['what']}", **_price_of(machine)}
+        machine | {"what": f"{job['kind']} {job['name']}, {machine['what']}"}
         for job in jobs
         for machine in job["machines"]
     ]
@@ -271,10 +271,6 @@ def _cost(
         "hourly": hourly,
         "prices": price_note(target.region),
     }
-
-
-def _price_of(machine: Mapping[str, Any]) -> dict[str, Any]:
-    return {"usd_an_hour": machine["usd_an_hour"]}
 
 
 def _rounded(usd: float | None, times: float) -> float | None:
@@ -350,12 +346,9 @@ def _jobs_text(jobs: list[dict[str, Any]]) -> str:
 
 
 def _cost_text(found: Mapping[str, Any]) -> str:
-    def text(usd: float | None) -> str:
-        return "price unknown" if usd is None else f"{usd:.2f}"
-
-    monthly = [f"{line['what']}: {text(line['usd'])}" for line in found["lines"]]
+    monthly = [f"{line['what']}: {usd_text(line['usd'])}" for line in found["lines"]]
     jobs = [
-        f"{line['what']}: {text(line['usd_an_hour'])} an hour"
+        f"{line['what']}: {usd_text(line['usd_an_hour'])} an hour"
         for line in found["hourly"][len(monthly) :]
     ]
     return "\n".join(

@@ -173,9 +173,9 @@ def _hourly(resources: list[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
     for kind, values in resources:
         machine = values.get("instance_type")
         if kind == "aws_sagemaker_notebook_instance":
-            yield f"notebook {machine} {_text(hourly_usd(str(machine), 'notebook'))}"
+            yield f"notebook {machine} {usd_text(hourly_usd(str(machine), 'notebook'))}"
         elif kind == "aws_launch_template" and machine:
-            yield f"EC2 trainer {machine} {_text(hourly_usd(machine, 'ec2'))}"
+            yield f"EC2 trainer {machine} {usd_text(hourly_usd(machine, 'ec2'))}"
 
 
 def _span(least: int, most: int) -> str:
@@ -183,8 +183,9 @@ def _span(least: int, most: int) -> str:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return _text(low) if low == high else f"{_text(low)} to {_text(high)}"
+    return usd_text(low) if low == high else f"{usd_text(low)} to {usd_text(high)}"
 
 
-def _text(usd: float | None) -> str:
+def usd_text(usd: float | None) -> str:
+    """An amount of US dollars, if it is known."""
     return "price unknown" if usd is None else f"{usd:.2f}"
