@@ -1,5 +1,6 @@
 """Terraform killed in the middle of an apply, with the real provider: apply again works."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def test_apply_works_again_after_terraform_was_killed(checkout: Checkout) -> Non
         _, said = process.communicate(timeout=SECONDS)
     assert process.returncode != 0
     lock = next(line for line in said.splitlines() if line.startswith("The state is locked by"))
-    lock_id = lock.partition(" LOCK=")[2].strip("`")
+    words = shlex.split(lock.split("`")[1])
+    lock_id = next(word for word in words if word.startswith("LOCK=")).removeprefix("LOCK=")
     unlock = ("unlock", "foundation", "--env", "faults", "--auto-approve", "--lock", lock_id)
     assert checkout.run(*unlock).returncode == 0
 
