@@ -374,7 +374,7 @@ $(call target,VENV)/ready: requirements.lock pyproject.toml $(if $(filter-out $(
 	$(UV); \
 	if test ! -x "$$venv/bin/python" || test "$${UV_PYTHON-}" != "$$(cat "$$venv/.kennel" 2> /dev/null)"; then \
 	  uv venv --quiet --clear --python "$${UV_PYTHON:->=3.11}" "$$venv"; printf %s "$${UV_PYTHON-}" > "$$venv/.kennel"; fi; \
-	echo "$$(grep -c '^[^ ]*==' requirements.lock) packages into $$venv: 3.6 GB to fetch and 6.9 GB on disk on Linux, for PyTorch there comes with CUDA, 0.7 GB to fetch on macOS; what uv has fetched before it takes from its cache" >&2; \
+	echo "environment into $$venv: 3.6 GB to fetch and 6.9 GB on disk on Linux, for PyTorch there comes with CUDA, 0.7 GB to fetch on macOS; what uv has fetched before it takes from its cache" >&2; \
 	if test -t 2; then uv pip sync --require-hashes --python "$$venv/bin/python" requirements.lock; \
 	else uv pip sync --require-hashes --python "$$venv/bin/python" requirements.lock 2>&1 | sed '/^ [-+~] /d' >&2; fi; \
 	uv pip install --quiet --python "$$venv/bin/python" --no-deps --no-build-isolation --offline --editable .; \
