@@ -1,6 +1,7 @@
 """Errors that a user can act on; command lines print them as one line."""
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -42,6 +43,10 @@ class Interrupted(KennelError):
     """Ctrl-C; the message says what is kept and how to go on (exit code 130)."""
 
 
+_FOR_THE_USER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""What only the user can mend: rights and room on a disk."""
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command line's `main` and turn a `KennelError` into one line and an exit code.
 
@@ -55,6 +60,7 @@ def run_command(main: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         main()
+        sys.stdout.flush()
     except KennelError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(_exit_code(error)) from None
@@ -63,10 +69,16 @@ def run_command(main: Callable[[], None]) -> None:
         raise SystemExit(128 + signal.SIGINT) from None
     except BrokenPipeError:
         raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        if error.errno not in _FOR_THE_USER:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"error: {where}{error.strerror}\n")
+        raise SystemExit(1) from None
     finally:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError:
             drop_output()
 
 

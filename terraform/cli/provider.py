@@ -59,8 +59,8 @@ def environment(binary: Binary, fence: Fence | None = None) -> dict[str, str]:
     """
     environ = dict(os.environ)
     environ["CHECKPOINT_DISABLE"] = "1"  # else it asks HashiCorp for news, with a lasting id
-    # Terraform warns at every command about a configuration that is not there.
-    if not Path(environ.get("TF_CLI_CONFIG_FILE") or ".").is_file():
+    # Terraform warns at every command about a configuration that it cannot open, and goes on.
+    if not _opens(environ.get("TF_CLI_CONFIG_FILE") or "."):
         environ.pop("TF_CLI_CONFIG_FILE", None)
     configuration = _configuration(binary, environ)
     if re.search(r"^\s*provider_installation\b", configuration, re.MULTILINE):
@@ -158,9 +158,13 @@ def _configuration(binary: Binary, environ: Mapping[str, str]) -> str:
         files = [Path(environ["TF_CLI_CONFIG_FILE"])]
     else:
         names = [".tofurc", ".terraformrc"] if binary.product == "OpenTofu" else [".terraformrc"]
-        main = [home / name for name in names if (home / name).is_file()][:1]
-        files = [*main, *sorted((home / ".terraform.d").glob("*.tfrc"))]
-    return "".join(f"{path.read_text()}\n" for path in files)
+        main = [home / name for name in names if _opens(home / name)][:1]
+        files = [*main, *filter(_opens, sorted((home / ".terraform.d").glob("*.tfrc")))]
+    return "".join(f"{path.read_text(errors='replace')}\n" for path in files)
+
+
+def _opens(path: str | Path) -> bool:
+    return os.path.isfile(path) and os.access(path, os.R_OK)  # noqa: PTH113, in closed folders too
 
 
 def _installation(binary: Binary, mirror: Path) -> str:

@@ -187,10 +187,12 @@ def test_the_users_cache_and_settings_are_left_alone(
     assert "TF_PLUGIN_CACHE_DIR" not in found
 
 
-def test_a_configuration_that_is_not_there_is_forgotten(
-    checkout: Checkout, registry: dict[str, str]
+# A name that is too long fails as a folder does that may not be entered, for root as well.
+@pytest.mark.parametrize("name", ["missing.tfrc", "x" * 300])
+def test_a_configuration_that_cannot_be_opened_is_forgotten(
+    checkout: Checkout, registry: dict[str, str], name: str
 ) -> None:
-    missing = str(checkout.folder / "missing.tfrc")
+    missing = str(checkout.folder / name)
     assert "TF_CLI_CONFIG_FILE" not in environment(checkout, TF_CLI_CONFIG_FILE=missing, **registry)
     folder = unpacked(checkout.folder / IMPLIED)
     found = environment(checkout, TF_CLI_CONFIG_FILE=missing)
