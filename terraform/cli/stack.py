@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
 from terraform.cli import adopt, binary, compare, model, objects, provider, summary
-from terraform.cli.paths import TERRAFORM
+from terraform.cli.paths import TERRAFORM, root_module
 from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
 from trainer.files import write_json_atomic, write_text_atomic
@@ -64,10 +64,10 @@ class Stack:
     out: Path
     told: IO[str] | None = None
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """The root module's folder."""
-        return TERRAFORM / "stacks" / self.name
+        return root_module(self.name)
 
     @property
     def data(self) -> Path:

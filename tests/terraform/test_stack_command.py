@@ -1,7 +1,10 @@
 """`python -m terraform.cli plan|apply|destroy|...` on small stacks, with real Terraform."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -419,3 +422,28 @@ def test_the_project_is_the_stacks_default() -> None:
         text = (ROOT / "terraform/stacks" / stack / "variables.tf").read_text()
         project = text.split('variable "project" {')[1].split("\n}\n")[0]
         assert f'default     = "{PROJECT}"' in project
+
+
+def test_a_read_only_checkout_applies_from_a_copy(localaws: LocalAws, tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "checkout", localaws.environment)
+    folders = [path for path in checkout.folder.rglob("*") if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+    out = tmp_path / "out"
+    # Root writes wherever it likes, unless it has given that right up.
+    rights = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    try:
+        for command in (["bootstrap"], ["apply", "foundation", "--auto-approve", f"--out={out}"]):
+            finished = subprocess.run(
+                [*rights, sys.executable, "-m", "terraform.cli", *command, "--env", "dev"],
+                cwd=checkout.folder,
+                env={**checkout.environ, "KENNEL_OUT": str(out)},
+                capture_output=True,
+                text=True,
+            )
+            assert finished.returncode == 0, finished.stderr
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    assert "1 added" in finished.stdout
+    assert not [*checkout.folder.rglob("*.lock.hcl"), *(checkout.folder / "build").glob("terra*")]
