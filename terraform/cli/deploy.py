@@ -168,9 +168,10 @@ def latest(target: Target) -> tuple[str, str]:
         approved = packages.newest_approved(target)
         if approved is None:
             raise UsageError(
-                "MODEL=latest: nothing was trained yet; "
-                f"`{make_command('train', target.name, WHERE='sagemaker')}` trains, "
-                "or name an archive with MODEL=<model.tar.gz or s3://...>"
+                f"MODEL=latest: no job has trained a model for ENV={target.name} yet; "
+                f"`{make_command('train', target.name, WHERE='sagemaker')}` trains one, or name an "
+                "archive, such as one that `make package` has made, with "
+                "MODEL=<model.tar.gz or s3://...>"
             )
         return approved, "approved last (no training is known)"
     try:

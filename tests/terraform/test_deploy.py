@@ -75,10 +75,8 @@ def test_without_a_deployment_there_is_nothing_to_verify_or_to_go_back_to(
 def test_nothing_trained_is_nothing_to_deploy(checkout: Checkout) -> None:
     refused = deploy(checkout)
     assert refused.returncode == 2
-    assert (
-        "error: MODEL=latest: nothing was trained yet; `make train WHERE=sagemaker ENV=dev"
-        in refused.stderr
-    )
+    assert "error: MODEL=latest: no job has trained a model for ENV=dev yet" in refused.stderr
+    assert "`make train WHERE=sagemaker ENV=dev" in refused.stderr
 
 
 def test_a_model_is_registered_released_checked_and_approved(
