@@ -14,7 +14,6 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -379,7 +378,7 @@ def load_model(folder: Path) -> LoadedModel:
         classifier.load_state_dict(load_file(folder / "weights.safetensors"))
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # what a stranger's files hold fails in any way
         reason = " ".join(str(error).split())
         raise UsageError(f"{folder} is no model folder of trainer.train: {reason}") from error
     return LoadedModel(

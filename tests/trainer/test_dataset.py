@@ -135,7 +135,7 @@ def test_desktop_files_are_ignored_and_others_that_are_no_photo_are_listed(root,
     }
     assert report["splits"] == {"train": 9, "valid": 6, "test": 3}
     (warning,) = caplog.records
-    assert warning.getMessage().startswith("5 of 23 files in")
+    assert warning.getMessage().startswith("7 of 25 files in")
 
 
 def test_sound_data_gives_no_warning(root, caplog):
