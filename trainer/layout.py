@@ -25,7 +25,7 @@ _WORDS = {
 }
 # What may stand beside the word, as in `training_set`, `seg_train`, `02 Test Images`, `train2017`.
 _BESIDE = (
-    r"(?:set|data|images?|imgs?|photos?|pictures?|folder|split|seg|s?daten|s?bilder|satz|集"
+    r"(?:set|data|images?|imgs?|photos?|pictures?|folder|split|seg|s?daten|s?bilder|s?satz|集"
     r"|[\W\d_])*"
 )
 _NAMES = {
@@ -164,7 +164,8 @@ def _without_splits(folder: Path, names: Sequence[str], named: Sequence[str]) ->
     if _are_splits_of_something(folder, names):
         raise UsageError(
             f"{shown(folder)}: {some(list(names))} are called as splits and hold the same folders, "
-            "so which is train, and which test? Call them so, join them, or move one away"
+            "so which is train, and which test? Call them so, join them, or move one away; if they "
+            "are classes, put their photos right into them"
         )
     if len(named) == len(names) and named:
         raise UsageError(

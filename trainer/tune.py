@@ -258,7 +258,7 @@ def said_of_end(exit_codes: Sequence[int]) -> str:
     names = sorted({signal.Signals(-code).name for code in exit_codes if code < 0})
     if not names:
         return "the lines above say why"
-    hint = " (was the memory too small? PARALLEL=1 takes least)" if "SIGKILL" in names else ""
+    hint = " (was the memory too small? --parallel 1 takes least)" if "SIGKILL" in names else ""
     return f"ended by {' and '.join(names)}{hint}"
 
 

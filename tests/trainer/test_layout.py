@@ -68,7 +68,7 @@ def each(splits: Iterable[str], *classes: str) -> list[str]:
         ("train_small", "valid_small", "test_small"),
         ("dataset/training_set", "dataset/dev", "dataset/test_set"),
         ("Trainingsdaten", "Validierungsdaten", "Testdaten"),
-        ("Trainingsbilder", "Validierung", "Test-Bilder"),
+        ("Trainingssatz", "Validierung", "Test-Bilder"),
         ("Entraînement", "Validation", "Test"),
         (unicodedata.normalize("NFD", "entraînement"), "val", "Test"),
         ("entrenamiento", "validación", "prueba"),
