@@ -30,8 +30,8 @@ _OF_SYSTEMS = frozenset(
 )
 # Hidden folders with copies of photos that programs keep.
 _COPIES = re.compile(
-    r"\.([_@].*|apple.*|bridge.*|cache.*|doc.*|drop.*|ds_.*|fs.*|git.*|hg|idea|ipynb.*|nfs.*"
-    r"|picasa.*|snapshots?|spot.*|st.*|svn|sync.*|temp.*|tmp.*|thumb.*|trash.*|venv|vs.*|xvpics"
+    r"\.([_@].*|apple.*|bridge.*|cache.*|comments|doc.*|drop.*|ds_.*|dvc|fs.*|fuse.*|git.*|hg|idea"
+    r"|ipynb.*|kobo.*|media.*|nfs.*|picasa.*|snapshots?|spot.*|st.*|svn|sync.*|temp.*|tmp.*|thumb.*|trash.*|venv|vs.*|xvpics"
     r"|zfs)",
     re.IGNORECASE,
 )

@@ -263,7 +263,10 @@ def _said_of_missed(found: Layout) -> Iterator[str]:
     """Say what may be meant as a class or a split, and is not taken for one."""
     for folder in dict.fromkeys((found.folder, *found.splits.values())):
         if hidden := hidden_classes(folder):
-            yield f"{shown(folder)}: hidden folders left out: {some(hidden)}; rename the classes"
+            yield (
+                f"{shown(folder)}: hidden folders left out: {some(hidden)}; "
+                "rename those that are classes"
+            )
         links = [entry for entry in visible(folder) if entry.is_symlink()]
         if broken := [entry.name for entry in links if not os.path.exists(entry)]:  # noqa: PTH110
             yield f"{shown(folder)}: links that lead nowhere left out: {some(broken)}"

@@ -303,7 +303,7 @@ def test_a_hidden_class_and_a_link_to_nothing_are_said(
     assert made(source)["train"] == {"cat", "dog"}
     said = [record.getMessage().removeprefix(f"{source}: ") for record in caplog.records]
     assert said == [
-        "hidden folders left out: .5mm; rename the classes",
+        "hidden folders left out: .5mm; rename those that are classes",
         "links that lead nowhere left out: fox",
         "left out what systems and tools put there: 1 .thumbnails",
     ]
