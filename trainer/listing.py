@@ -31,8 +31,8 @@ _OF_SYSTEMS = frozenset(
 # Hidden folders with copies of photos that programs keep.
 _COPIES = re.compile(
     r"\.([_@].*|apple.*|bridge.*|cache.*|comments|doc.*|drop.*|ds_.*|dvc|fs.*|fuse.*|git.*|hg|idea"
-    r"|ipynb.*|kobo.*|media.*|nfs.*|picasa.*|snapshots?|spot.*|st.*|svn|sync.*|temp.*|tmp.*|thumb.*|trash.*|venv|vs.*|xvpics"
-    r"|zfs)",
+    r"|ipynb.*|kobo.*|media.*|nfs.*|picasa.*|snapshots?|spot.*|st.*|svn|sync.*|temp.*"
+    r"|tmp.*|thumb.*|trash.*|venv|vs.*|xvpics|zfs)",
     re.IGNORECASE,
 )
 _PHOTO = re.compile(r".*\.(jpe?g|png|webp)", re.IGNORECASE | re.DOTALL)
