@@ -36,6 +36,16 @@ _MAX_NETWORK_BYTES = 2**31  # the limit of ONNX's own format
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _PRECISIONS = ("int8", "fp32")
 _GZIP_MAGIC = b"\x1f\x8b"
+# What comes in its place: bytes, where they stand, what they tell.
+_STRANGERS = (
+    (b"ustar", 257, "a tar without compression"),
+    (b"BZh", 0, "packed by bzip2"),
+    (b"\xfd7zXZ", 0, "packed by xz"),
+    (b"\x28\xb5\x2f\xfd", 0, "packed by zstd"),
+    (b"PK", 0, "a zip file, or what torch.save writes"),
+    (b"version https://git-lfs", 0, "a pointer of Git LFS"),
+    (b"<", 0, "a web page or XML"),
+)
 # The classic SageMaker containers keep the handler's code beside the model; nothing is read there.
 _CODE = "code"
 _MAX_CODE_BYTES = 2**31
@@ -96,9 +106,16 @@ def open_model(path: Path, workdir: Path | None = None) -> Model:
     except (ArchiveError, OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
         if folder != path:
             shutil.rmtree(folder)
-        is_cut = isinstance(error, EOFError | gzip.BadGzipFile | zlib.error)
-        remedy = "; it is damaged or cut short: copy it again" if is_cut else ""
-        raise ArchiveError(f"{path}: not a sound model: {error}{remedy}") from error
+        raise ArchiveError(f"{path}: not a sound model: {error}{_way_out(error)}") from error
+
+
+def _way_out(error: Exception) -> str:
+    """What to do about what a reader of archives objects to; other errors say it themselves."""
+    if isinstance(error, EOFError | gzip.BadGzipFile | zlib.error):
+        return "; it is damaged or cut short: copy it again"
+    if isinstance(error, tarfile.TarError):
+        return f": it holds no tar, or a damaged one: pack it with {_PACK}"
+    return ""
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -205,18 +222,19 @@ def _remedy(path: PurePosixPath, kind: str) -> str:
     if path.name.startswith("._"):
         return ", but a companion of macOS: pack it with `COPYFILE_DISABLE=1 tar czf ...`"
     if kind == FOLDER or len(path.parts) > 1:
-        return f": they lie at the top, so remove it, or pack with {_PACK}"
+        return f": those lie at the top, so remove it, or pack with {_PACK}"
     return ": remove it"
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     contents = _Contents()
     with archive.open("rb") as file:
-        magic = file.read(2)
-    if not magic:
+        head = file.read(512)
+    if not head:
         raise ArchiveError("it is empty: copy it again")
-    if magic != _GZIP_MAGIC:
-        raise ArchiveError(f"not a gzip file: pack it with {_PACK}")
+    if not head.startswith(_GZIP_MAGIC):
+        what = next((what for sign, at, what in _STRANGERS if head.startswith(sign, at)), "")
+        raise ArchiveError(f"not a gzip file{what and f', but {what}'}: pack it with {_PACK}")
     with gzip.open(archive, "rb") as stream:
         for member in members(stream):
             is_kept = contents.admit(member.name, member.kind, member.size, member.target)

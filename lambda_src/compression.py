@@ -7,6 +7,9 @@ from lambda_src.images import MAX_BYTES, check_size
 
 _READ = frozenset({"gzip", "x-gzip", "deflate"})
 _UNREAD = frozenset({"br", "compress", "dcb", "dcz", "x-compress", "zstd"})
+_GZIP = b"\x1f\x8b"
+_MAX_PARTS = 256
+"""Parallel compressors write gzip in parts of 64 KiB of content or more."""
 _FORMATS = (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)
 """For zlib: gzip or zlib by the head, else what some servers call deflate and has none."""
 
@@ -23,23 +26,38 @@ def unpacked(body: bytes, encodings: str) -> bytes:
         RequestError: 413 if it is too large once unpacked (no more than that is unpacked); 415 for
             a compression that is not read, for several, and for what does not unpack.
     """
-    named = [name.strip() for name in encodings.lower().split(",")]
-    compressions = [name for name in named if name in _READ | _UNREAD]
-    if not compressions:
+    named = compressions(encodings)
+    if not named:
         return body
-    if len(compressions) > 1 or compressions[0] not in _READ:
-        raise _refusal(f"is compressed ({', '.join(compressions[:2])}), which is not read")
+    if len(named) > 1 or named[0] not in _READ:
+        raise _refusal(f"is compressed ({', '.join(named[:2])}), which is not read")
     check_size(len(body))
     for wbits in _FORMATS:
-        unpacker = zlib.decompressobj(wbits)
         try:
-            image = unpacker.decompress(body, MAX_BYTES + 1)
-        except zlib.error:
+            return _unpacked(body, wbits)
+        except (zlib.error, EOFError):
             continue
+    raise _refusal(f"says that it is {named[0]} and does not unpack")
+
+
+def compressions(encodings: str) -> list[str]:
+    """The names of compressions in a Content-Encoding header."""
+    named = (name.strip() for name in encodings.lower().split(","))
+    return [name for name in named if name in _READ | _UNREAD]
+
+
+def _unpacked(body: bytes, wbits: int) -> bytes:
+    image = b""
+    for _ in range(_MAX_PARTS):
+        unpacker = zlib.decompressobj(wbits)
+        image += unpacker.decompress(body, MAX_BYTES + 1 - len(image))
         check_size(len(image))
-        if unpacker.eof:
+        if not unpacker.eof:
+            raise EOFError
+        body = unpacker.unused_data
+        if not body.startswith(_GZIP):
             return image
-    raise _refusal(f"says that it is {compressions[0]} and does not unpack")
+    raise EOFError
 
 
 def _refusal(why: str) -> RequestError:

@@ -2,10 +2,10 @@
 
 import base64
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 from lambda_src.errors import RequestError
-from lambda_src.images import check_size
+from lambda_src.images import check_size, content_type_of
 
 _LEADING = "\ufeff \t\r\n"
 """What a file or a program may put before the text: a byte order mark, white space."""
@@ -21,16 +21,19 @@ def decoded(text: str) -> bytes:
     """The bytes that `text` stands for.
 
     Args:
-        text: base64 or a data URI with it. Line breaks, the alphabet for URLs and missing padding
-            are fine.
+        text: base64, or a data URI with it or with an image in percent-encoding. Line breaks, the
+            alphabet for URLs and missing padding are fine.
 
     Raises:
         RequestError: 400 for other text, 413 for an image that is too large.
     """
     text = text.lstrip(_LEADING)
     if is_data_uri(text):
-        head, comma, text = text.partition(",")
+        head, comma, text = text.partition("#")[0].partition(",")
         if not comma or "base64" not in head.lower().replace(" ", "").split(";")[1:]:
+            image = unquote_to_bytes(text.encode(errors="replace"))
+            if content_type_of(image):
+                return image
             raise _refusal("the data URI has no ;base64, in it: data:image/jpeg;base64,...")
         text = unquote(text)
     digits = _joined(text).replace("-", "+").replace("_", "/").rstrip("=")

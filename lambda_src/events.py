@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from lambda_src.compression import compressions
 from lambda_src.encoded import decoded, is_data_uri
 from lambda_src.errors import RequestError
 from lambda_src.http_events import HttpRequest
@@ -79,7 +80,7 @@ def _from_http(request: HttpRequest) -> Image | str:
     # What an image is called does not count.
     if isinstance(content, bytes) and content_type_of(content):
         return image_from(content)
-    if isinstance(content, bytes) and content.startswith(_COMPRESSED):
+    if isinstance(content, bytes) and _is_compressed(content, request):
         raise RequestError(
             415,
             "unsupported_type",
@@ -98,6 +99,14 @@ def _from_http(request: HttpRequest) -> Image | str:
     return image_from(content)
 
 
+def _is_compressed(content: bytes, request: HttpRequest) -> bool:
+    """Whether a body is compressed; one whose header says so may have been unpacked on the way."""
+    if content.startswith(_COMPRESSED):
+        return True
+    is_object = content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    return bool(compressions(request.headers.get("content-encoding", ""))) and not is_object
+
+
 def _form_remedy(content_type: str) -> str:
     if content_type in _FORMS:
         return (
@@ -109,9 +118,8 @@ def _form_remedy(content_type: str) -> str:
 
 def _parsed(content: str | bytes) -> object:
     try:
-        # With or without a byte order mark.
-        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        return json.loads(text.removeprefix("\ufeff"))
+        text = content.decode() if isinstance(content, bytes) else content
+        return json.loads(text.lstrip("\ufeff"))  # byte order marks
     except (ValueError, RecursionError) as error:
         raise _bad_request(f"the body is not JSON in UTF-8{_where(content, error)}") from None
 

@@ -35,6 +35,8 @@ Connect = Callable[[str, int, float], socket.socket]
 _HTTPS_ONLY = "only https URLs are fetched"
 _PORTS = {"https": 443, "http": 80}
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_AROUND = "\ufeff" + "".join(map(chr, range(0x21)))
+"""What browsers drop before and after a URL, and a file's byte order mark."""
 _UNREADABLE = re.compile(r"[\x00- \x7f-\x9f\\\ud800-\udfff]")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
 
@@ -68,6 +70,7 @@ def parse_url(url: str) -> Target:
             may not go: another scheme than http(s), credentials, another port, a local name, a
             disguised address.
     """
+    url = url.strip(_AROUND)
     if len(url) > MAX_URL_LENGTH:
         raise _malformed(f"it is longer than {MAX_URL_LENGTH} characters")
     if _UNREADABLE.search(url):
@@ -309,6 +312,6 @@ def _matches(host: str, rule: str) -> bool:
 
 def _redirected(url: str, location: str) -> str:
     try:
-        return urljoin(url, location)
+        return urljoin(url.strip(_AROUND), location)
     except ValueError:
         raise _malformed("it redirects to one that does not parse") from None

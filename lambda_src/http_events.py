@@ -4,6 +4,7 @@ These are function URLs and HTTP APIs (payload formats 1.0 and 2.0), REST APIs w
 console, load balancers (multi-value headers or not) and VPC Lattice.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -45,15 +46,18 @@ class HttpRequest:
             method=next((name.upper() for name in methods if isinstance(name, str)), "POST"),
             headers=_headers(event),
             body=event.get("body"),
-            is_base64=event.get("isBase64Encoded", event.get("is_base64_encoded")) is True,
+            is_base64=_is_true(event.get("isBase64Encoded", event.get("is_base64_encoded"))),
             is_balanced="elb" in context,
             has_multi_values=isinstance(event.get("multiValueHeaders"), Mapping),
         )
 
     @property
     def content_type(self) -> str:
-        """The body's media type without parameters; empty if none is named."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        """The body's media type without parameters; empty if none is named.
+
+        A header that came twice is one with a comma.
+        """
+        return re.split("[;,]", self.headers.get("content-type", ""))[0].strip().lower()
 
     @property
     def is_health_check(self) -> bool:
@@ -91,6 +95,11 @@ def _headers(event: Mapping[object, object]) -> dict[str, str]:
             if values and isinstance(values[0], str):
                 headers[str(name).lower()] = values[0]
     return headers
+
+
+def _is_true(value: object) -> bool:
+    """Whether a flag is set; mapping templates and events written by hand have it as text, too."""
+    return str(value).lower() in ("true", "1")
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from inference.preprocess import MAX_SIDE, Preprocess
 from trainer.config import TrainConfig
 from trainer.errors import UsageError
+from trainer.names import shown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -330,6 +331,9 @@ def trainable(model: Classifier, config: TrainConfig) -> list[nn.Module]:
     return parts
 
 
+_FILES = ("config.json", "labels.json", "preprocess.json", "weights.safetensors")
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A trained model read back from its folder, in evaluation mode."""
@@ -342,12 +346,23 @@ class LoadedModel:
     feature_dim: int
 
 
+def _require_files(folder: Path) -> None:
+    if folder.is_dir():
+        missing = [name for name in _FILES if not (folder / name).is_file()]
+        fault = f"has no {', '.join(missing)}" if missing else ""
+    else:
+        fault = "is a file" if folder.exists() else "is not there"
+    if fault:
+        raise UsageError(f"{shown(folder)} {fault}: give the folder that trainer.train has written")
+
+
 def load_model(folder: Path) -> LoadedModel:
     """Read a model folder that `trainer.train` wrote; nothing is fetched.
 
     Raises:
         UsageError: A file of the folder is missing or does not fit.
     """
+    _require_files(folder)
     try:
         saved = json.loads((folder / "config.json").read_text())
         config = TrainConfig.from_json(saved)
@@ -361,8 +376,11 @@ def load_model(folder: Path) -> LoadedModel:
                 config.dropout,
             )
         classifier.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise UsageError(f"{folder} is no model folder of trainer.train: {error}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from error
+    except Exception as error:  # what a stranger's files hold fails in any way
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{folder} is no model folder of trainer.train: {reason}") from error
     return LoadedModel(
         classifier.eval(), config, tuple(saved["classes"]), labels, preprocess, saved["feature_dim"]
     )

@@ -188,10 +188,10 @@ def global_batches(images: int, config: TrainConfig, epoch: int, least: int = 1)
         UsageError: `batch_size` is smaller than that.
     """
     if config.batch_size < least:
+        remedy = "; a pretrained network can do without it (--freeze-norm true)"
         raise UsageError(
             f"--batch-size {config.batch_size}: batch normalization compares the images of a "
-            f"batch, so that it takes {least} or more; a pretrained network can do without it "
-            "(--freeze-norm true)"
+            f"batch, so that it takes {least} or more{remedy * (config.weights != 'none')}"
         )
     order = np.argsort(random_table(config.seed, epoch, images)[:, 5], kind="stable")
     return np.split(order, _cuts(images, config.batch_size, least))

@@ -24,14 +24,24 @@ from trainer.cache import CachedImages, Photo, Refused, decode_once
 from trainer.errors import ArgumentParser, UsageError, run_command
 from trainer.files import json_text, write_json_atomic
 from trainer.layout import SPLITS
-from trainer.listing import class_folders, is_file, is_folder, left_out, visible, walk
+from trainer.listing import (
+    class_folders,
+    hidden_classes,
+    is_file,
+    is_folder,
+    left_out,
+    visible,
+    walk,
+    why_no_file,
+)
 from trainer.names import is_text, nfc, shown, some
 from trainer.shards import unpacked
 
 FEW_PHOTOS = 30
 """With fewer, a share of right answers is known to 10 points or worse."""
 
-_NUMBERED = re.compile(r"([0-9]+)\.(\D.*)", re.DOTALL)
+_NUMBERED = re.compile(r"([0-9]+)\.\s*([^\d\s].*)", re.DOTALL)
+_YEAR = re.compile("19..|20..")
 _log = logging.getLogger(__name__)
 
 
@@ -64,12 +74,12 @@ class ImageFolder:
         """Class names; if they are numbered, as `001.Boxer`, `002.Beagle`, without the numbers.
 
         Numbered means: each has a number of its own, all of one width, and a name that begins with
-        no digit, for `3.5mm_jack` and `2024.01` are names.
+        no digit, for `3.5mm_jack` and `2024.01` are names. Years are no numbers.
         """
         parts = [_NUMBERED.fullmatch(name) for name in self.classes]
         found = [part for part in parts if part]
         labels = tuple(part[2] for part in found)
-        numbers = {part[1] for part in found}
+        numbers = {part[1] for part in found if not _YEAR.fullmatch(part[1])}
         is_numbered = (
             len(numbers) == len(set(labels)) == len(parts) and len(set(map(len, numbers))) == 1
         )
@@ -136,6 +146,10 @@ def scan(root: Path, splits: Sequence[str] = SPLITS) -> ImageFolder:
     skipped: list[Skipped] = []
     for split in splits:
         paths: list[str] = []
+        for name in hidden_classes(root / split):
+            skipped.append(
+                Skipped(f"{split}/{name}", "a hidden folder: rename it if it is a class")
+            )
         for folder in sorted(visible(root / split), key=lambda entry: nfc(entry.name)):
             if not is_folder(folder):
                 skipped.append(Skipped(f"{split}/{folder.name}", "not in a class folder"))
@@ -146,7 +160,7 @@ def scan(root: Path, splits: Sequence[str] = SPLITS) -> ImageFolder:
                 if is_file(entry):
                     paths.append(path)
                 else:
-                    skipped.append(Skipped(path, "neither a file nor a link to one"))
+                    skipped.append(Skipped(path, why_no_file(entry)))
         files[split] = tuple(paths)
     return ImageFolder(root, classes, files, tuple(skipped))
 

@@ -6,18 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import UsageError
-from trainer.listing import class_folders, is_folder, visible
-from trainer.names import shown, some
+from trainer.listing import class_folders, hidden_classes, is_folder, visible
+from trainer.names import nfc, shown, some
 
 SPLITS = ("train", "valid", "test")
 
+# Also in German, French, Spanish, Italian, Portuguese, Dutch, Chinese and Japanese.
 _WORDS = {
-    "train": ("training", "train"),
-    "valid": ("validation", "valid", "val", "dev"),
-    "test": ("testing", "test"),
+    "train": (
+        *("training", "train", "trn", "entrainement", "entraînement", "apprentissage"),
+        *("entrenamiento", "addestramento", "treinamento", "treino", "训练", "訓練", "学習"),
+    ),
+    "valid": (
+        *("validation", "valid", "val", "dev", "vld", "validierung", "validación", "validacion"),
+        *("validazione", "validação", "validacao", "validatie", "验证", "驗證", "検証"),
+    ),
+    "test": ("testing", "test", "tst", "prueba", "teste", "测试", "測試", "テスト"),
 }
 # What may stand beside the word, as in `training_set`, `seg_train`, `02 Test Images`, `train2017`.
-_BESIDE = r"(?:set|data|images?|imgs?|photos?|pictures?|folder|split|seg|[\W\d_])*"
+_BESIDE = (
+    r"(?:set|data|images?|imgs?|photos?|pictures?|folder|split|seg|s?daten|s?bilder|s?satz|集"
+    r"|[\W\d_])*"
+)
 _NAMES = {
     split: re.compile(f"{_BESIDE}(?:{'|'.join(words)}){_BESIDE}", re.IGNORECASE)
     for split, words in _WORDS.items()
@@ -49,7 +59,8 @@ class Layout:
 
 def split_named(name: str) -> str | None:
     """Give the split that a folder's name usually stands for, if it does."""
-    return next((split for split, names in _NAMES.items() if names.fullmatch(name)), None)
+    composed = nfc(name)
+    return next((split for split, names in _NAMES.items() if names.fullmatch(composed)), None)
 
 
 def splits_among(names: Sequence[str]) -> dict[str, str]:
@@ -150,6 +161,12 @@ def _without_splits(folder: Path, names: Sequence[str], named: Sequence[str]) ->
                 f"{shown(folder / name)} holds {some(splits)}: splits come before classes, as in "
                 f"train/CLASS/; give the folder that holds the splits, or rearrange it"
             )
+    if _are_splits_of_something(folder, names):
+        raise UsageError(
+            f"{shown(folder)}: {some(list(names))} are called as splits and hold the same folders, "
+            "so which is train, and which test? Call them so, join them, or move one away; if they "
+            "are classes, put their photos right into them"
+        )
     if len(named) == len(names) and named:
         raise UsageError(
             f"{shown(folder)}: {some(list(named))} hold no class folders: "
@@ -178,7 +195,21 @@ def _without_splits(folder: Path, names: Sequence[str], named: Sequence[str]) ->
     return Layout(folder, {}, tuple(remarks))
 
 
+def _are_splits_of_something(folder: Path, names: Sequence[str]) -> bool:
+    """Whether folders like `train_A`, `train_B` or `Trains`, `Tests` hold the same classes."""
+    words = [{word.casefold().rstrip("s") for word in _WORD.findall(name)} for name in names]
+    inner = {tuple(class_folders(folder / name)) for name in names}
+    return (
+        len(names) > 1
+        and all(any(map(split_named, of_name)) for of_name in words)
+        and len(inner) == 1
+        and len(inner.pop()) > 1
+    )
+
+
 def _lack(folder: Path, names: Sequence[str]) -> str:
+    if hidden := hidden_classes(folder):
+        return f"hidden folders are left out, so rename {some(hidden)} if they are classes"
     if names:
         return f"only {shown(names[0])}, and to tell classes apart takes two"
     files = [entry.name for entry in visible(folder)]

@@ -217,7 +217,11 @@ def _metrics(folder: Path) -> dict[str, Any]:
     path = folder / "metrics.json"
     try:
         metrics: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path}: {error.strerror}; give the folder that trainer.train has written"
+        ) from error
+    except ValueError as error:
         raise UsageError(f"{path} is not what trainer.train writes: {error}") from error
     if "dataset_fingerprint" not in metrics:
         raise UsageError(f"{path} lacks dataset_fingerprint: train the model again")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from trainer.errors import KennelError, LostTouchError, UsageError
 
 _GROUP = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
-_REMEDY = "start with torchrun, or unset WORLD_SIZE to train in this process alone"
+_UNSET = "start with torchrun, or unset {} to train in this process alone"
+_REMEDY = _UNSET.format("WORLD_SIZE")
 # gloo's words for a process that is gone.
 _LOST_PEER = re.compile("Connection (closed|reset) by peer|Broken pipe")
 
@@ -121,7 +122,8 @@ def _announced() -> tuple[int, int]:
     numbers = {}
     for name in ("WORLD_SIZE", "RANK", "MASTER_PORT", "LOCAL_RANK"):
         if given[name] and not (given[name].isascii() and given[name].isdigit()):
-            raise UsageError(f"{name} is {given[name]!r} in the environment, no number: {_REMEDY}")
+            remedy = _REMEDY if given["WORLD_SIZE"] else _UNSET.format(name)
+            raise UsageError(f"{name} is {given[name]!r} in the environment, no number: {remedy}")
         numbers[name] = int(given[name] or 0)
     world, rank = numbers["WORLD_SIZE"] or 1, numbers["RANK"]
     if world == 1:
@@ -133,11 +135,11 @@ def _announced() -> tuple[int, int]:
     if rank >= world:
         raise UsageError(f"RANK is {rank} of WORLD_SIZE {world} in the environment: {_REMEDY}")
     if not os.environ.get("TORCHELASTIC_RUN_ID"):
-        _check_address(given["MASTER_ADDR"], world)
+        _check_address(given["MASTER_ADDR"], given["MASTER_PORT"], world)
     return world, numbers["LOCAL_RANK"]
 
 
-def _check_address(host: str, world: int) -> None:
+def _check_address(host: str, port: str, world: int) -> None:
     """Say what is waited for, since nobody knows whether others were started."""
     try:
         socket.getaddrinfo(host, None)
@@ -145,4 +147,7 @@ def _check_address(host: str, world: int) -> None:
         raise UsageError(
             f"MASTER_ADDR is {host!r} in the environment: {error.strerror}; {_REMEDY}"
         ) from error
-    sys.stderr.write(f"waiting for {world - 1} more processes, as WORLD_SIZE says; {_REMEDY}\n")
+    sys.stderr.write(
+        f"waiting for {world - 1} more processes, as WORLD_SIZE says, "
+        f"to meet at {host} port {port} (MASTER_ADDR, MASTER_PORT); {_REMEDY}\n"
+    )

@@ -28,7 +28,7 @@ from trainer.download import download
 from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
 from trainer.files import write_json_atomic
 from trainer.layout import SPLITS, Layout
-from trainer.listing import class_folders, is_folder, visible, walk
+from trainer.listing import class_folders, hidden_classes, is_folder, visible, walk
 from trainer.names import is_text, nfc, shown, some
 from trainer.progress import progress
 from trainer.unzip import ZipError, unzip
@@ -150,7 +150,8 @@ def _folder_source(folder: Path, output: Path) -> _Source:
     identity = {"format": _FOLDER_FORMAT, "folder": str(one), "listing": _listing(folder, files)}
     remarks = (
         *found.remarks,
-        *_said_of_case(found),
+        *_said_of_likeness(found),
+        *_said_of_missed(found),
         *_said_of_folders_in_classes(found),
         *said_of_systems(folder),
     )
@@ -186,7 +187,10 @@ def _make(source: _Source, workspace: Path) -> dict[str, int]:
     source.make(workspace, new)
     counts = _count(new)
     if empty := [split for split, count in counts.items() if not count]:
-        raise UsageError(f"no photo for {', '.join(empty)}: add photos")
+        raise UsageError(
+            f"no photo for {', '.join(empty)} among {sum(counts.values())}: add some there, or to "
+            "train where there is no such folder, for then 15 % of its photos become that"
+        )
     write_json_atomic(new / _SOURCE, {"source": source.identity, "files": counts})
     return counts
 
@@ -236,15 +240,36 @@ def _classes(found: Layout) -> tuple[str, ...]:
     return classes_of(found.splits.get("train", found.folder))
 
 
-def _said_of_case(found: Layout) -> Iterator[str]:
-    alike: dict[str, list[str]] = {}
-    for name in _classes(found):
-        alike.setdefault(name.casefold(), []).append(name)
-    if pairs := [" and ".join(names) for names in alike.values() if len(names) > 1]:
-        yield (
-            f"{shown(found.folder)}: classes whose names differ in capitals only: {some(pairs)}; "
-            "on macOS and Windows they would be one folder"
-        )
+def _said_of_likeness(found: Layout) -> Iterator[str]:
+    for seen, what, remedy in (
+        (str.casefold, "capitals", "on macOS and Windows they would be one folder"),
+        (_without_spaces, "spaces or characters that cannot be seen", "join them if they are one"),
+    ):
+        alike: dict[str, list[str]] = {}
+        for name in _classes(found):
+            alike.setdefault(seen(name), []).append(name)
+        if pairs := [" and ".join(names) for names in alike.values() if len(names) > 1]:
+            yield (
+                f"{shown(found.folder)}: classes whose names differ in {what} only: "
+                f"{some(pairs)}; {remedy}"
+            )
+
+
+def _without_spaces(name: str) -> str:
+    return "".join(c for c in name if c.isprintable() and not c.isspace())
+
+
+def _said_of_missed(found: Layout) -> Iterator[str]:
+    """Say what may be meant as a class or a split, and is not taken for one."""
+    for folder in dict.fromkeys((found.folder, *found.splits.values())):
+        if hidden := hidden_classes(folder):
+            yield (
+                f"{shown(folder)}: hidden folders left out: {some(hidden)}; "
+                "rename those that are classes"
+            )
+        links = [entry for entry in visible(folder) if entry.is_symlink()]
+        if broken := [entry.name for entry in links if not os.path.exists(entry)]:  # noqa: PTH110
+            yield f"{shown(folder)}: links that lead nowhere left out: {some(broken)}"
 
 
 def _said_of_folders_in_classes(found: Layout) -> Iterator[str]:
@@ -343,8 +368,8 @@ def _splits_of(found: Layout, files: Sequence[_File]) -> list[str]:
     classes = _classes(found)
     if untrained := [name for name in classes if name not in trained and not found.splits]:
         raise UsageError(
-            f"too few photos in {shown(found.folder)} for {some(untrained)}: none falls to train; "
-            "add some, or make train/ valid/ test/ yourself"
+            f"too few different photos in {shown(found.folder)} for {some(untrained)}: none falls "
+            "to train; add some, or make train/ valid/ test/ yourself"
         )
     return splits
 

@@ -247,10 +247,19 @@ def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:
                 worker.terminate()
     if failed := [worker.exitcode for worker in workers if worker.exitcode]:
         _log.warning(
-            "%d of %d search processes failed, so that trials are missing; the lines above say "
-            "why, and the same command goes on",
-            *(len(failed), len(workers)),
+            "%d of %d search processes failed, so that trials are missing; %s, and the same "
+            "command goes on",
+            *(len(failed), len(workers), said_of_end(failed)),
         )
+
+
+def said_of_end(exit_codes: Sequence[int]) -> str:
+    """Say why processes ended: of a signal, which lets none say anything, or as they said."""
+    names = sorted({signal.Signals(-code).name for code in exit_codes if code < 0})
+    if not names:
+        return "the lines above say why"
+    hint = " (was the memory too small? --parallel 1 takes least)" if "SIGKILL" in names else ""
+    return f"ended by {' and '.join(names)}{hint}"
 
 
 def work_in_process(plan: Search, budget: Budget, sampler_seed: int, news: Connection) -> None:

@@ -1,4 +1,5 @@
 import base64
+import bz2
 import io
 import struct
 import subprocess
@@ -38,6 +39,10 @@ def with_chunk(kind: bytes, content: bytes) -> bytes:
     return body[:33] + chunk + struct.pack(">I", zlib.crc32(kind + content)) + body[33:]
 
 
+# As of a file of more than 127 bytes: such a size does not survive as text.
+RESIZED_WEBP = encoded("WEBP").replace(b"RIFF" + encoded("WEBP")[4:8], b"RIFF\x80\x81\0\0")
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -63,6 +68,8 @@ def with_chunk(kind: bytes, content: bytes) -> bytes:
         (encoded("JPEG2000"), "a JPEG 2000 picture"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture.*: save it as JPEG"),
         (b"\0\0\0\x1cftypavif\0\0\0\0mif1avif", "an AVIF picture"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "an AVIF picture"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic", "a HEIC picture"),
         (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "a video"),
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
         (b"\xef\xbb\xbf<!DOCTYPE html><html>", "a web page.*: fetch the photo itself"),
@@ -70,6 +77,8 @@ def with_chunk(kind: bytes, content: bytes) -> bytes:
             b"<?xml version='1.0'?>\n<Error><Code>AccessDenied</Code>",
             "XML.*: fetch the photo itself",
         ),
+        (b"[InternetShortcut]\r\nURL=https://a", "a shortcut.*: copy the photo itself"),
+        (b"\0\0\2" + bytes(9) + b"\4\0\4\0\x18\0", "^not a JPEG, PNG or WebP"),  # TGA, no icon
         (b'{"message": "Forbidden"}', "JSON.*: fetch the photo itself"),
         (base64.b64encode(encoded("JPEG")), "base64.*: decode it"),
         (b"data:image/png;base64," + base64.b64encode(encoded("PNG")), "base64.*: decode it"),
@@ -80,6 +89,10 @@ def with_chunk(kind: bytes, content: bytes) -> bytes:
         (encoded("PNG").decode("latin-1").encode(), "treated as text.*as binary"),
         (encoded("PNG").decode(errors="replace").encode(), "treated as text.*as binary"),
         (encoded("PNG").replace(b"\r\n", b"\n"), "treated as text.*as binary"),
+        (RESIZED_WEBP.decode("latin-1").encode(), "treated as text.*as binary"),
+        (RESIZED_WEBP.decode(errors="replace").encode(), "treated as text.*as binary"),
+        (b"--x\r\nContent-Type: image/png\r\n\r\n" + encoded("PNG"), "a picture behind text"),
+        (bz2.compress(encoded("JPEG")), "an archive.*: unpack it"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"PK\3\4" + bytes(50), "an archive.*: unpack it"),
         (b"\0\5\x16\7\0\2\0\0Mac OS X", "a companion file of macOS"),

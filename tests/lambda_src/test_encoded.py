@@ -2,6 +2,7 @@ import base64
 import random
 import textwrap
 from contextlib import suppress
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,7 @@ ODD = PLAIN[:10] + " " + PLAIN[10:]
         f"\r\n\tdata:image/png;base64,{PLAIN}",
         f"\ufeffdata:image/png;base64,{PLAIN}",
         f"\ufeff{PLAIN}",
+        f"data:image/png;base64,{PLAIN}#page=1",
     ],
 )
 def test_every_spelling_of_base64_that_has_one_meaning(text: str) -> None:
@@ -65,6 +67,7 @@ def test_every_spelling_of_base64_that_has_one_meaning(text: str) -> None:
         ("data:image/png," + PLAIN, "no ;base64,"),
         ("data:image/svg+xml;utf8,<svg/>", "no ;base64,"),
         ("data:image/png;base64", "no ;base64,"),
+        ("data:image/jpeg,%FF%D8\ud800", "no ;base64,"),
         ("data:image/png;base64,%", "character 1 is '%'"),
     ],
 )
@@ -73,6 +76,12 @@ def test_other_text_is_refused_with_its_fault(text: str, said: str) -> None:
         decoded(text)
     assert refusal.value.status == 400
     assert said in refusal.value.message
+
+
+@pytest.mark.parametrize("head", ["data:image/png,", "DATA:image/jpeg;name=a.jpg,", "data:,"])
+def test_an_image_in_percent_encoding(head: str) -> None:
+    image = b"\x89PNG\r\n\x1a\n" + BODY
+    assert decoded(head + quote(image) + "#page=1") == image
 
 
 def test_the_size_that_counts_is_that_of_the_image() -> None:

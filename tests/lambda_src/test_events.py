@@ -43,9 +43,23 @@ def balancer_event(method: str = "POST", **fields: Any) -> dict[str, Any]:
     return {"requestContext": context, **parts, **fields}
 
 
+PNG_IMAGE = Image(PNG, "image/png")
 JSON_TYPE = "application/json"
 JSON_URL = json.dumps({"url": URL})
 JSON_IMAGE = json.dumps({"image": base64_of(PNG)})
+
+
+def in_body(body: str | bytes) -> dict[str, Any]:
+    """A request with JSON, or what should be."""
+    text = body if isinstance(body, str) else base64_of(body)
+    return http_event(text, JSON_TYPE, isinstance(body, bytes))
+
+
+def encoded_event(encoding: str, body: bytes, content_type: str = "image/png") -> dict[str, Any]:
+    """A request with a Content-Encoding."""
+    event = http_event(base64_of(body), content_type, True)
+    event["headers"]["Content-Encoding"] = encoding
+    return event
 
 
 @pytest.mark.parametrize(
@@ -77,6 +91,17 @@ JSON_IMAGE = json.dumps({"image": base64_of(PNG)})
         # Byte order marks
         (http_event(f"\ufeff{JSON_URL}", JSON_TYPE, False), URL),
         (http_event(base64_of(f"\ufeff{JSON_URL}".encode()), JSON_TYPE, True), URL),
+        (in_body(f"\ufeff\ufeff{JSON_URL}".encode()), URL),
+        # Flags as mapping templates write them, headers that came twice
+        ({**http_event(base64_of(PNG), "image/png", True), "isBase64Encoded": "true"}, PNG_IMAGE),
+        ({**http_event(base64_of(PNG), "image/png", True), "isBase64Encoded": "True"}, PNG_IMAGE),
+        ({**http_event(base64_of(PNG), "image/png", True), "isBase64Encoded": 1}, PNG_IMAGE),
+        ({**http_event(JSON_URL, JSON_TYPE, False), "isBase64Encoded": "false"}, URL),
+        (http_event(JSON_URL, f"{JSON_TYPE}, {JSON_TYPE}", False), URL),
+        # What a proxy has unpacked and left the header
+        (encoded_event("gzip", PNG), PNG_IMAGE),
+        (encoded_event("br", f"\ufeff {JSON_URL}".encode(), JSON_TYPE), URL),
+        (encoded_event("aws-chunked, identity", JSON_URL.encode(), JSON_TYPE), URL),
         # Data URIs
         ({"image": f"data:image/png;base64,{base64_of(PNG)}"}, Image(PNG, "image/png")),
         ({"url": f"data:image/jpeg;base64,{base64_of(PNG)}"}, Image(PNG, "image/png")),
@@ -173,12 +198,6 @@ def test_anything_else_is_refused(event: object, status: int) -> None:
     assert refusal.value.status == status
 
 
-def in_body(body: str | bytes) -> dict[str, Any]:
-    """A request with JSON, or what should be."""
-    text = body if isinstance(body, str) else base64_of(body)
-    return http_event(text, JSON_TYPE, isinstance(body, bytes))
-
-
 @pytest.mark.parametrize(
     ("event", "said"),
     [
@@ -206,6 +225,9 @@ def in_body(body: str | bytes) -> dict[str, Any]:
         (in_body(gzip.compress(JSON_URL.encode())), "the body is compressed"),
         (http_event(base64_of(gzip.compress(PNG)), "image/png", True), "without Content-Encoding"),
         (http_event(base64_of(b"\x28\xb5\x2f\xfd zstd"), None, True), "the body is compressed"),
+        (encoded_event("br", b"\x8b\x02\x80 brotli", JSON_TYPE), "the body is compressed"),
+        (encoded_event("identity, BR", b"\x8b\x02\x80 brotli"), "without Content-Encoding"),
+        (encoded_event("deflate", b"\x78\x9c zlib", JSON_TYPE), "the body is compressed"),
         (http_event("raw bytes", "image/png", False), "binary media types"),
         (
             http_event("eA==", "multipart/form-data; boundary=x", True),

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from trainer.backbones import (
     BACKBONES,
     build_classifier,
+    load_model,
     normalize,
     preprocess_for,
     pretrained_state,
@@ -143,6 +145,36 @@ def test_a_file_of_another_networks_weights_is_refused(tmp_path: Path, backbone)
     config = TrainConfig(backbone=backbone, weights=str(tmp_path / "w.safetensors"))
     with pytest.raises(UsageError, match=f"does not fit {backbone}"):
         build_classifier(config, 2)
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (lambda folder: None, "model is not there: give the folder that trainer.train has written"),
+        (lambda folder: folder.touch(), "model is a file: give the folder"),
+        (
+            lambda folder: folder.mkdir(),
+            "model has no config.json, labels.json, preprocess.json, w",
+        ),
+        (lambda folder: in_model(folder, "{}"), "model is no model folder of trainer.train: "),
+        (lambda folder: in_model(folder, "[]"), "model is no model folder of trainer.train: "),
+        (lambda folder: in_model(folder, "{"), "model is no model folder of trainer.train: "),
+    ],
+)
+def test_what_is_no_model_folder_is_refused_in_one_line(
+    tmp_path: Path, fill: Callable[[Path], object], message: str
+):
+    fill(tmp_path / "model")
+    with pytest.raises(UsageError, match=message) as refusal:
+        load_model(tmp_path / "model")
+    assert "Errno" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def in_model(folder: Path, content: str) -> None:
+    folder.mkdir()
+    for name in ("config.json", "labels.json", "preprocess.json", "weights.safetensors"):
+        (folder / name).write_text(content)
 
 
 def test_unknown_names_list_what_there_is():

@@ -81,6 +81,13 @@ def test_a_batch_size_of_one_cannot_be_normalized():
         global_batches(10, replace(CONFIG, batch_size=1), 0, least=2)
 
 
+@pytest.mark.parametrize(("weights", "helps"), [("pretrained", True), ("none", False)])
+def test_a_remedy_is_named_only_where_it_helps(weights: str, helps: bool):
+    with pytest.raises(UsageError) as refusal:
+        global_batches(10, replace(CONFIG, batch_size=1, weights=weights), 0, least=2)
+    assert ("--freeze-norm" in str(refusal.value)) == helps
+
+
 def test_epochs_and_seeds_differ_in_order_and_the_same_ones_do_not():
     def order(seed: int, epoch: int) -> list[int]:
         return np.concatenate(global_batches(50, replace(CONFIG, seed=seed), epoch)).tolist()

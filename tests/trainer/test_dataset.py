@@ -72,6 +72,10 @@ def test_splits_hold_photos_in_class_order(root):
         (("001.cat", "02.dog"), ("001.cat", "02.dog")),
         (("001.cat", "002_dog"), ("001.cat", "002_dog")),
         (("٠.cat", "١.dog"), ("٠.cat", "١.dog")),  # noqa: RUF001
+        (("1. cat", "2.\tdog"), ("cat", "dog")),
+        (("1. ", "2.dog"), ("1. ", "2.dog")),
+        (("1. 5 mm", "2.dog"), ("1. 5 mm", "2.dog")),
+        (("2023.Spring", "2024.Autumn"), ("2023.Spring", "2024.Autumn")),
         (("01.Écureuil", "02.Zèbre"), ("Écureuil", "Zèbre")),
     ],
 )
@@ -112,20 +116,26 @@ def test_desktop_files_are_ignored_and_others_that_are_no_photo_are_listed(root,
     (root / "train/stray.png").write_bytes((root / "train/001.Boxer/0.png").read_bytes())
     (root / "train/001.Boxer/gone.png").symlink_to(root / "nowhere")
     (root / "train/001.Boxer/loop").symlink_to(root)
+    (root / "train/001.Boxer/null").symlink_to("/dev/null")
+    os.mkfifo(root / "train/001.Boxer/pipe")
     with (root / "test/001.Boxer/cut.png").open("wb") as file:
         file.write((root / "test/001.Boxer/0.png").read_bytes()[:99])
     report = report_of(root)
     reasons = {entry["file"]: entry["reason"] for entry in report["skipped"]}
     assert reasons == {
         "train/stray.png": "not in a class folder",
-        "train/001.Boxer/gone.png": "neither a file nor a link to one",
-        "train/001.Boxer/loop": "neither a file nor a link to one",
+        "train/001.Boxer/gone.png": "a link that leads nowhere: mend or remove it",
+        "train/001.Boxer/loop": (
+            "a link to a folder, which is not followed: put the folder itself there"
+        ),
+        "train/001.Boxer/pipe": "neither a file nor a link to one: remove it",
+        "train/001.Boxer/null": "a link to what is no file: remove it",
         "train/001.Boxer/notes.txt": "not a JPEG, PNG or WebP image, or its header is damaged",
         "test/001.Boxer/cut.png": "image is truncated: copy it again",
     }
     assert report["splits"] == {"train": 9, "valid": 6, "test": 3}
     (warning,) = caplog.records
-    assert warning.getMessage().startswith("5 of 23 files in")
+    assert warning.getMessage().startswith("7 of 25 files in")
 
 
 def test_sound_data_gives_no_warning(root, caplog):

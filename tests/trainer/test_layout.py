@@ -67,6 +67,14 @@ def each(splits: Iterable[str], *classes: str) -> list[str]:
         ("bounding_box_train", "bounding_box_val", "bounding_box_test"),
         ("train_small", "valid_small", "test_small"),
         ("dataset/training_set", "dataset/dev", "dataset/test_set"),
+        ("Trainingsdaten", "Validierungsdaten", "Testdaten"),
+        ("Trainingssatz", "Validierung", "Test-Bilder"),
+        ("Entraînement", "Validation", "Test"),
+        (unicodedata.normalize("NFD", "entraînement"), "val", "Test"),
+        ("entrenamiento", "validación", "prueba"),
+        ("treino", "validação", "teste"),
+        ("训练集", "验证集", "测试集"),
+        ("trn", "vld", "tst"),
         ("archive/Images/train", "archive/Images/valid", "archive/Images/test"),
     ],
 )
@@ -163,6 +171,13 @@ def test_folders_below_classes_are_no_reason_for_a_word(
         (("cat_train", "cat_test", "dog_train", "dog_test"), "cat_test, .* hold no class folders"),
         (("trainA", "trainB", "testA", "testB"), "trainA, trainB hold no class folders"),
         (("a_train/cat", "b_train/cat", "a_test/cat", "b_test/cat"), "both stand for t.*: join"),
+        (
+            ("train_A/cat", "train_A/dog", "train_B/cat", "train_B/dog"),
+            "train_A, train_B are called",
+        ),
+        (("Trains/cat", "Trains/dog", "Tests/cat", "Tests/dog"), "which is train, and which test"),
+        ((".5mm", ".7mm", "1mm"), r"hidden folders are left out, so rename \.5mm, \.7mm"),
+        ((".5mm", ".7mm"), r"rename \.5mm, \.7mm if they are classes"),
         (("test/cat", "val/cat"), "no train/ with class folders, but test, val"),
         (("train", "test/cat"), "no train/ with class folders"),
         (("images/train", "images/val", "labels/train"), "images holds train, val: splits come"),
@@ -269,6 +284,36 @@ def test_classes_that_differ_in_capitals_are_said(
 ) -> None:
     assert made(fill("A", "a", "b", files=40))["train"] == {"A", "a", "b"}
     assert "differ in capitals only: A and a; on macOS and Windows" in caplog.text
+
+
+@pytest.mark.parametrize("other", ["cat ", " cat", "cat\u200b", "c at"])
+def test_classes_that_look_alike_are_said(
+    fill: Fill, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert made(fill("cat", other, "dog", files=40))["train"] == {"cat", other, "dog"}
+    (record,) = caplog.records
+    assert "differ in spaces or characters that cannot be seen only: " in record.getMessage()
+
+
+def test_a_hidden_class_and_a_link_to_nothing_are_said(
+    fill: Fill, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = fill("cat", "dog", ".5mm", ".thumbnails", files=40)
+    (source / "fox").symlink_to("gone")
+    assert made(source)["train"] == {"cat", "dog"}
+    said = [record.getMessage().removeprefix(f"{source}: ") for record in caplog.records]
+    assert said == [
+        "hidden folders left out: .5mm; rename those that are classes",
+        "links that lead nowhere left out: fox",
+        "left out what systems and tools put there: 1 .thumbnails",
+    ]
+
+
+def test_a_hidden_class_of_a_data_folder_is_listed(fill: Fill) -> None:
+    source = fill(*each(SPLITS, "cat", "dog"), "train/.5mm")
+    assert [(skip.file, skip.reason) for skip in scan(source).skipped] == [
+        ("train/.5mm", "a hidden folder: rename it if it is a class")
+    ]
 
 
 def test_a_class_whose_name_is_no_text_is_refused_at_once(fill: Fill) -> None:

@@ -65,6 +65,12 @@ def test_half_a_group_is_refused_with_the_remedy(
         pass
 
 
+def test_the_remedy_names_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "x")
+    with pytest.raises(UsageError, match="or unset LOCAL_RANK to train"), joined():
+        pass
+
+
 def test_a_group_that_cannot_be_joined_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,7 +78,9 @@ def test_a_group_that_cannot_be_joined_is_one_line(
         monkeypatch.setenv(name, value)
     with pytest.raises(KennelError, match=r"cannot reach the other processes .*99999.*unset"):
         joined().__enter__()
-    assert capsys.readouterr().err.startswith("waiting for 1 more processes, as WORLD_SIZE says")
+    said = capsys.readouterr().err
+    assert said.startswith("waiting for 1 more processes, as WORLD_SIZE says, to meet at 127.0.0.1")
+    assert "port 99999" in said
 
 
 def test_the_command_says_it_in_one_line(

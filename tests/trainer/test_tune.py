@@ -258,3 +258,15 @@ def test_fine_tuning_is_searched_on_pixels(colours: Path, tmp_path: Path):
     best = search(Search(chosen, folders(colours, tmp_path), 1, 1, frozenset({"epochs"})))
     assert 1e-5 <= best["backbone_learning_rate"] <= 1e-3
     assert best["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("exit_codes", "said"),
+    [
+        ([1, 2], "the lines above say why"),
+        ([-9, -9], "ended by SIGKILL (was the memory too small?"),
+        ([1, -11], "ended by SIGSEGV"),
+    ],
+)
+def test_a_search_process_that_a_signal_ended_is_said_to_be(exit_codes: list[int], said: str):
+    assert tune.said_of_end(exit_codes).startswith(said)
