@@ -109,6 +109,16 @@ class Application:
         """Around what a request waits for without changing anything: the state may be saved."""
         return self._turnstile.outside()
 
+    def health(self) -> dict[str, object]:
+        """What `GET /_localaws/health` tells; `state` is the folder that it is up for."""
+        return {
+            "version": version("kennel"),
+            "moto": version("moto"),
+            "pid": os.getpid(),
+            "state": str(self._state_file.parent.resolve()),
+            "services": sorted({gap.service for gap in additions.gaps()}),
+        }
+
     def save(self) -> None:
         """Save the state, unless nothing was asked since it was saved.
 
@@ -136,7 +146,7 @@ class Application:
     def _own(self, environ: dict[str, Any]) -> Response:
         page = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(OWN)
         if page == ("GET", "health"):
-            return _json(health())
+            return _json(self.health())
         if page == ("GET", "inventory"):
             return _json(inventory.resources())
         if page == ("POST", "save"):
@@ -310,16 +320,6 @@ def _read_body(environ: dict[str, Any], most: int) -> bytes:
 
 def _request(environ: dict[str, Any], body: bytes) -> Request:
     return Request({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
-
-
-def health() -> dict[str, object]:
-    """What `GET /_localaws/health` tells."""
-    return {
-        "version": version("kennel"),
-        "moto": version("moto"),
-        "pid": os.getpid(),
-        "services": sorted({gap.service for gap in additions.gaps()}),
-    }
 
 
 class _Handler(MotoRequestHandler):
