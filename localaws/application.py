@@ -135,6 +135,8 @@ class Application:
         path = environ["PATH_INFO"]
         if why := gate.stranger(environ["RAW_URI"], environ[authentication.HEADERS]):
             return _stranger(environ, why)(environ, start_response)
+        if why := gate.bad_length(environ[authentication.HEADERS]):
+            return _json({"error": why}, 400)(environ, start_response)
         if path.startswith(_MOTOS_OWN):
             closed = {"error": f"localaws keeps moto's own pages closed, such as {path[:40]}"}
             return _json(closed, 403)(environ, start_response)
@@ -172,7 +174,9 @@ class Application:
         # time it would be refused.
         invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body else ""
         try:
-            caller = authentication.authenticate(call, environ)
+            if post := authentication.posted(call, environ):
+                call = post.call
+            caller = authentication.authenticate(call, environ, post)
         except AuthenticationError as error:
             refused = authentication.refuse(call, error)
             chunks, status, headers = run_wsgi_app(refused, environ)
