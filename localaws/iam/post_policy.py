@@ -138,7 +138,7 @@ def _read_condition(condition: Any) -> tuple[str, str, str]:
         case {**fields} if len(fields) == 1 and isinstance(
             value := next(iter(fields.values())), str
         ):
-            return "eq", next(iter(fields)).lower(), value
+            return "eq", str(next(iter(fields))).lower(), value
         case [str(kind), str(name), str(value)] if name.startswith("$"):
             if kind.lower() in ("eq", "starts-with"):
                 return kind.lower(), name[1:].lower(), value
