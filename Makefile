@@ -1,8 +1,11 @@
 # Kennel: photos in, an operated image classifier out. `make` alone lists the targets.
 SHELL := /bin/bash
-# The make of macOS, 3.81, does not know this: a recipe of several commands sets it itself.
-.SHELLFLAGS := -eu -o pipefail -c
+# With -p bash takes no start-up file, functions or options of the user's. The make of macOS, 3.81, does not know this: a
+# recipe of several commands sets it itself.
+.SHELLFLAGS := -p -eu -o pipefail -c
 .DELETE_ON_ERROR:
+# Targets that are named together are made in their order, even if MAKEFLAGS=-j8 is exported.
+.NOTPARALLEL:
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
@@ -84,6 +87,14 @@ ifeq ($(origin ENV)$(findstring /,$(value ENV)),environment/)
 ENV := dev
 endif
 
+one_word = $(if $(word 2,$(value $(1))),,$(strip $(value $(1))))
+require_one_of = $(if $(filter $(2),$(call one_word,$(1))),,$(error $(1)=$(value $(1)): must be one of $(2)))
+# They are part of names.
+$(call require_one_of,UNFREEZE,none last all)
+$(if $(findstring /,$(value BACKBONE))$(if $(call one_word,BACKBONE),,-),$(error BACKBONE=$(subst $(newline), ,$(value BACKBONE)): must be one network of trainer/backbones.py))
+
+# The environment has its own Python; what the shell says about another one would break it.
+$(foreach name,PYTHONEXECUTABLE PYTHONHOME PYTHONIOENCODING PYTHONPATH PYTHONPLATLIBDIR,$(if $(findstring environment,$(origin $(name))),$(eval unexport $(name))))
 VENV := .venv
 PYTHON := $(call typed,VENV)/bin/python
 # The data set's name, as paths and keys in S3 can bear it: that of the folder; where it has other characters, a number
@@ -92,7 +103,7 @@ NAME := $(shell export LC_ALL=C CDPATH=; name=$(call typed,DATASET); test ! -d "
   name=$$(basename -- "$$name"); plain=$$(printf %s "$$name" | tr -cs A-Za-z0-9._- - | cut -c 1-60 | sed 's/^[.-]*//; s/-*$$//'); \
   test "$$plain" = "$$name" || plain=$${plain:-photos}-$$(printf %s "$$name" | cksum | cut -d ' ' -f 1); printf %s "$$plain")
 DATA := $(value OUT)/data/$(NAME)
-RUN := $(value OUT)/$(NAME)-$(BACKBONE)-$(UNFREEZE)
+RUN := $(value OUT)/$(NAME)-$(value BACKBONE)-$(value UNFREEZE)
 CACHE := $(value OUT)/cache
 DATA_FLAGS := --data $(call typed,DATA) --cache-dir $(call typed,CACHE)
 MODEL_FLAGS := --backbone $(call typed,BACKBONE) $(VIEW) $(AUGMENTATION) $(value FLAGS)
@@ -100,10 +111,10 @@ MODEL_FLAGS := --backbone $(call typed,BACKBONE) $(VIEW) $(AUGMENTATION) $(value
 # Paths that are targets: make has a meaning of its own for these characters.
 tab := $(empty)	$(empty)
 special := \ % : ; | * ? [ ] = ~ ` " $$ ( ) \#
-$(foreach name,OUT VENV DATA CACHE RUN CONFIG,$(foreach character,$(special),$(if $(findstring $(character),$(value $(name))),\
-  $(error $(name)=$(value $(name)): $(character) has a meaning of its own for make; name another folder))))
+$(foreach name,OUT VENV BACKBONE DATA CACHE RUN CONFIG,$(foreach character,$(special),$(if $(findstring $(character),$(value $(name))),\
+  $(error $(name)=$(value $(name)): $(character) has a meaning of its own for make; give another name))))
 $(foreach name,OUT VENV CONFIG,$(if $(findstring $(tab),$(value $(name)))$(findstring $(newline),$(value $(name))),\
-  $(error $(name): a tab or a new line has a meaning of its own for make; name another folder)))
+  $(error $(name): a tab or a new line has a meaning of its own for make; give another name)))
 $(foreach name,OUT VENV,$(if $(strip $(value $(name))),,$(error $(name) is empty: name a folder)))
 
 # What is removed for good is named on the command line, not by what the shell exports.
@@ -113,20 +124,17 @@ $(foreach name,ENV OUT,$(if $(filter-out $(SAID),$(name)),$(if $(findstring file
 endif
 
 # What make starts gets a value as it was typed, too.
-$(foreach name,DATASET OUT MODEL FILE URL CONFIG FLAGS,$(if $(findstring command,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+$(foreach name,$(filter-out .%,$(.VARIABLES)),$(if $(findstring command,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # Wrong values end here, before anything is uploaded or trained.
 undigited = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$(1)))))))))))
-one_word = $(if $(word 2,$(value $(1))),,$(strip $(value $(1))))
 require_number = $(if $(call undigited,$(value $(1)))$(filter 0%,$(value $(1)))$(if $(call one_word,$(1)),,-),\
   $(error $(1)=$(value $(1)): must be a number of 1 or more))
-require_one_of = $(if $(filter $(2),$(call one_word,$(1))),,$(error $(1)=$(value $(1)): must be one of $(2)))
 ifneq ($(filter tune train evaluate package serve preflight,$(MAKECMDGOALS)),)
 $(foreach name,TRIALS PARALLEL INSTANCES $(if $(value EPOCHS),EPOCHS),$(call require_number,$(name)))
 $(foreach name,SPOT FRESH,$(if $(value $(name)),$(call require_one_of,$(name),1 0 yes no on off true false)))
 $(call require_one_of,ENGINE,here job sagemaker)
 $(call require_one_of,WHERE,here sagemaker ec2)
-$(call require_one_of,UNFREEZE,none last all)
 $(if $(value CONFIG),$(if $(wildcard $(call target,CONFIG)),,$(error CONFIG=$(value CONFIG): there is no such file)))
 endif
 ifneq ($(filter attach stop,$(MAKECMDGOALS)),)
@@ -140,7 +148,7 @@ BEST := $(call target,RUN)/tune/best.json
 WEIGHTS := $(call target,RUN)/model/weights.safetensors
 ARCHIVE := $(call target,RUN)/model.tar.gz
 
-TRAIN = $(PYTHON)$(if $(filter-out 1,$(INSTANCES)), -m trainer.torchrun --standalone --nproc-per-node $(call typed,INSTANCES)) -m trainer.train
+TRAIN = $(PYTHON)$(if $(filter-out 1,$(value INSTANCES)), -m trainer.torchrun --standalone --nproc-per-node $(call typed,INSTANCES)) -m trainer.train
 # Says what a target has made and what comes next; the page that ties all pages together is brought up to date.
 DONE = $(PYTHON) -m trainer.done --output $(call typed,OUT) --run $(call typed,RUN) --data $(call typed,DATA)
 LAUNCH = $(PYTHON) -m trainer.launch
@@ -178,7 +186,7 @@ test-contract: lambda $(call target,OUT)/contract/sagemaker/ready $(call target,
 	@KENNEL_CONTRACT=$(call typed,OUT)/contract $(PYTHON) -m pytest --timeout 900 $(or $(TESTS),tests/contract)
 
 bench: lambda $(REPORT) $(call target,OUT)/contract/sagemaker/ready $(call target,OUT)/bench/peers/ready $(call target,OUT)/bench/handler/ready ## measure against the peers (BENCH=... for some), to build/bench/index.html; needs photos for figures that mean something: DATASET=dogs or a folder
-	@$(foreach name,$(BENCH),$(PYTHON) -m tests.benchmarks.$(name) $(if $(filter $(ON_PHOTOS),$(name)),--photos $(call typed,DATA)) $(BENCH_FLAGS) || failed=1;) \
+	@$(foreach name,$(value BENCH),$(PYTHON) -m tests.benchmarks.$(name) $(if $(filter $(ON_PHOTOS),$(name)),--photos $(call typed,DATA)) $(BENCH_FLAGS) || failed=1;) \
 	$(PYTHON) -m tests.benchmarks.page; exit $${failed:-0}
 ON_PHOTOS := training serving function growth
 
@@ -188,10 +196,10 @@ env: $(READY) ## make the Python environment
 	@$(DONE) env
 data: $(REPORT) ## fetch, split and check the photos
 	@$(DONE) data
-tune: $(if $(filter here,$(ENGINE)),$(BEST),checked-tune upload) ## search for hyperparameters with ENGINE
-	@$(if $(filter here,$(ENGINE)),$(DONE) tune,$(launch_tune))
-train: $(if $(filter here,$(WHERE)),$(WEIGHTS),checked-train upload) ## train a model in WHERE
-	@$(if $(filter here,$(WHERE)),$(DONE) train,$(launch_train))
+tune: $(if $(filter here,$(value ENGINE)),$(BEST),checked-tune upload) ## search for hyperparameters with ENGINE
+	@$(if $(filter here,$(value ENGINE)),$(DONE) tune,$(launch_tune))
+train: $(if $(filter here,$(value WHERE)),$(WEIGHTS),checked-train upload) ## train a model in WHERE
+	@$(if $(filter here,$(value WHERE)),$(DONE) train,$(launch_train))
 checked-tune checked-train: checked-%: FORCE $(READY)
 	@$(launch_$*) --check
 evaluate: $(call target,RUN)/evaluation/evaluation.json $(call target,RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
@@ -243,7 +251,7 @@ download: $(READY) ## bring it back
 jobs: $(READY) ## list the last jobs: what they took, cost and left
 	@$(LAUNCH) jobs $(aws_flags)
 attach: $(READY) ## follow JOB again, to its end
-	@$(LAUNCH) attach $(call typed,JOB) $(aws_flags) --output $(if $(filter here,$(ENGINE)),$(call typed,OUT)/$(call typed,JOB)/tune,$(call typed,SEARCH))
+	@$(LAUNCH) attach $(call typed,JOB) $(aws_flags) --output $(if $(filter here,$(value ENGINE)),$(call typed,OUT)/$(call typed,JOB)/tune,$(call typed,SEARCH))
 stop: $(READY) ## stop JOB; it saves its state first
 	@$(LAUNCH) stop $(call typed,JOB) $(aws_flags)
 preflight: $(READY) ## check all that a deployment needs before there is one
@@ -270,7 +278,7 @@ TERRAFORM_CLI = $(PYTHON) -m terraform.cli
 stack_flags = $(call typed,STACK) --env $(call typed,ENV) --out $(call typed,OUT)
 bootstrap: $(READY) ## make the bucket that holds Terraform's state
 	@$(TERRAFORM_CLI) bootstrap --env $(call typed,ENV)
-plan apply destroy: $(if $(filter foundation,$(STACK)),$(READY),lambda)
+plan apply destroy: $(if $(filter foundation,$(value STACK)),$(READY),lambda)
 plan: ## show what Terraform would change in STACK
 	@$(TERRAFORM_CLI) plan $(stack_flags) $(call flag,--model,MODEL)
 apply: ## change it, after a question (YES=1: without)

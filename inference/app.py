@@ -27,12 +27,13 @@ _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ROUTES = ("GET /ping", "POST /invocations", "GET /metrics")
 
 
-def create_app(service: Service, body_timeout_s: float) -> ASGIApp:
+def create_app(service: Service, body_timeout_s: float, hosts: str = "") -> ASGIApp:
     """Give the ASGI application.
 
     Args:
         service: What answers pictures.
         body_timeout_s: The longest time, in seconds, that a body may take to arrive.
+        hosts: The names, with commas between, by which it may be asked; empty: by any.
     """
     telemetry = Telemetry(lambda: service.in_flight)
 
@@ -67,7 +68,28 @@ def create_app(service: Service, body_timeout_s: float) -> ASGIApp:
         ),
     )
     app.router.redirect_slashes = False
-    return _Observed(app, service, telemetry)
+    known = frozenset(hosts.lower().split(",")) if hosts else None
+    return _Observed(_Named(app, known) if known else app, service, telemetry)
+
+
+class _Named:
+    """Answers to its own names only: a web page's may have been made to lead here."""
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        named = Headers(scope=scope).getlist("host")
+        hosts = {re.sub(r":\d+$", "", host).lower() for host in named}
+        if len(hosts) == 1 and hosts <= self._hosts:
+            await self._app(scope, receive, send)
+            return
+        shown = ", ".join(named)[:100]
+        message = f"the server answers to {', '.join(sorted(self._hosts))} only, not to {shown!r}"
+        refused = RefusedError(403, "foreign_host", message)
+        scope["state"]["fields"]["error"] = refused.error
+        await refused.response()(scope, receive, send)
 
 
 class _Observed:

@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(1) from None
     service = Service(predictor, options.max_batch, options.queue)
     config = uvicorn.Config(
-        create_app(service, options.body_timeout_s),
+        create_app(service, options.body_timeout_s, options.hosts),
         loop="uvloop",
         http=BoundedProtocol,
         ws="none",
@@ -131,6 +131,7 @@ def _options() -> Iterator[tuple[str, str, Callable[[str], object], str, str]]:
     count = _number(int, 1, 65535)
     yield "--model", "SM_MODEL_DIR", Path, "/opt/ml/model", "a model's folder or model.tar.gz"
     yield "--host", "KENNEL_HOST", str, "0.0.0.0", "the address to listen on"  # noqa: S104
+    yield "--hosts", "KENNEL_HOSTS", str, "", "names it may be asked by, with commas; empty: any"
     yield "--port", "SAGEMAKER_BIND_TO_PORT", _number(int, 0, 65535), "8080", "0 takes a free one"
     yield "--max-batch", "KENNEL_MAX_BATCH", count, "4", "the most pictures in a batch"
     yield "--queue", "KENNEL_QUEUE", count, "128", "the most requests admitted at a time"

@@ -109,6 +109,16 @@ class Application:
         """Around what a request waits for without changing anything: the state may be saved."""
         return self._turnstile.outside()
 
+    def health(self) -> dict[str, object]:
+        """What `GET /_localaws/health` tells; `state` is the folder that it is up for."""
+        return {
+            "version": version("kennel"),
+            "moto": version("moto"),
+            "pid": os.getpid(),
+            "state": str(self._state_file.parent.resolve()),
+            "services": sorted({gap.service for gap in additions.gaps()}),
+        }
+
     def save(self) -> None:
         """Save the state, unless nothing was asked since it was saved.
 
@@ -125,6 +135,8 @@ class Application:
         path = environ["PATH_INFO"]
         if why := gate.stranger(environ["RAW_URI"], environ[authentication.HEADERS]):
             return _stranger(environ, why)(environ, start_response)
+        if why := gate.bad_length(environ[authentication.HEADERS]):
+            return _json({"error": why}, 400)(environ, start_response)
         if path.startswith(_MOTOS_OWN):
             closed = {"error": f"localaws keeps moto's own pages closed, such as {path[:40]}"}
             return _json(closed, 403)(environ, start_response)
@@ -136,7 +148,7 @@ class Application:
     def _own(self, environ: dict[str, Any]) -> Response:
         page = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(OWN)
         if page == ("GET", "health"):
-            return _json(health())
+            return _json(self.health())
         if page == ("GET", "inventory"):
             return _json(inventory.resources())
         if page == ("POST", "save"):
@@ -162,7 +174,9 @@ class Application:
         # time it would be refused.
         invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body else ""
         try:
-            caller = authentication.authenticate(call, environ)
+            if post := authentication.posted(call, environ):
+                call = post.call
+            caller = authentication.authenticate(call, environ, post)
         except AuthenticationError as error:
             refused = authentication.refuse(call, error)
             chunks, status, headers = run_wsgi_app(refused, environ)
@@ -310,16 +324,6 @@ def _read_body(environ: dict[str, Any], most: int) -> bytes:
 
 def _request(environ: dict[str, Any], body: bytes) -> Request:
     return Request({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
-
-
-def health() -> dict[str, object]:
-    """What `GET /_localaws/health` tells."""
-    return {
-        "version": version("kennel"),
-        "moto": version("moto"),
-        "pid": os.getpid(),
-        "services": sorted({gap.service for gap in additions.gaps()}),
-    }
 
 
 class _Handler(MotoRequestHandler):

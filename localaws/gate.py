@@ -12,6 +12,7 @@ from email.message import Message
 # Names below localhost lead nowhere else (RFC 6761); S3's clients put the bucket there.
 _LOOPBACK = re.compile(r"(([\w-]+\.)*localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.ASCII | re.I)
 _PAGE = re.compile(r"[a-z]+://[^/?#]+")
+_LENGTH = re.compile(r"[0-9]{1,15}")
 _SHOWN = 100
 
 
@@ -29,6 +30,14 @@ def stranger(target: str, headers: Message) -> str:
             f"localaws answers no web pages, and this request is made by one ({page[:_SHOWN]}); "
             "use the AWS CLI, an SDK or curl"
         )
+    return ""
+
+
+def bad_length(headers: Message) -> str:
+    """Say why it is not known where a request's body ends; empty if it is."""
+    lengths = set(headers.get_all("Content-Length", []))
+    if len(lengths) > 1 or not all(_LENGTH.fullmatch(length) for length in lengths):
+        return f"Content-Length must be one number, not {', '.join(sorted(lengths))[:_SHOWN]!r}"
     return ""
 
 

@@ -56,11 +56,11 @@ class GuardedRequests(Requests):
         """Read a request's head; false if it was answered already."""
         if not super().parse_request():
             return False
-        why = gate.stranger(self.path, self.headers)
-        if why:
+        stranger = gate.stranger(self.path, self.headers)
+        if why := stranger or gate.bad_length(self.headers):
             # Its body would be taken for the next request.
             self.close_connection = True
-            self.answer_json(403, {"message": why}, {"Connection": "close"})
+            self.answer_json(403 if stranger else 400, {"message": why}, {"Connection": "close"})
         return not why
 
 

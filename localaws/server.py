@@ -100,7 +100,7 @@ def run(folder: Path, options: Options) -> None:
         for unfinished in folder.glob(".state.zip.*"):
             unfinished.unlink()
         # This takes its time; the other commands need none of it, nor does a refusal.
-        from localaws.application import Application, configure, health, serve
+        from localaws.application import Application, configure, serve
         from localaws.execution import Execution
         from localaws.state import StateError, restore
 
@@ -133,7 +133,8 @@ def run(folder: Path, options: Options) -> None:
             if not options.records_only:
                 execution.start()
             with replacing(_server_file(folder)) as file:
-                file.write_text(json.dumps({"endpoint": _endpoint(server.port), **health()}))
+                told = {"endpoint": _endpoint(server.port), **application.health()}
+                file.write_text(json.dumps(told))
             stop.wait()
             execution.stop()
             application.save()
@@ -161,14 +162,18 @@ class _Log(io.TextIOBase):
 
 @contextmanager
 def _sole_user(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as lock:
+    with (folder / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            lock.seek(0)
             raise ServerError(
-                f"another localaws uses {folder}; stop it (`make local-down`) "
-                "or give another --state"
+                f"another localaws (process {lock.read() or 'unknown'}) uses {folder}; stop it "
+                "(`make local-down`, or `kill` if it does not answer) or give another --state"
             ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
 
 
@@ -178,7 +183,7 @@ def _listener(port: int) -> socket.socket:
     except OSError as error:
         raise ServerError(
             f"port {port} of {LOOPBACK} cannot be had ({error.strerror}); "
-            "stop what holds it or give another --port"
+            "stop what holds it or give another --port (LOCALAWS_PORT=... of make)"
         ) from error
 
 
@@ -206,8 +211,10 @@ class Server:
             alive = server.ask("GET", "health")
         except (OSError, ValueError, KeyError):
             return None
-        # The file of a killed server may name a port that another one has got since.
-        return server if alive.get("pid") == server.pid else None
+        # The file of a killed server may name a port that another one has got since, and a copied
+        # folder has the file of a server that is up for the folder it was copied from.
+        own = str(folder.resolve())
+        return server if (alive["pid"], alive.get("state", own)) == (server.pid, own) else None
 
     def ask(self, method: str, page: str) -> dict[str, Any]:
         """One of localaws' own pages.
@@ -274,7 +281,7 @@ def down(folder: Path) -> str:
     """
     server = Server.of(folder)
     if not server:
-        _server_file(folder).unlink(missing_ok=True)
+        _forget(folder, "server.json")
         return "localaws is not up"
     try:
         server.ask("POST", "save")
@@ -292,10 +299,20 @@ def reset(folder: Path) -> str:
     if server := Server.of(folder):
         # It saves nothing on the way out, which is the point.
         _end(folder, server, signal.SIGKILL)
-    for name in ("server.json", "state.zip"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "work", ignore_errors=True)
+    _forget(folder, "server.json", "state.zip", "work")
     return "localaws is down and its state is deleted"
+
+
+def _forget(folder: Path, *names: str) -> None:
+    """Remove what nobody uses; who uses it and does not answer is named."""
+    if not folder.is_dir():
+        return
+    with _sole_user(folder):
+        for name in names:
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name, ignore_errors=True)
+            else:
+                (folder / name).unlink(missing_ok=True)
 
 
 def _end(folder: Path, server: Server, number: signal.Signals) -> None:

@@ -154,7 +154,9 @@ class Outside:
     def run(self, *command: str, folder: Path = ROOT, **more: str) -> str:
         """Run a module, or make, to its end; give its output, or fail with all of it."""
         if command[0] == "make":
-            return self._run(command, folder, more)
+            # It takes this from its own command line only.
+            watched = f"PYTHONPATH={self.environ['PYTHONPATH']}"
+            return self._run((*command, watched), folder, more)
         return self.python("-m", *command, folder=folder, **more)
 
     def python(self, *arguments: str, folder: Path = ROOT, **more: str) -> str:

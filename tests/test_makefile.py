@@ -130,6 +130,105 @@ def test_more_flags_are_words_as_the_shell_reads_them(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("target", "variable"),
+    [
+        ("attach", "JOB"),
+        ("logs", "SINCE"),
+        ("logs", "WHAT"),
+        ("unlock", "LOCK"),
+        ("plan", "STACK"),
+        ("preflight", "INSTANCE_TYPE"),
+        ("local-up", "LOCALAWS_PORT"),
+        ("status", "ENV"),
+    ],
+)
+def test_make_runs_nothing_that_a_value_says(target, variable, tmp_path):
+    value = f"$(shell touch {tmp_path}/ran)$x"
+    calls = printed_words(
+        target, f"{variable}={value}", f"OUT={tmp_path / 'out'}", bin_folder=tmp_path / "bin"
+    )
+    assert any(value in call for call in calls)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("variable", ["BACKBONE", "UNFREEZE", "STACK", "ENGINE", "BENCH"])
+def test_nor_what_the_shell_exports_says(variable, tmp_path):
+    make("--dry-run", "plan", **{variable: f"$(shell touch {tmp_path}/ran)"})
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", "a b", "a\nb", "a\tb", "a#b", "a:b", ""])
+def test_a_backbone_is_one_name(name, tmp_path):
+    ran = make("tune", f"BACKBONE={name}", f"OUT={tmp_path / 'out'}")
+    assert ran.returncode == 2
+    assert re.fullmatch(r"Makefile:\d+: \*\*\* BACKBONE=.*  Stop.\n", ran.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BASH_ENV", "{folder}/start"),
+        ("BASH_FUNC_printf%%", "() { echo noise; }"),
+        ("BASH_FUNC_basename%%", "() { echo noise; }"),
+        ("CDPATH", "/:/tmp"),
+        ("SHELLOPTS", "noglob:xtrace"),
+        ("GLOBIGNORE", "*"),
+        ("MAKELEVEL", "3"),
+    ],
+)
+def test_what_the_shell_exports_to_programs_changes_nothing(variable, value, tmp_path, monkeypatch):
+    (tmp_path / "start").write_text("echo noise; set -f; cd /\n")
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv(variable, value.replace("{folder}", str(tmp_path)))
+    folder = tmp_path / "bin"
+    calls = printed_words(
+        "invoke", f"FILE={tmp_path}/?.jpg", f"OUT={tmp_path}/o", bin_folder=folder
+    )
+    assert calls[-1][-2:] == [f"{tmp_path}/1.jpg", f"{tmp_path}/2.jpg"]
+    named = make("--dry-run", "data", "DATASET=Flowers", f"OUT={tmp_path}/o")
+    assert f"{tmp_path}/o/data/Flowers" in named.stdout
+    assert "noise" not in named.stdout
+
+
+def test_another_python_of_the_shell_s_is_not_heeded(tmp_path):
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nenv\n")
+    python.chmod(0o755)
+    (tmp_path / "venv/ready").touch()
+    os.utime(tmp_path / "venv/ready", (2**32, 2**32))
+    names = ("EXECUTABLE", "HOME", "IOENCODING", "PATH", "PLATLIBDIR")
+    foreign = {f"PYTHON{name}": "/nowhere" for name in names}
+    given = ("status", f"VENV={tmp_path}/venv", f"OUT={tmp_path}/o")
+    assert "=/nowhere" not in make(*given, **foreign).stdout
+    assert "PYTHONPATH=/mine\n" in make(*given, "PYTHONPATH=/mine", **foreign).stdout
+
+
+@pytest.mark.parametrize("variable", ["MAKEFLAGS", "GNUMAKEFLAGS"])
+def test_targets_are_made_in_the_order_of_their_names(variable, tmp_path):
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    # The first one ends only when the others had their time to begin.
+    python.write_text(
+        f"""#!/bin/bash
+echo "begin $2" >> {tmp_path}/order
+test "$2" != localaws.server || while test $((++turns)) -lt 20000; do :; done
+echo "end $2" >> {tmp_path}/order
+"""
+    )
+    python.chmod(0o755)
+    (python.parents[1] / "ready").touch()
+    os.utime(python.parents[1] / "ready", (2**32, 2**32))
+    venv = f"VENV={tmp_path}/venv"
+    make("local-up", "bootstrap", venv, f"OUT={tmp_path}/o", **{variable: "-j8"})
+    lines = (tmp_path / "order").read_text().split("\n")
+    assert lines[:2] == ["begin localaws.server", "end localaws.server"]
+    assert lines.index("begin terraform.cli") > lines.index("end trainer.done")
+
+
+@pytest.mark.parametrize(
     ("given", "words"),
     [("FILE=-x.jpg", ["--file", "./-x.jpg"]), ("FILE=", ["--env", "dev"])],
 )

@@ -5,6 +5,7 @@ AWS, proxies and Terraform could lead a command elsewhere, and is taken out of t
 environment: libraries and the processes that are started see none of it.
 """
 
+import http.client
 import ipaddress
 import json
 import os
@@ -12,7 +13,7 @@ import re
 import tomllib
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ _PROXY = re.compile(r".*_(?i:PROXY)")
 # Go's clients never ask a proxy for this machine. Nothing listens there: all else fails at once.
 _WALL = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 _LARGEST_PORT = 65535
+_ANSWER_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def close(name: str, path: Path, region: str) -> Fence:
 
     Raises:
         UsageError: The file, or the variable that it names, gives no address of this machine.
-        KennelError: The server that has its files here is down.
+        KennelError: The server that has its files here is down, or another one has its port.
     """
     told = tomllib.loads(path.read_text())
     endpoint = _endpoint(name, told, path)
@@ -132,26 +134,57 @@ def _endpoint(name: str, told: Mapping[str, str], path: Path) -> str:
         endpoint = f"{endpoint.rpartition(':')[0]}:{int(port)}"
     else:
         built = os.environ.get("KENNEL_OUT") or path.parents[2] / "build"
-        server = Path(built) / told["server_file"]
-        running = _running(server)
-        # Who answers at the usual port is somebody else's then, and would do what it is told.
-        if not running and server.parent.is_dir():
-            raise KennelError(
-                f"ENV={name}: the server of {server.parent} is down: `make local-up` starts it; "
-                f"{told['port_variable']}=... on the command line takes another one"
-            )
-        endpoint = running or endpoint
-    if not is_loopback(endpoint):
-        raise UsageError(f"{path}: the endpoint {endpoint} is not on this machine")
+        file = Path(built) / told["server_file"]
+        endpoint = _written(file) or endpoint
+        _check_here(endpoint, path)
+        _check_own(name, endpoint, file.parent.resolve(), told["port_variable"])
+    _check_here(endpoint, path)
     return endpoint
 
 
-def _running(server: Path) -> str | None:
-    """Where the server answers that has written this file."""
+def _check_here(endpoint: str, path: Path) -> None:
+    if not is_loopback(endpoint):
+        raise UsageError(f"{path}: the endpoint {endpoint} is not on this machine")
+
+
+def _check_own(name: str, endpoint: str, folder: Path, port_variable: str) -> None:
+    """Check that who answers is not somebody else's server, which would do what it is told."""
+    served = _served(endpoint)
+    if served is None and folder.is_dir():
+        raise KennelError(
+            f"ENV={name}: the server of {folder} is down: `make local-up` starts it; "
+            f"{port_variable}=... on the command line takes another one"
+        )
+    # Where none was ever started and nobody answers, the first call says so.
+    if served is not None and Path(served).resolve() != folder:
+        other = f"the server of {served}" if served else "another server"
+        port = endpoint.rpartition(":")[2]
+        raise KennelError(
+            f"ENV={name}: at {endpoint} is {other}, not that of {folder}: `make local-up "
+            f"{port_variable}=...` with a free port starts it; {port_variable}={port} takes the "
+            "other one"
+        )
+
+
+def _written(file: Path) -> str | None:
+    """Where the server answered that has written this file, be it up or not."""
     try:
-        return str(json.loads(server.read_text())["endpoint"])
+        return str(json.loads(file.read_text())["endpoint"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _served(endpoint: str) -> str | None:
+    """The folder that the server is up for; empty if it does not say, None if nobody answers."""
+    host = urllib.parse.urlsplit(endpoint).netloc
+    try:
+        with closing(http.client.HTTPConnection(host, timeout=_ANSWER_SECONDS)) as connection:
+            connection.request("GET", "/_localaws/health")
+            return str(json.load(connection.getresponse())["state"])
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError, http.client.HTTPException):
+        return ""
 
 
 def _without_proxies(environ: Mapping[str, str]) -> dict[str, str]:

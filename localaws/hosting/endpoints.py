@@ -579,7 +579,8 @@ class ServedEndpoint(Running):
         Raises:
             HostingError: It ended, or was not ready in time.
         """
-        self._container = Container(["--model", str(model), "--port", "0", *options], log)
+        here = ("--host", LOOPBACK, "--hosts", LOOPBACK, "--port", "0")
+        self._container = Container(["--model", str(model), *here, *options], log)
         try:
             self._container.wait(start_seconds)
         except BaseException:

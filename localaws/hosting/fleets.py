@@ -171,6 +171,7 @@ class VariantFleet(Running):
             **execution.environment({} if is_isolated else self.role.credentials),
             **(definition.get("Environment") or {}),
             "KENNEL_HOST": LOOPBACK,
+            "KENNEL_HOSTS": LOOPBACK,
             "SAGEMAKER_BIND_TO_PORT": "0",
             "SM_MODEL_DIR": str(model_folder),
         }

@@ -4,10 +4,12 @@ import io
 from email.message import Message
 from typing import Any
 
-from werkzeug.wrappers import Response
+from werkzeug.wrappers import Request, Response
 
 from localaws.calls import Call, refusal
 from localaws.iam.authorization import Caller, caller_of, has_old_codes
+from localaws.iam.post_policy import Post
+from localaws.iam.post_policy import find as find_post
 from localaws.iam.signature import AuthenticationError, Sent, check, find
 
 HEADERS = "localaws.headers"
@@ -49,6 +51,9 @@ _CODES: dict[str, tuple[tuple[str, int], tuple[str, int], tuple[str, int], str]]
     "denied": (("AccessDenied", 403), *_MISMATCH[1:]),
     "mismatch": _MISMATCH,
     "content": (("XAmzContentSHA256Mismatch", 400), *_MISMATCH[1:]),
+    "form": (("InvalidArgument", 400), *_MISMATCH[1:]),
+    "policy": (("InvalidPolicyDocument", 400), *_MISMATCH[1:]),
+    "size": (("EntityTooLarge", 400), *_MISMATCH[1:]),
     "incomplete": (("IncompleteBody", 400), *_INCOMPLETE),
     "malformed": (("AuthorizationHeaderMalformed", 400), *_INCOMPLETE),
     "unsupported": (("InvalidRequest", 400), *_INCOMPLETE),
@@ -60,11 +65,26 @@ _S3_TEXTS = {
 _EC2_TEXT = "AWS was not able to validate the provided access credentials"
 
 
-def authenticate(call: Call, environ: dict[str, Any]) -> Caller:
+def posted(call: Call, environ: dict[str, Any]) -> Post | None:
+    """Read a form that uploads an object to S3 by a policy; None if the request is no such form.
+
+    Raises:
+        AuthenticationError: It cannot be understood.
+    """
+    content: str = environ.get("CONTENT_TYPE", "")
+    if str(call) != "s3:PostObject" or not content.startswith("multipart/form-data"):
+        return None
+    if call.access_key or "HTTP_AUTHORIZATION" in environ:
+        return None
+    return find_post(call, Request({**environ, "wsgi.input": io.BytesIO(_body(environ))}))
+
+
+def authenticate(call: Call, environ: dict[str, Any], post: Post | None = None) -> Caller:
     """Tell who makes a call, whose request may have to be read for that.
 
     Args:
         call: What is asked for.
+        post: The form that is posted, if one is.
         environ: The request. Its body is there again for who comes next, and if it was signed in
             its URL, it is made to name its key and service in a header, by which moto finds them.
 
@@ -73,7 +93,7 @@ def authenticate(call: Call, environ: dict[str, Any]) -> Caller:
     """
     headers: Message = environ[HEADERS]
     sent = Sent(environ["REQUEST_METHOD"], environ["RAW_URI"], headers, lambda: _body(environ))
-    signature = find(sent)
+    signature = post.signature if post else find(sent)
     if not signature:
         if str(call) != _UNSIGNED:
             raise AuthenticationError("unsigned", "Access Denied: the request is not signed")
@@ -82,7 +102,10 @@ def authenticate(call: Call, environ: dict[str, Any]) -> Caller:
     if signature.access_key != call.access_key:
         raise AuthenticationError("malformed", "The request names two access keys")
     caller = caller_of(signature.access_key, signature.token)
-    check(sent, signature, caller.secret)
+    if post:
+        post.check(signature, caller.secret)
+    else:
+        check(sent, signature, caller.secret)
     _name(environ, signature.header)
     return caller
 

@@ -48,7 +48,8 @@ class AuthenticationError(Exception):
 
     Attributes:
         kind: "unsigned", "unsupported", "malformed", "unknown" (key), "expired" (session),
-            "mismatch", "skewed" (clock), "denied" (a presigned URL), "content" or "incomplete".
+            "mismatch", "skewed" (clock), "denied" (a presigned URL or form), "form", "policy" or
+            "size" (of a form), "content" or "incomplete".
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -182,6 +183,46 @@ def _version_4(
     )
 
 
+def signature_of_form(fields: Mapping[str, str]) -> Signature:
+    """Find the signature of a form's policy.
+
+    Args:
+        fields: The form's, by their names in lower case.
+
+    Raises:
+        AuthenticationError: It cannot be understood.
+    """
+    if "x-amz-credential" not in fields:
+        return Signature(
+            value=fields.get("signature", ""),
+            access_key=fields["awsaccesskeyid"],
+            token=fields.get("x-amz-security-token", ""),
+        )
+    if (algorithm := fields.get("x-amz-algorithm", "")) != "AWS4-HMAC-SHA256":
+        raise _unsupported(algorithm)
+    given = {
+        "credential": fields["x-amz-credential"],
+        "names": "",
+        "signature": fields.get("x-amz-signature", ""),
+    }
+    token, moment = fields.get("x-amz-security-token", ""), fields.get("x-amz-date", "")
+    return _version_4(given, token, moment)
+
+
+def check_text(text: str, signature: Signature, secret: str) -> None:
+    """Check that who knows a secret key signed a text, such as a policy.
+
+    Raises:
+        AuthenticationError: They did not.
+    """
+    credentials = Credentials(signature.access_key, secret)
+    if signature.timestamp:
+        expected = _Version4(credentials, signature, "").signed(text)
+    else:
+        expected = str(HmacV1QueryAuth(credentials).sign_string(text))
+    _compare(signature, expected)
+
+
 def _of_version_2(query: Query) -> Signature:
     expires = _only(query, "Expires")
     if not _is_number(expires):
@@ -312,6 +353,10 @@ class _Version4(SigV4Auth):  # type: ignore[misc]
                 request.headers[name] = value.encode("latin-1").decode("utf-8", "replace")
         text = self.string_to_sign(request, self.canonical_request(request))
         return str(self.signature(text, request))
+
+    def signed(self, text: str) -> str:
+        """Give the signature of a text."""
+        return str(self.signature(text, self._request))
 
     def check_chunks(self, body: bytes) -> None:
         """Check the signature of each chunk; the trailer after them tells nothing that is used.

@@ -54,6 +54,57 @@ def test_no_request_is_taken_before_the_model_has_answered(
     run(predictor, scenario)
 
 
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        (["127.0.0.1"], 503),
+        (["127.0.0.1:8080"], 503),
+        (["LocalHost:1"], 503),
+        ([], 403),
+        ([""], 403),
+        (["evil.example"], 403),
+        (["evil.example:8080"], 403),
+        (["127.0.0.1.evil.example"], 403),
+        (["127.0.0.1:80:80"], 403),
+        (["evil@127.0.0.1"], 403),
+        (["localhost."], 403),
+        (["2130706433"], 403),
+        (["127.0.0.1", "evil.example"], 403),
+    ],
+)
+def test_one_that_has_names_answers_to_no_other(
+    predictor: Predictor, hosts: list[str], status: int
+) -> None:
+    """A web page's name may be made to lead here."""
+
+    async def scenario() -> None:
+        app = create_app(Service(predictor, 1, 1), body_timeout_s=120, hosts="127.0.0.1,localhost")
+        for method, path in (("GET", "/ping"), ("POST", "/invocations")):
+            scope = {
+                "type": "http",
+                "method": method,
+                "path": path,
+                "query_string": b"",
+                "headers": [(b"host", host.encode()) for host in hosts],
+            }
+            sent: list[Any] = []
+
+            async def receive() -> Any:
+                return {"type": "http.request", "body": b""}
+
+            async def send(message: Any, sent: list[Any] = sent) -> None:
+                sent.append(message)
+
+            await app(scope, receive, send)
+            assert sent[0]["status"] == status
+            if status == 403:
+                told = json.loads(sent[1]["body"])
+                assert told["error"] == "foreign_host"
+                assert "127.0.0.1, localhost only" in told["message"]
+
+    asyncio.run(scenario())
+
+
 def test_no_request_is_taken_while_draining(predictor: Predictor, picture: "Pictures") -> None:
     async def scenario(client: httpx.AsyncClient, service: Service) -> None:
         await service.start()

@@ -21,6 +21,7 @@ from PIL import Image
 
 from tests.archives import make_archive
 from tests.localaws.conftest import LocalAws, until
+from tests.localaws.raw import send
 from tests.localaws.roles import create_role
 
 ACCOUNT = "123456789012"
@@ -735,5 +736,15 @@ def test_the_real_server_serves_a_real_archive(endpoint: Endpoint, tmp_path: Pat
     assert answer["predictions"][0]["label"] == "Green"
     error = endpoint.refusal(b"no picture", ContentType="image/png")
     assert error["OriginalStatusCode"] == 400
+    # No web page is answered whose name was made to lead here.
+    (port,) = {
+        found.laddr.port
+        for process in psutil.Process(endpoint.aws._process.pid).children(recursive=True)
+        for found in process.net_connections("inet")
+        if found.status == psutil.CONN_LISTEN
+    }
+    asked = {"Host": f"evil.example:{port}"}
+    assert send(f"http://127.0.0.1:{port}", "GET", "/metrics", asked).status == 403
+    assert send(f"http://127.0.0.1:{port}", "GET", "/metrics").status == 200
     endpoint.update("damaged")
     assert endpoint.settled()["EndpointConfigName"] == "good"

@@ -143,16 +143,19 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     made.aws.stop()
 
 
-def form() -> tuple[dict[str, str], bytes]:
-    """A form that uploads a file, as a page can send it without asking anybody."""
-    parts = [("key", "", b"train.py"), ("file", '; filename="x"', PLANTED)]
+def multipart(fields: Mapping[str, str], *files: bytes) -> tuple[dict[str, str], bytes]:
+    parts = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
+    parts += [('name="file"; filename="dog 1.jpg"', data) for data in files]
     body = b"".join(
-        f'--b\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode()
-        + data
-        + b"\r\n"
-        for name, more, data in parts
+        f"--b\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + data + b"\r\n"
+        for head, data in parts
     )
     return {"Content-Type": "multipart/form-data; boundary=b"}, body + b"--b--\r\n"
+
+
+def form() -> tuple[dict[str, str], bytes]:
+    """A form that uploads a file, as a page can send it without asking anybody."""
+    return multipart({"key": "train.py"}, PLANTED)
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
@@ -249,7 +252,7 @@ def test_motos_own_pages_are_closed(account: Account, method: str, target: str) 
 def lines(port: int, head: str) -> int:
     """The status that an answer to exactly these lines has."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+        connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
         answer = http.client.HTTPResponse(connection)
         answer.begin()
         return answer.status
@@ -635,6 +638,96 @@ class TestWhoSigns:
         assert (done.returncode, done.stderr) == (0, "")
         assert account.s3.get_object(Bucket=BUCKET, Key="cli")["Body"].read() == b"dog"
         account.s3.delete_object(Bucket=BUCKET, Key="cli")
+
+
+@pytest.mark.parametrize("version", [None, "s3v4"])
+class TestSignedForm:
+    """What boto3's generate_presigned_post lets others upload."""
+
+    def fields(self, account: Account, version: str | None, seconds: int = 60) -> dict[str, str]:
+        s3 = boto3.client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=account.endpoint,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(signature_version=version),
+        )
+        given = {"x-amz-meta-breed": "Beagle", "Content-Type": "image/jpeg"}
+        conditions = [
+            {"x-amz-meta-breed": "Beagle"},
+            ["starts-with", "$Content-Type", "image/"],
+            ["content-length-range", 1, 9],
+        ]
+        form: dict[str, str] = s3.generate_presigned_post(
+            BUCKET, "form/${filename}", given, conditions, seconds
+        )["fields"]
+        return form
+
+    def post(
+        self, account: Account, fields: Mapping[str, str], *files: bytes, bucket: str = BUCKET
+    ) -> Answer:
+        return account.send("POST", f"/{bucket}", *multipart(fields, *files))
+
+    def test_uploads_one_object(self, account: Account, version: str | None) -> None:
+        answer = self.post(account, self.fields(account, version), b"dog")
+        assert (answer.status, answer.text) == (204, "")
+        found = account.s3.get_object(Bucket=BUCKET, Key="form/dog 1.jpg")
+        assert (found["Body"].read(), found["Metadata"]) == (b"dog", {"breed": "Beagle"})
+        account.s3.delete_object(Bucket=BUCKET, Key="form/dog 1.jpg")
+
+    @pytest.mark.parametrize(
+        ("changed", "code"),
+        [
+            ({"key": "train.py"}, "AccessDenied"),
+            ({"Content-Type": "text/html"}, "AccessDenied"),
+            ({"x-amz-meta-breed": "Poodle"}, "AccessDenied"),
+            ({"acl": "public-read"}, "AccessDenied"),
+            ({"policy": "e30="}, "SignatureDoesNotMatch"),
+            ({"policy": ""}, "SignatureDoesNotMatch"),
+            ({"KEY": "train.py"}, "InvalidArgument"),
+            ({"file": "more"}, "InvalidArgument"),
+        ],
+    )
+    def test_is_of_all_its_fields(
+        self, account: Account, version: str | None, changed: dict[str, str], code: str
+    ) -> None:
+        with account.unchanged():
+            answer = self.post(account, self.fields(account, version) | changed, b"dog")
+        assert answer.status in (400, 403)
+        assert f"<Code>{code}</Code>" in answer.text
+
+    def test_is_of_its_signer_bucket_size_and_time(
+        self, account: Account, version: str | None
+    ) -> None:
+        fields = self.fields(account, version)
+        name = "x-amz-signature" if version else "signature"
+        key = "x-amz-credential" if version else "AWSAccessKeyId"
+        with account.unchanged():
+            for answer, code in (
+                (self.post(account, fields, b"dogs" * 9), "EntityTooLarge"),
+                (self.post(account, fields), "InvalidArgument"),
+                (self.post(account, fields, b"a", b"b"), "InvalidArgument"),
+                (self.post(account, fields, b"dog", bucket="other"), "AccessDenied"),
+                (self.post(account, self.fields(account, version, -1), b"dog"), "AccessDenied"),
+                (self.post(account, fields | {name: "0" * 64}, b"dog"), "SignatureDoesNotMatch"),
+                (
+                    self.post(account, fields | {key: "x" + fields[key]}, b"dog"),
+                    "InvalidAccessKeyId",
+                ),
+            ):
+                assert f"<Code>{code}</Code>" in answer.text
+            headers, body = multipart(fields, b"dog")
+            page = headers | {"Origin": EVIL}
+            assert "web pages" in account.send("POST", f"/{BUCKET}", page, body).text
+
+
+@pytest.mark.parametrize(
+    "length", ["x", "-5", "1_0", "\N{SUPERSCRIPT TWO}", "5\nContent-Length: 6"]
+)
+def test_the_length_of_a_body_is_a_number(account: Account, length: str) -> None:
+    head = f"POST / HTTP/1.1\nHost: 127.0.0.1\nContent-Length: {length}"
+    assert lines(account.port or 0, head) == 400
 
 
 EXAMPLE = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"

@@ -55,7 +55,8 @@ def test_an_endpoint_is_served_until_it_is_stopped(tmp_path: Path) -> None:
     assert lines[-1] == "stopping gently"
     model = str(tmp_path / "model.tar.gz")
     assert json.loads(lines[2])["arguments"] == [
-        *("--model", model, "--port", "0", "--max-batch", "4")
+        *("--model", model, "--host", "127.0.0.1", "--hosts", "127.0.0.1", "--port", "0"),
+        *("--max-batch", "4"),
     ]
     assert not psutil.pid_exists(pid)
 

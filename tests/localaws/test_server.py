@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import create_parser
 
 from localaws.processes import ManagedProcess
-from localaws.server import Server
+from localaws.server import Server, main
 from tests.localaws.conftest import SECONDS, until
 from tests.localaws.raw import send, signed
 
@@ -228,6 +228,7 @@ def test_the_inventory_is_what_was_made(counted: Counted) -> None:
 def test_its_own_pages(counted: Counted) -> None:
     health = counted.server.ask("GET", "health")
     assert health["pid"] == counted.process.pid
+    assert health["state"] == str(counted.state.resolve())
     assert "sagemaker" in health["services"]
     with pytest.raises(urllib.error.HTTPError) as raised:
         counted.server.ask("GET", "nonsense")
@@ -284,6 +285,32 @@ def test_its_life_from_the_command_line(
     assert Server.of(folder) is None
 
 
+def test_a_copied_folder_does_not_stop_the_server_of_the_first(
+    counted: Counted, command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "state"
+    for stop in ("down", "reset"):
+        folder.mkdir(exist_ok=True)
+        (folder / "server.json").write_bytes((counted.state / "server.json").read_bytes())
+        assert Server.of(folder) is None
+        assert command(stop).returncode == 0
+        assert not (folder / "server.json").exists()
+    counted.client("s3").head_bucket(Bucket="kennel")
+
+
+def test_a_server_that_cannot_be_found_is_named(counted: Counted) -> None:
+    told, kept = counted.state / "server.json", counted.state / "kept.json"
+    told.rename(kept)
+    try:
+        for stop in ("down", "reset"):
+            with pytest.raises(SystemExit) as ended:
+                main([stop, "--state", str(counted.state)])
+            assert f"another localaws (process {counted.process.pid}) uses" in str(ended.value)
+    finally:
+        kept.rename(told)
+    counted.client("s3").head_bucket(Bucket="kennel")
+
+
 def test_a_start_that_is_ended_leaves_no_server(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     command = [sys.executable, "-m", "localaws.server", "up", "--port", "0", "--state", str(folder)]
@@ -333,7 +360,7 @@ def test_a_folder_has_one_server(counted: Counted) -> None:
         check=False,
     )
     assert second.returncode == 1
-    assert "another localaws uses" in second.stderr
+    assert "another localaws (process " in second.stderr
 
 
 def test_a_damaged_state_is_refused_with_the_remedy(

@@ -2,11 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from localaws.loopback import LoopbackServer, Requests
 from tests.outside import Outside
 from trainer import target as targets
 from trainer.errors import KennelError, UsageError
@@ -37,6 +40,8 @@ def outside(tmp_path: Path) -> Iterator[Outside]:
 def shell(outside: Outside, tmp_path: Path) -> None:
     os.environ.clear()
     os.environ.update({**outside.hostile, **MINE, "KENNEL_OUT": str(tmp_path)})
+    # Whoever runs these tests may have a localaws at the usual port.
+    os.environ["LOCALAWS_PORT"] = "4588"
 
 
 def fence() -> Fence:
@@ -95,32 +100,124 @@ def test_what_fetches_the_provider_has_the_user_s_proxies(outside: Outside) -> N
     }
 
 
-def test_the_localaws_that_runs_is_found(tmp_path: Path) -> None:
+@pytest.fixture
+def serve() -> Iterator[Callable[[object], str]]:
+    """Answers as localaws does about its health; gives its address."""
+    started = []
+
+    def start(health: object) -> str:
+        class Answering(Requests):
+            def do_GET(self) -> None:
+                self.answer_json(200 if self.path == "/_localaws/health" else 404, health)
+
+        started.append(LoopbackServer(Answering))
+        return f"http://{started[-1].address}"
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Takes an address for that of localaws where nothing says another one."""
+
+    def take(endpoint: str) -> None:
+        del os.environ["LOCALAWS_PORT"]
+        folder = tmp_path / "terraform/environments"
+        shutil.copytree(targets.ENVIRONMENTS, folder)
+        closed = folder / "local.aws.toml"
+        closed.write_text(closed.read_text().replace("http://127.0.0.1:4588", endpoint))
+        monkeypatch.setattr(targets, "ENVIRONMENTS", folder)
+
+    return take
+
+
+def nobody() -> str:
+    """An address at which nobody answers."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_the_localaws_that_runs_is_found(tmp_path: Path, serve: Callable[[object], str]) -> None:
     (tmp_path / "localaws").mkdir()
     told = tmp_path / "localaws/server.json"
-    told.write_text(json.dumps({"endpoint": "http://127.0.0.1:5000", "pid": 1}))
-    assert fence().endpoint == "http://127.0.0.1:5000"
+    running = serve({"state": str(tmp_path / "localaws")})
+    told.write_text(json.dumps({"endpoint": running, "pid": 1}))
     os.environ["LOCALAWS_PORT"] = "6000"
     assert fence().endpoint == "http://127.0.0.1:6000"
     os.environ["LOCALAWS_PORT"] = "0"
-    assert fence().endpoint == "http://127.0.0.1:5000"
+    assert fence().endpoint == running
     del os.environ["LOCALAWS_PORT"]
     told.write_text(json.dumps({"endpoint": "https://elsewhere.example"}))
     with pytest.raises(UsageError, match=r"https://elsewhere\.example is not on this machine"):
         fence()
 
 
-@pytest.mark.parametrize("content", [None, "{"])
-def test_one_that_is_down_is_not_taken_for_another_at_the_usual_port(
-    content: str | None, tmp_path: Path
+@pytest.mark.parametrize("link", [False, True])
+def test_one_at_the_usual_port_is_taken_if_it_is_this_folder_s(
+    tmp_path: Path, link: bool, serve: Callable[[object], str], usual: Callable[[str], None]
 ) -> None:
     (tmp_path / "localaws").mkdir()
-    if content:
-        (tmp_path / "localaws/server.json").write_text(content)
-    with pytest.raises(KennelError, match=r"is down: `make local-up` starts it"):
+    running = serve({"state": str(tmp_path / "localaws")})
+    usual(running)
+    if link:
+        (tmp_path / "link").symlink_to(tmp_path)
+        os.environ["KENNEL_OUT"] = f"{tmp_path / 'link'}/"
+    assert fence().endpoint == running
+
+
+@pytest.mark.parametrize(
+    ("health", "other"),
+    [
+        ({"state": "/other/build/localaws"}, "the server of /other/build/localaws"),
+        ({"status": "up"}, "another server"),
+        (["up"], "another server"),
+    ],
+)
+@pytest.mark.parametrize("written", [False, True])
+def test_that_of_another_checkout_is_not_asked(
+    tmp_path: Path,
+    health: object,
+    other: str,
+    written: bool,
+    serve: Callable[[object], str],
+    usual: Callable[[str], None],
+) -> None:
+    running = serve(health)
+    usual(running)
+    if written:  # The port of one that was killed may be another one's now.
+        (tmp_path / "localaws").mkdir()
+        (tmp_path / "localaws/server.json").write_text(json.dumps({"endpoint": running}))
+    port = running.rpartition(":")[2]
+    with pytest.raises(KennelError) as refused:
         fence()
-    os.environ["LOCALAWS_PORT"] = "4588"
-    assert fence().endpoint == "http://127.0.0.1:4588"
+    assert str(refused.value) == (
+        f"ENV=local: at {running} is {other}, not that of {tmp_path}/localaws: `make local-up "
+        f"LOCALAWS_PORT=...` with a free port starts it; LOCALAWS_PORT={port} takes the other one"
+    )
+    os.environ["LOCALAWS_PORT"] = port
+    assert fence().endpoint == running
+
+
+def test_where_none_was_started_the_first_call_says_so(usual: Callable[[str], None]) -> None:
+    usual(nobody())
+    client = load("local").session.client("sts")
+    with pytest.raises(KennelError, match="`make local-up` starts localaws"), explained():
+        client.get_caller_identity()
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"endpoint": "http://127.0.0.1:x"}', "killed"])
+def test_one_that_is_down_is_not_taken_for_another(
+    content: str | None, tmp_path: Path, usual: Callable[[str], None]
+) -> None:
+    usual(nobody())
+    (tmp_path / "localaws").mkdir()
+    if content:
+        content = json.dumps({"endpoint": nobody()}) if content == "killed" else content
+        (tmp_path / "localaws/server.json").write_text(content)
+    with pytest.raises(KennelError, match=r"ENV=local: .*`make local-up"):
+        fence()
 
 
 @pytest.mark.parametrize("port", ["65536", "x", "80@elsewhere.example", "-1"])
