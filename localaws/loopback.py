@@ -22,6 +22,24 @@ class Requests(BaseHTTPRequestHandler):
     # Two small writes per answer would otherwise wait for each other's acknowledgement.
     disable_nagle_algorithm = True
 
+    def parse_request(self) -> bool:
+        """Read a request's head; false if it was answered already."""
+        if not super().parse_request():
+            return False
+        if refused := self.refused():
+            # Its body would be taken for the next request.
+            self.close_connection = True
+            status, why = refused
+            self.answer_json(status, {"message": why}, {"Connection": "close"})
+        return not refused
+
+    def refused(self) -> tuple[int, str] | None:
+        """Status and reason if a request is not taken, going by its head."""
+        if "Transfer-Encoding" in self.headers:
+            return 411, "a body needs a Content-Length here, not a Transfer-Encoding"
+        why = gate.bad_length(self.headers)
+        return (400, why) if why else None
+
     def body(self) -> bytes:
         """The request's whole body; it has to be read before an answer."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -52,16 +70,10 @@ class Requests(BaseHTTPRequestHandler):
 class GuardedRequests(Requests):
     """Requests of programs on this machine; those of web pages are refused."""
 
-    def parse_request(self) -> bool:
-        """Read a request's head; false if it was answered already."""
-        if not super().parse_request():
-            return False
-        stranger = gate.stranger(self.path, self.headers)
-        if why := stranger or gate.bad_length(self.headers):
-            # Its body would be taken for the next request.
-            self.close_connection = True
-            self.answer_json(403 if stranger else 400, {"message": why}, {"Connection": "close"})
-        return not why
+    def refused(self) -> tuple[int, str] | None:
+        """Status and reason if a request is not taken, going by its head."""
+        why = gate.stranger(self.path, self.headers)
+        return (403, why) if why else super().refused()
 
 
 class _Server(ThreadingHTTPServer):

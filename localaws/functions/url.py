@@ -195,9 +195,8 @@ def _answer(service: "Functions", name: str, qualifier: str | None, request: Req
 
 
 def _body(request: Requests) -> bytes:
-    with suppress(ValueError):
-        if int(request.headers.get("Content-Length", 0)) <= MAX_REQUEST_BYTES:
-            return request.body()
+    if int(request.headers.get("Content-Length", 0)) <= MAX_REQUEST_BYTES:
+        return request.body()
     # What is not read would be taken for the next request.
     request.close_connection = True
     raise _Refused(413, {"Message": "Request Too Long"}, "RequestTooLargeException")

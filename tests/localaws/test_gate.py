@@ -34,6 +34,7 @@ from hypothesis import strategies as st
 from localaws.gate import page_of, stranger
 from localaws.iam import signature
 from localaws.iam.signature import AuthenticationError, Sent
+from localaws.loopback import LoopbackServer, Requests
 from tests.localaws.conftest import LocalAws
 from tests.localaws.raw import Answer, send, signed
 from tests.localaws.roles import create_role
@@ -722,12 +723,32 @@ class TestSignedForm:
             assert "web pages" in account.send("POST", f"/{BUCKET}", page, body).text
 
 
+@pytest.fixture
+def bodies() -> Iterator[int]:
+    """The port of a server like those of functions' URLs."""
+
+    class Reading(Requests):
+        def do_POST(self) -> None:
+            self.answer_json(200, len(self.body()))
+
+    server = LoopbackServer(Reading)
+    yield int(server.address.rpartition(":")[2])
+    server.stop()
+
+
 @pytest.mark.parametrize(
     "length", ["x", "-5", "1_0", "\N{SUPERSCRIPT TWO}", "5\nContent-Length: 6"]
 )
-def test_the_length_of_a_body_is_a_number(account: Account, length: str) -> None:
+def test_the_length_of_a_body_is_a_number(account: Account, bodies: int, length: str) -> None:
     head = f"POST / HTTP/1.1\nHost: 127.0.0.1\nContent-Length: {length}"
     assert lines(account.port or 0, head) == 400
+    assert lines(bodies, head) == 400
+
+
+def test_a_body_in_chunks_is_not_taken_for_none(bodies: int) -> None:
+    head = "POST / HTTP/1.1\nHost: 127.0.0.1\nTransfer-Encoding: chunked"
+    assert lines(bodies, head) == 411
+    assert lines(bodies, "POST / HTTP/1.1\nHost: 127.0.0.1") == 200
 
 
 EXAMPLE = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
