@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -486,7 +487,7 @@ def test_printed_commands_carry_what_the_user_gave_make(
     monkeypatch.setenv("MAKELEVEL", "0")
     assert (
         jobs.make_command("train", "dev", about_run=True, WHERE="sagemaker")
-        == "make train WHERE=sagemaker ENV=dev 'DATASET=/photos of $dogs'"
+        == "make train WHERE=sagemaker ENV=dev DATASET='/photos of $dogs'"
     )
     assert jobs.make_command("attach", "dev", JOB="a") == "make attach JOB=a ENV=dev"
     found = {"trials": 8, "pruned": 3, "valid_loss": 0.0029, "best": {"batch_size": 16}}
@@ -497,7 +498,7 @@ def test_printed_commands_carry_what_the_user_gave_make(
         "best of 8 trials (3 ended early): valid_loss=0.0029 with batch_size=16",
         f"results: {tmp_path}/best.json",
         f"next: make train WHERE=sagemaker CONFIG={tmp_path}/best.json UNFREEZE=all ENV=local "
-        "'DATASET=/photos of $dogs'",
+        "DATASET='/photos of $dogs'",
     ]
 
 
@@ -523,11 +524,13 @@ def test_the_end_names_accuracy_archive_and_the_next_command(
     metrics = [{"MetricName": name, "Value": value} for name, value in told]
     answer = job.describe() | {"FinalMetricDataList": metrics}
     monkeypatch.setattr(TrainingJob, "describe", lambda job: answer)
-    launch.main(["attach", job.name, "--env", "local"])
+    # Both in one log: the command that comes next is its end.
+    with redirect_stdout(sys.stderr):
+        launch.main(["attach", job.name, "--env", "local"])
     said = capsys.readouterr().err
     archive = f"s3://{BUCKET}/jobs/{job.name}/output/model.tar.gz"
     assert "top-1 on test: 0.9780 as trained, 0.9777 as served\n" in said
-    assert f"archive: {archive}\nnext: make deploy MODEL={archive} ENV=local\n" in said
+    assert said.endswith(f"{archive}\nnext: make deploy MODEL={archive} ENV=local\n")
 
 
 def test_an_ec2_trainer_that_is_off_is_told_by_its_variable() -> None:
