@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +397,35 @@ def test_the_log_of_all_hosts_is_given_once(aws: LocalAws) -> None:
     say("job-a/algo-1-17", "four")
     assert list(tail.lines()) == ["algo-1 | four", "algo-2 | three"]
     assert list(tail.lines()) == []
+
+
+SDK = ["Starting training script", "++ cat config.json", '{"hosts": ["algo-1"]}']
+
+
+@pytest.mark.parametrize(
+    ("logged", "told"),
+    [
+        ([*SDK, "+++ exec /usr/bin/python3 -m trainer.entry", "epoch=0"], ["epoch=0"]),
+        # What the SDK's script could not do is the reason why nothing follows.
+        ([*SDK, "ERROR: No matching distribution found for x"], None),
+        (["some other program", "+ cat a"], None),
+    ],
+)
+def test_a_followed_log_begins_with_what_the_job_says(
+    aws: LocalAws, logged: list[str], told: list[str] | None
+) -> None:
+    launch.main([*TRAIN, "--seed", "73"])
+    job = TrainingJob(load("local"), asked(aws, "CreateTrainingJob")["TrainingJobName"])
+    logs, group = aws.client("logs"), jobs_sagemaker.LOG_GROUP
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=group)
+    stream = f"{job.name}/algo-1-{len(logged)}{bool(told)}"
+    logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    events = [{"timestamp": int(time.time() * 1000), "message": line} for line in logged]
+    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+    assert job.state().ended
+    assert list(job.lines()) == (logged if told is None else told)
+    logs.delete_log_stream(logGroupName=group, logStreamName=stream)
 
 
 def attempts(aws: LocalAws, *command: str) -> list[str]:
