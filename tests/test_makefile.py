@@ -450,3 +450,32 @@ def test_a_recipe_fails_with_its_first_command_without_the_shells_flags_of_make_
     )
     assert ran.returncode == 2
     assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_the_environment_is_of_the_python_that_is_named_and_says_what_it_fetches(tmp_path):
+    log, venv = tmp_path / "log", tmp_path / "venv"
+    uv = tmp_path / "bin/uv"
+    uv.parent.mkdir()
+    uv.write_text(
+        f'#!/bin/sh\necho "$*" >> {quote(str(log))}\ntest "$1" = venv || exit 0\n'
+        f"mkdir -p {quote(str(venv / 'bin'))}; cd {quote(str(venv))}; touch pyvenv.cfg\n"
+        "printf '#!/bin/sh\\n' > bin/python; chmod +x bin/python\n"
+    )
+    uv.chmod(0o755)
+    path = f"{uv.parent}:{os.environ['PATH']}"
+
+    def made(*given, **environment):
+        log.write_text("")
+        ran = make(
+            "env", f"VENV={venv}", f"OUT={tmp_path / 'out'}", *given, PATH=path, **environment
+        )
+        assert ran.returncode == 0, ran.stderr
+        pythons = re.findall(r"^venv .*--python (\S+)", log.read_text(), re.MULTILINE)
+        return pythons, ran.stderr
+
+    pythons, said = made(UV_PYTHON="3.12")
+    assert pythons == ["3.12"]
+    assert "GB to fetch" in said
+    assert "GB on disk" in said
+    assert made() == ([], "")  # what is there stays
+    assert made("UV_PYTHON=3.13")[0] == ["3.13"]

@@ -1,18 +1,18 @@
 """What a target of `make` has made, and what comes next: `python -m trainer.done train --run DIR`.
 
-The next command carries the variables that this one was given, so that it works as it is printed.
+The next command carries what this one was given, so that it works as it is printed.
 """
 
 import argparse
-import os
-import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from trainer import index
 from trainer.errors import KennelError, run_command
+from trainer.make_command import make_command
+from trainer.names import shown
 
 NEXT = {
     "env": "data",
@@ -25,9 +25,6 @@ NEXT = {
     "local-up": "bootstrap ENV=local",
     "upload": "tune ENGINE=job",
 }
-# These take effect from the environment, too. What approves or deletes is never suggested.
-_FROM_ENVIRONMENT = ("DATASET", "BACKBONE", "UNFREEZE", "EPOCHS", "TRIALS", "PARALLEL")
-_NEVER = frozenset({"YES", "DELETE_DATA", "JSON", "TESTS"})
 _FILES = {
     "tune": {"hyperparameters": "tune/best.json", "search": "tune/search.html"},
     "train": {"model": "model", "learning curves": "training/learning_curves.svg"},
@@ -70,22 +67,11 @@ def request(data: Path, port: str) -> str:
     )
 
 
-def next_command(target: str, environment: Mapping[str, str]) -> str:
-    """Give a command of `make` with the variables of the one that runs now.
-
-    Args:
-        target: What is to be made, and the variables that this takes whatever was given.
-        environment: As `make` gives it to what it runs: all variables of its command line are in
-            it, and named in MAKEFLAGS.
-    """
-    # A blank inside a value has a backslash before it.
-    flags = " " + environment.get("MAKEFLAGS", "").partition("-- ")[2]
-    given = re.findall(r"(?<!\\) ([A-Za-z_][A-Za-z0-9_]*) ?[:+?]?=", flags)
-    names = dict.fromkeys((*given, *_FROM_ENVIRONMENT))
-    fixed = {word.partition("=")[0] for word in target.split()}
-    wanted = [name for name in names if environment.get(name) and name not in _NEVER | fixed]
-    variables = [f"{name}={shlex.quote(environment[name])}" for name in wanted]
-    return " ".join(["make", target, *variables])
+def next_command(step: str) -> str:
+    """Give the command of `make` that comes after a step, with what this one was given."""
+    goal, *words = NEXT[step].split()
+    fixed = dict(word.split("=") for word in words)
+    return make_command(goal, fixed.pop("ENV", ""), about_run=True, **fixed)
 
 
 def main() -> None:
@@ -102,16 +88,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.step == "serve":
         asked = request(options.data, options.port)
-        print(f"ask it from another terminal: {index.shown_name(asked)}", flush=True)
+        print(f"ask it from another terminal: {asked}", flush=True)
         return
     for line in lines(options.step, options.output, options.run, options.data):
-        print(index.shown_name(line))
+        print(shown(line))
     if options.step in _FILES or options.step == "evaluate":
         try:
-            print(f"all pages: {index.shown_name(str(index.write(options.output)))}")
+            print(f"all pages: {shown(index.write(options.output))}")
         except KennelError as error:  # what was asked for is there all the same
             sys.stderr.write(f"{error}\n")
-    print(f"next: {index.shown_name(next_command(NEXT[options.step], os.environ))}")
+    print(f"next: {next_command(options.step)}")
 
 
 if __name__ == "__main__":

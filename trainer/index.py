@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from trainer.errors import KennelError, run_command
 from trainer.files import write_text_atomic
+from trainer.names import shown
 from trainer.pages import render_page
 
 NAME = "index.html"
@@ -88,7 +89,7 @@ def find_run(folder: Path, output: Path) -> Run | None:
         links.insert(0, _link("data set report", report, output))
     package = _read(folder / "package.json")
     return Run(
-        name=shown_name(folder.name),
+        name=folder.name,
         links=tuple(links),
         trained=accuracy(folder / "evaluation"),
         served=accuracy(folder / "served"),
@@ -134,11 +135,6 @@ def write(output: Path) -> Path:
     return path
 
 
-def shown_name(name: str) -> str:
-    """Give a file's name as text, also where its bytes are not UTF-8."""
-    return os.fsencode(name).decode(errors="replace")
-
-
 def _link(text: str, path: Path, output: Path) -> Link:
     return Link(text, quote(os.fsencode(path.relative_to(output))))
 
@@ -156,7 +152,7 @@ def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(prog="python -m trainer.index", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="as of `make`")
-    print(shown_name(str(write(parser.parse_args().output))))
+    print(shown(write(parser.parse_args().output)))
 
 
 if __name__ == "__main__":

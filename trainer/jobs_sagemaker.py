@@ -12,7 +12,7 @@ from typing import Any
 from trainer import source
 from trainer.catalogue import has_gpu, training_image
 from trainer.errors import KennelError, UsageError
-from trainer.job_logs import Tail
+from trainer.job_logs import Preamble, Tail
 from trainer.jobs import Job, Outcome, State, slug
 from trainer.metric_lines import METRICS, TOP1_SERVED, TOP1_TRAINED, metric_regex
 from trainer.prices import hourly_usd
@@ -28,6 +28,9 @@ _TIMESTAMP_CHARACTERS = 15  # what the SDK appends to a job's name
 _LONGEST_WARM_SECONDS = 3600
 _LONGEST_RUN_SECONDS = 28 * 24 * 3600
 _ENDED = frozenset({"Completed", "Failed", "Stopped"})
+_ENTRY = "trainer.entry"
+# The SDK's script tells each of its commands, and the last is the job's own.
+_SDK = Preamble("Starting training script", re.compile(rf"\++ exec .* -m {re.escape(_ENTRY)}"))
 _SDK_ENVIRONMENT = {
     # The SDK asks IAM whether the role may use S3 on all resources; this one may on its own only.
     "SAGEMAKER_VALIDATE_ROLE": "false",
@@ -191,7 +194,7 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
             source_dir=f"s3://{bucket}/{code}",
             requirements=source.REQUIREMENTS,
             entry_script=source.script(work.entry),
-            command="exec $SM_PYTHON_CMD -m trainer.entry",
+            command=f"exec $SM_PYTHON_CMD -m {_ENTRY}",
         ),
         distributed=Torchrun(process_count_per_node=work.processes),
         compute=Compute(
@@ -239,7 +242,8 @@ class TrainingJob(Job):
         """Take up a job that is there."""
         self.name = name
         self._client = target.client("sagemaker")
-        self._tail = Tail(target, LOG_GROUP, f"{name}/")
+        self._tail = Tail(target, LOG_GROUP, f"{name}/", _SDK)
+        self._has_ended = False
         answer = self.describe()
         self.is_search = "trials" in answer.get("HyperParameters", {})
         resources = answer["ResourceConfig"]
@@ -258,11 +262,12 @@ class TrainingJob(Job):
         steps = answer.get("SecondaryStatusTransitions") or [{}]
         message = steps[-1].get("StatusMessage", "")
         text = f"{answer['SecondaryStatus']}: {message}" if message else answer["SecondaryStatus"]
-        return State(text, answer["TrainingJobStatus"] in _ENDED)
+        self._has_ended = answer["TrainingJobStatus"] in _ENDED
+        return State(text, self._has_ended)
 
     def lines(self) -> Iterable[str]:
-        """What its hosts have logged."""
-        return self._tail.lines()
+        """What its hosts have logged, without the trace of the SDK's script that starts it."""
+        return self._tail.lines(self._has_ended)
 
     def stop(self) -> None:
         """Stop it; SageMaker gives it two minutes to save its state."""

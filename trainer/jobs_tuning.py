@@ -355,7 +355,7 @@ def search_lines(target: Target, folder: Path) -> list[str]:
         about_run=True,
         WHERE="sagemaker",
         CONFIG=str(folder / BEST),
-        ENGINE="",
+        **dict.fromkeys(("ENGINE", "TRIALS", "PARALLEL"), ""),
         **scope,
     )
     return [

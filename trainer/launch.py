@@ -6,8 +6,8 @@
     python -m trainer.launch jobs --env dev
 
 What is done already is not started, and so not billed, a second time; `--fresh` begins anew.
-The last line on standard output is the address of the archive, or the path of `best.json`; all else
-goes to standard error. Ctrl-C asks whether to leave the job running or to stop it.
+Standard output has the address of the archive, or the path of `best.json`; all else goes to
+standard error. Ctrl-C asks whether to leave the job running or to stop it.
 """
 
 import argparse
@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
@@ -243,7 +242,7 @@ def _result(target: Target, job: Job) -> Outcome | None:
 def _finished(
     target: Target, job: Job, options: argparse.Namespace, outcome: Outcome | None = None
 ) -> Outcome:
-    """Follow a job to its end, keep what it has left, and say what that is and what comes next.
+    """Follow a job to its end, keep what it has left, print that, and say what comes next.
 
     Args:
         target: Where it runs.
@@ -259,16 +258,19 @@ def _finished(
     if job.is_search:
         folder = options.output or Path("build") / job.name / "tune"
         ended = finish_search(target, bucket, job, outcome, folder)
-        told = search_lines(target, folder)
+        *told, next_line = search_lines(target, folder)
     else:
         ended = outcome
         record_latest(target, bucket, outcome)
         told = [
             accuracy_line(outcome),
             f"archive: {outcome.result}",
-            f"next: {make_command('deploy', target.name, MODEL=outcome.result)}",
         ]
+        next_line = f"next: {make_command('deploy', target.name, MODEL=outcome.result)}"
     sys.stderr.writelines(f"{line}\n" for line in [past + cost_line(ended), *told] if line)
+    sys.stderr.flush()
+    print(json.dumps(ended.to_json()) if options.json else ended.result, flush=True)
+    sys.stderr.write(f"{next_line}\n")
     return ended
 
 
@@ -386,24 +388,26 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Do what the command line asks for; gives what --json prints."""
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
     target = targets.load(options.env)
     order = {"train": training, "tune": search}.get(options.verb)
     if order:
         ordered = order(options)
-        return {} if options.check else carry_out(target, ordered, options).to_json()
-    if options.verb == "jobs":
+        if not options.check:
+            carry_out(target, ordered, options)
+    elif options.verb == "jobs":
         rows = history(target, options.last)
-        if not options.json:
-            sys.stdout.write(table(rows))
-        return {"jobs": [row.to_json() for row in rows]}
-    if options.verb == "stop":
+        listed = json.dumps({"jobs": [row.to_json() for row in rows]}) + "\n"
+        sys.stdout.write(listed if options.json else table(rows))
+    elif options.verb == "stop":
         job = find(target, options.job)
         job.stop()
         sys.stderr.write(f"{job.name} was asked to stop; it saves its state first\n")
-        return {"job": job.name}
-    return _finished(target, find(target, options.job), options).to_json()
+        if options.json:
+            print(json.dumps({"job": job.name}))
+    else:
+        _finished(target, find(target, options.job), options)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -411,14 +415,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parse(arguments)
     try:
         with targets.explained(options.debug):
-            answer = run(options)
+            run(options)
     except KennelError as error:
         cause = error.__cause__
         raise type(error)(f"{error}{remedy(str(error))}" if cause else str(error)) from cause
-    if options.json and answer:
-        print(json.dumps(answer))
-    elif "result" in answer:
-        print(answer["result"])
 
 
 if __name__ == "__main__":

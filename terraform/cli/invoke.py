@@ -86,14 +86,18 @@ def _row(name: str, answer: Answer) -> dict[str, Any]:
 def _show(name: str, answer: Answer) -> None:
     if answer.failure:
         return
-    table = Table(title=escape(name), caption=_caption(answer), box=SIMPLE, show_header=False)
+    table = Table(box=SIMPLE, show_header=False)
     table.add_column("Label", no_wrap=True)
     table.add_column("Probability", justify="right")
     table.add_column("", min_width=_BAR)
     for found in answer.body["predictions"]:
         probability = found["probability"]
         table.add_row(escape(found["label"]), f"{probability:.1%}", "█" * round(probability * _BAR))
-    Page().print(table)
+    page = Page()
+    # A title or caption of the table would be folded to its width.
+    page.print(escape(name), soft_wrap=True)
+    page.print(table)
+    page.print(_caption(answer), soft_wrap=True)
 
 
 def _caption(answer: Answer) -> str:

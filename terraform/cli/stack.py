@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -78,6 +78,11 @@ class Stack:
     def plan_file(self) -> Path:
         """Where the plan is saved that will be applied."""
         return self.data / "plan"
+
+    @property
+    def plan_text(self) -> Path:
+        """Where what a plan says is kept, if it was too long to be shown."""
+        return self.data / "plan.txt"
 
     @property
     def state_key(self) -> str:
@@ -187,7 +192,7 @@ def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: b
         stack: What to apply.
         requested: The model to serve: a path or an address in S3; None for the present one.
         extra: More arguments of `terraform plan`.
-        approved: Do not ask.
+        approved: Do not ask, and show only what the plan comes to.
     """
     archive = _archive(stack, requested)
     if archive:
@@ -212,9 +217,10 @@ def roll_back(stack: Stack, choice: Choice, extra: Sequence[str], approved: bool
     return _apply(stack, choice, lambda: None, extra, approved)
 
 
-def plan_destroy(stack: Stack, extra: Sequence[str]) -> int:
+def plan_destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
     """Show and save what would be destroyed; give Terraform's exit code: `CHANGES` for anything."""
-    return _plan(stack, _choice(None), ["-detailed-exitcode", "-destroy", *extra])
+    arguments = ["-detailed-exitcode", "-destroy", *extra]
+    return _plan(stack, _choice(None), arguments, brief=approved)
 
 
 def apply_destroy(stack: Stack) -> int:
@@ -346,7 +352,7 @@ def _apply(
     approved: bool,
     imports: Mapping[str, str] | None = None,
 ) -> int:
-    code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports)
+    code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
     if code != CHANGES:
         return code
     if not approved:
@@ -361,7 +367,7 @@ def _apply(
     stack.plan_file.unlink(missing_ok=True)
     if code == 0:
         if read and not read.exception():
-            _summarize(stack, read.result())
+            _summarize(stack, read.result(), applied=True)
         return 0
     if existing:
         names = ", ".join(existing)
@@ -376,20 +382,29 @@ def _plan(
     choice: Choice,
     arguments: Sequence[str],
     imports: Mapping[str, str] | None = None,
+    *,
+    brief: bool = False,
 ) -> int:
+    """Show and save a plan; `brief`, where nobody is asked, shows only what it comes to."""
     files = stack.target.variable_files(stack.name)
     if stack.name == "serving":
         files.append(_serving_variables(stack, choice, destroying="-destroy" in arguments))
     stack.plan_file.unlink(missing_ok=True)
-    with adopt.importing(stack.folder, imports or {}) as folder:
+    with ExitStack() as stacked:
+        folder = stacked.enter_context(adopt.importing(stack.folder, imports or {}))
+        said = stacked.enter_context(_written(stack)) if brief else None
         code = stack.run(
             "plan",
             "-input=false",
             f"-out={stack.plan_file}",
             *(f"-var-file={path}" for path in files),
             *arguments,
+            stdout=said,
             folder=folder,
         )
+    if brief:
+        told = summary.in_short(stack.plan_text.read_text())
+        _tell(stack, *told, f"the whole plan: {stack.plan_text}")
     if code not in (0, CHANGES):
         sys.stderr.write(_lock_left(stack))
     elif imports and (foreign := adopt.foreign(planned(stack)["resource_changes"])):
@@ -437,11 +452,24 @@ def planned(stack: Stack) -> dict[str, Any]:
     return {"resource_changes": [], **found}
 
 
-def _summarize(stack: Stack, plan: Mapping[str, Any]) -> None:
+def _summarize(stack: Stack, plan: Mapping[str, Any], *, applied: bool = False) -> None:
     """Say what a plan comes to, in lines at the end: the plan itself may be thousands."""
-    for line in summary.lines(stack.name, stack.target, plan):
-        (stack.told or sys.stdout).write(f"{line}\n")
-    (stack.told or sys.stdout).flush()
+    _tell(stack, *summary.lines(stack.name, stack.target, plan, applied=applied))
+
+
+def _tell(stack: Stack, *lines: str) -> None:
+    told = stack.told or sys.stdout
+    told.writelines(f"{line}\n" for line in lines)
+    told.flush()
+
+
+@contextmanager
+def _written(stack: Stack) -> Iterator[IO[str]]:
+    """Where a plan goes that nobody waits for; who reads along is told that it takes a while."""
+    sys.stderr.write(f"planning {stack.name} ({stack.target.name})\n")
+    stack.plan_text.parent.mkdir(parents=True, exist_ok=True)
+    with stack.plan_text.open("w") as file:
+        yield file
 
 
 def _explain(stack: Stack, action: str) -> None:

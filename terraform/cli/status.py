@@ -242,7 +242,7 @@ def _cost(
     notebook: Mapping[str, Any] | None,
     jobs: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What runs now costs in USD: a month for what has no end of its own, an hour for all of it."""
+    """What runs now costs in USD: a month for all but jobs, which end, an hour for all of it."""
     running = [
         _machine(variant["instance_type"], variant["instances"], "hosting")
         for variant in (endpoint["variants"] if endpoint else ())
@@ -354,7 +354,7 @@ def _cost_text(found: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{found['usd_an_hour']:.2f} USD an hour for what runs now; "
-            f"{found['usd_a_month']:.2f} USD a month for what does not end by itself",
+            f"{found['usd_a_month']:.2f} USD a month if all but its jobs goes on like that",
             *monthly,
             *jobs,
             f"not counted: requests, logs, stored data, traffic; {found['prices']}",

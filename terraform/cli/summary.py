@@ -16,13 +16,15 @@ MONTH_HOURS = 730
 PRICES_REGION = "us-east-1"
 """The region of `trainer/prices.toml`."""
 
+# What a plan does to a resource, before and after it is applied.
 _ACTIONS = {
-    ("create",): "to add",
-    ("update",): "to change",
-    ("delete",): "to destroy",
-    ("create", "delete"): "to replace",
-    ("delete", "create"): "to replace",
+    ("create",): ("to add", "added"),
+    ("update",): ("to change", "changed"),
+    ("delete",): ("to destroy", "destroyed"),
+    ("create", "delete"): ("to replace", "replaced"),
+    ("delete", "create"): ("to replace", "replaced"),
 }
+_IN_SHORT = ("No changes.", "Plan:", "Changes to Outputs:", "Planning failed.")
 _SHORT_PERIOD_S = 60
 
 
@@ -35,15 +37,19 @@ class _Line:
     high: float | None
 
 
-def lines(name: str, target: Target, plan: Mapping[str, Any]) -> Iterator[str]:
-    """The lines after a plan.
+def lines(
+    name: str, target: Target, plan: Mapping[str, Any], *, applied: bool = False
+) -> Iterator[str]:
+    """The lines after a plan, or after it was applied.
 
     Args:
         name: The stack's.
         target: The environment.
         plan: As `terraform show -json` writes it.
+        applied: Whether it was applied.
     """
-    yield f"plan of {name} ({target.name}): {_changes(plan)}"
+    done = "applied to" if applied else "plan of"
+    yield f"{done} {name} ({target.name}): {_changes(plan, applied)}"
     resources = list(_resources(plan.get("planned_values", {}).get("root_module", {})))
     monthly, hourly = list(_monthly(resources)), list(_hourly(resources))
     if not monthly and not hourly:
@@ -59,6 +65,15 @@ def lines(name: str, target: Target, plan: Mapping[str, Any]) -> Iterator[str]:
     yield f"cost: {'; '.join(parts)}"
 
 
+def in_short(plan: str) -> list[str]:
+    """The line of a plan that says what it comes to; none if it says nothing of the kind.
+
+    Args:
+        plan: As `terraform plan` prints it.
+    """
+    return [line for line in plan.splitlines() if line.startswith(_IN_SHORT)][:1]
+
+
 def has_changes(plan: Mapping[str, Any]) -> bool:
     """Whether a plan has anything to do."""
     return any(tuple(each["change"]["actions"]) in _ACTIONS for each in plan["resource_changes"])
@@ -71,12 +86,12 @@ def price_note(region: str) -> str:
     return f"list prices of {PRICES_REGION}{other}, {oldest}"
 
 
-def _changes(plan: Mapping[str, Any]) -> str:
+def _changes(plan: Mapping[str, Any], applied: bool) -> str:
     kinds: dict[str, Counter[str]] = {}
     for change in plan["resource_changes"]:
         action = _ACTIONS.get(tuple(change["change"]["actions"]))
         if action:
-            kinds.setdefault(action, Counter())[change["type"].removeprefix("aws_")] += 1
+            kinds.setdefault(action[applied], Counter())[change["type"].removeprefix("aws_")] += 1
     told = [
         f"{types.total()} {action} ({', '.join(f'{n} {kind}' for kind, n in types.most_common())})"
         for action, types in kinds.items()

@@ -96,7 +96,7 @@ def _destroy(
     targets = [f"-target={_address(resource)}" for resource in others if kept and is_whole]
     if targets:
         sys.stderr.write(f"{label}: all but its data goes, so Terraform will warn of targets\n")
-    code = stack.plan_destroy(each, [*extra, *targets])
+    code = stack.plan_destroy(each, [*extra, *targets], approved)
     if code != stack.CHANGES:
         return code
     if kept:

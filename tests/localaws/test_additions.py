@@ -37,8 +37,8 @@ def test_what_asks_moto_sees_the_additions_too() -> None:
     """The questions of these modules are calls, so that each must be answered once it is mended."""
     ask = """
 import sys
-from localaws.additions import codebuild, ec2, iam, logs, s3, sqs, ssm
-modules = [codebuild, ec2, iam, logs, s3, sqs, ssm]
+from localaws.additions import codebuild, ec2, iam, logs, s3, sqs, ssm, sts
+modules = [codebuild, ec2, iam, logs, s3, sqs, ssm, sts]
 for module in modules:
     module.install()
 sys.exit(", ".join(g.operation for m in modules for g in m.GAPS if not g.closed()) or 0)

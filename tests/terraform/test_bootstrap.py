@@ -48,7 +48,7 @@ def test_the_bucket_is_private_versioned_encrypted_and_tls_only(
     said = done(checkout.run("bootstrap", "--env", f"env{number}"))
     assert said == f"{bucket} made\nnext: make apply STACK=foundation ENV=env{number}\n"
     by_make = done(checkout.run("bootstrap", "--env", f"env{number}", MAKELEVEL="0", OUT="my out"))
-    assert f"next: make apply STACK=foundation ENV=env{number} 'OUT=my out'" in by_make
+    assert f"next: make apply STACK=foundation ENV=env{number} OUT='my out'" in by_make
     s3 = client(localaws, region)
     where = s3.get_bucket_location(Bucket=bucket)["LocationConstraint"]
     assert where == (None if region == "us-east-1" else region)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from terraform.cli import verify
+from trainer.target import Target
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*(ROOT / "terraform/cli").glob("*.py"), *(ROOT / "trainer").glob("*.py")])
 STACKS = sorted((ROOT / "terraform/stacks").glob("*/*.tf"))
@@ -125,3 +128,11 @@ def test_what_is_built_first_is_not_in_a_command_s_json() -> None:
     )
     (built,) = (line for line in planned.stdout.splitlines() if "lambda_src.build" in line)
     assert built.endswith(" >&2")
+
+
+def test_no_way_back_is_named_where_there_is_none() -> None:
+    found = verify.Report("a" * 64, (verify.Check("model", False, "", ""),))
+    target = Target("dev", "kennel", "us-east-1")
+    assert verify.way_back(found, {}, target) == "there is no former model to go back to"
+    back = verify.way_back(found, {"previous_model": {"digest": "b"}}, target)
+    assert back.endswith("goes back")

@@ -145,3 +145,12 @@ def test_a_reader_that_has_enough_ends_it_quietly(as_json: bool) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
+
+
+def test_an_environment_that_waits_for_its_first_call_has_no_call_that_goes_on() -> None:
+    start = platform("initStart", initializationType="provisioned-concurrency")
+    note = {"level": "INFO", "message": "Found credentials in environment variables."}
+    fault = {"level": "ERROR", "message": "no module"}
+    started = "function a new environment starts (provisioned-concurrency)\n"
+    assert shown(start, note) == [started]
+    assert shown(start, fault) == [started, "function - has not ended: no module\n"]

@@ -84,7 +84,7 @@ READ = {
     # All at once, more than a pipe holds, and at the end of the process only.
     "json": "sys.stdout.write('{}' * 100_000)",
     "a little": "sys.stdout.write('{}')",
-    "a table": "[Page(width=80).print('x' * 79) for _ in range(2000)]",
+    "a table": "[Page().print('x' * 79) for _ in range(2000)]",
 }
 
 
@@ -114,3 +114,16 @@ def test_a_reader_that_leaves_is_no_error(what: str) -> None:
     assert said == ""
     # What has written all that it had to say has done its work.
     assert code == (128 + signal.SIGPIPE if what == "json" else 0)
+
+
+def test_a_log_does_not_wrap() -> None:
+    long = "wide " * 60
+    program = (
+        "from rich.table import Table; from terraform.cli.page import Page\n"
+        f"table = Table('check', 'what'); table.add_row('one', {long!r}); Page().print(table)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"COLUMNS": "80"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert long.strip() in ran.stdout

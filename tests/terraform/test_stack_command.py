@@ -78,7 +78,14 @@ def test_a_model_is_uploaded_when_it_is_applied(
     last = planned.stdout.splitlines()[-1]
     assert last == "plan of serving (dev): 1 to add (1 terraform_data)"
     assert "Contents" not in s3.list_objects_v2(Bucket=MODELS)
-    done(serving(checkout, "--model", model))
+    applied = done(serving(checkout, "--model", model)).stdout
+    # Nobody is asked, so that a log gets what the plan comes to, and a file the rest.
+    assert "\nPlan: 1 to add, 0 to change, 0 to destroy.\nthe whole plan: " in f"\n{applied}"
+    assert "will be created" not in applied
+    assert (
+        "will be created" in Path(applied.split("the whole plan: ")[1].split("\n")[0]).read_text()
+    )
+    assert applied.endswith("applied to serving (dev): 1 added (1 terraform_data)\n")
     (stored,) = s3.list_objects_v2(Bucket=MODELS)["Contents"]
     found = outputs(checkout)
     digest = found["model"]["digest"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from terraform.cli.summary import lines
+from terraform.cli.summary import in_short, lines
 from trainer.target import Target
 
 ENDPOINT = {"name": "kennel-dev", "endpoint_config_name": "new"}
@@ -63,6 +63,31 @@ def test_resources_are_counted_by_type_and_action() -> None:
         "plan of serving (dev): 3 to add (2 iam_role, 1 sns_topic), 1 to change (1 "
         "terraform_data), 1 to replace (1 instance)"
     )
+    target = Target("dev", "kennel", "r")
+    (line,) = lines("serving", target, {"resource_changes": changes}, applied=True)
+    assert line == (
+        "applied to serving (dev): 3 added (2 iam_role, 1 sns_topic), 1 changed (1 "
+        "terraform_data), 1 replaced (1 instance)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (
+            "  + Plan: 1\n\nPlan: 1 to add, 0 to change.\nChanges to Outputs:\n",
+            "Plan: 1 to add, 0 to change.",
+        ),
+        (
+            "\nNo changes. Your infrastructure matches.\n",
+            "No changes. Your infrastructure matches.",
+        ),
+        ("\nChanges to Outputs:\n  + a = 1\n", "Changes to Outputs:"),
+    ],
+)
+def test_a_plan_that_is_not_shown_is_told_in_terraform_s_words(plan: str, said: str) -> None:
+    assert in_short(plan) == [said]
+    assert in_short("") == []
 
 
 def test_an_endpoint_costs_its_instances_from_the_least_to_the_most() -> None:

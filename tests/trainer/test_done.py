@@ -19,24 +19,29 @@ AS_TYPED = next(
     for line in (ROOT / "Makefile").read_text().splitlines()
     if line.startswith("$(foreach name,DATASET ") and "override" in line
 )
-# What make gives to a recipe, a NUL after each part, and the variables as make understood them.
+# What a recipe sees, a NUL after each part; or the next command.
 MAKEFILE = f"""\
 DATASET ?= digits
 FLAGS ?=
 {AS_TYPED}
 show:
-\t@printf '%s\\0' "$$MAKEFLAGS" "$$DATASET" "$$FLAGS" "$$YES"
+\t@printf '%s\\0' "$$DATASET" "$$FLAGS" "$$YES"
+train:
+\t@{sys.executable} -c 'from trainer.done import next_command; print(next_command("data"))'
 """
 
 
-def make(folder: Path, arguments: list[str], **more: str) -> dict[str, str]:
+def make(folder: Path, arguments: list[str], **more: str) -> list[str]:
     (folder / "Makefile").write_text(MAKEFILE)
     environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    for name in ("DATASET", "FLAGS", "OUT", "VENV", "ENV", "LOCALAWS_PORT"):
+        environment.pop(name, None)
     done = subprocess.run(
-        ["make", *arguments], cwd=folder, env=environment | more, capture_output=True, check=True
-    )
-    values = os.fsdecode(done.stdout).split("\0")
-    return dict(zip(("MAKEFLAGS", "DATASET", "FLAGS", "YES"), values, strict=False))
+        ["make", *arguments],
+        cwd=folder, env=environment | {"PYTHONPATH": str(ROOT)} | more,
+        capture_output=True, check=True,
+    )  # fmt: skip
+    return os.fsdecode(done.stdout).split("\0")
 
 
 @pytest.mark.parametrize(
@@ -48,27 +53,33 @@ def make(folder: Path, arguments: list[str], **more: str) -> dict[str, str]:
         "/a$b$$c$(d)",
         "/tmp/OUT=1 FLAGS=2",
         "(a) & b; c | d < e \\ f *",
-        "ü-🐶",
+        "ü-🐶\u202f",
     ],
 )
 def test_the_next_command_means_what_this_one_meant(tmp_path: Path, value: str):
-    given = make(tmp_path, ["show", f"DATASET={value}", "FLAGS=--seed 1", "YES=1"])
-    command = next_command("show", given)
-    again = make(tmp_path, shlex.split(command)[1:])
-    assert again["DATASET"] == given["DATASET"] == value
-    assert again["FLAGS"] == "--seed 1"
-    assert again["YES"] == ""  # what approves is not suggested
+    typed = [f"DATASET={value}", "FLAGS=--seed 1", "ENV=local"]
+    (told,) = make(tmp_path, ["train", *typed, "YES=1", "FRESH=1", "DELETE_DATA=1"])
+    command = shlex.split(told)
+    assert command[:2] == ["make", "tune"]
+    # What approves, deletes or begins anew is not suggested.
+    assert set(command[2:]) == set(typed)
+    dataset, flags, approved, _ = make(tmp_path, ["show", *command[2:]])
+    assert (dataset, flags, approved) == (value, "--seed 1", "")
 
 
 def test_what_was_given_by_the_environment_is_in_the_next_command(tmp_path: Path):
-    given = make(tmp_path, ["show"], DATASET="/my photos")
-    assert next_command("train", given) == "make train DATASET='/my photos'"
-    assert next_command("train", make(tmp_path, ["show"])) == "make train"
+    (told,) = make(tmp_path, ["train"], DATASET="/my photos")
+    assert told == "make tune DATASET='/my photos'\n"
+    assert make(tmp_path, ["train"]) == ["make tune\n"]
 
 
-def test_what_the_next_command_takes_is_not_what_this_one_was_given(tmp_path: Path):
-    given = make(tmp_path, ["show", "FLAGS=--seed 1"])
-    assert next_command("tune FLAGS=-v", given) == "make tune FLAGS=-v"
+def test_what_the_next_command_takes_is_not_what_this_one_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.setenv("ENGINE", "here")
+    assert "ENGINE=job" in next_command("upload").split()
+    assert "ENGINE=here" not in next_command("upload").split()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +399,35 @@ def test_the_log_of_all_hosts_is_given_once(aws: LocalAws) -> None:
     assert list(tail.lines()) == []
 
 
+SDK = ["Starting training script", "++ cat config.json", '{"hosts": ["algo-1"]}']
+
+
+@pytest.mark.parametrize(
+    ("logged", "told"),
+    [
+        ([*SDK, "+++ exec /usr/bin/python3 -m trainer.entry", "epoch=0"], ["epoch=0"]),
+        # What the SDK's script could not do is the reason why nothing follows.
+        ([*SDK, "ERROR: No matching distribution found for x"], None),
+        (["some other program", "+ cat a"], None),
+    ],
+)
+def test_a_followed_log_begins_with_what_the_job_says(
+    aws: LocalAws, logged: list[str], told: list[str] | None
+) -> None:
+    launch.main([*TRAIN, "--seed", "73"])
+    job = TrainingJob(load("local"), asked(aws, "CreateTrainingJob")["TrainingJobName"])
+    logs, group = aws.client("logs"), jobs_sagemaker.LOG_GROUP
+    with suppress(logs.exceptions.ResourceAlreadyExistsException):
+        logs.create_log_group(logGroupName=group)
+    stream = f"{job.name}/algo-1-{len(logged)}{bool(told)}"
+    logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    events = [{"timestamp": int(time.time() * 1000), "message": line} for line in logged]
+    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+    assert job.state().ended
+    assert list(job.lines()) == (logged if told is None else told)
+    logs.delete_log_stream(logGroupName=group, logStreamName=stream)
+
+
 def attempts(aws: LocalAws, *command: str) -> list[str]:
     """Run a command several times; give the prefixes of the checkpoints."""
     found = []
@@ -486,7 +516,7 @@ def test_printed_commands_carry_what_the_user_gave_make(
     monkeypatch.setenv("MAKELEVEL", "0")
     assert (
         jobs.make_command("train", "dev", about_run=True, WHERE="sagemaker")
-        == "make train WHERE=sagemaker ENV=dev 'DATASET=/photos of $dogs'"
+        == "make train WHERE=sagemaker ENV=dev DATASET='/photos of $dogs'"
     )
     assert jobs.make_command("attach", "dev", JOB="a") == "make attach JOB=a ENV=dev"
     found = {"trials": 8, "pruned": 3, "valid_loss": 0.0029, "best": {"batch_size": 16}}
@@ -497,7 +527,7 @@ def test_printed_commands_carry_what_the_user_gave_make(
         "best of 8 trials (3 ended early): valid_loss=0.0029 with batch_size=16",
         f"results: {tmp_path}/best.json",
         f"next: make train WHERE=sagemaker CONFIG={tmp_path}/best.json UNFREEZE=all ENV=local "
-        "'DATASET=/photos of $dogs'",
+        "DATASET='/photos of $dogs'",
     ]
 
 
@@ -523,11 +553,13 @@ def test_the_end_names_accuracy_archive_and_the_next_command(
     metrics = [{"MetricName": name, "Value": value} for name, value in told]
     answer = job.describe() | {"FinalMetricDataList": metrics}
     monkeypatch.setattr(TrainingJob, "describe", lambda job: answer)
-    launch.main(["attach", job.name, "--env", "local"])
+    # Both in one log: the command that comes next is its end.
+    with redirect_stdout(sys.stderr):
+        launch.main(["attach", job.name, "--env", "local"])
     said = capsys.readouterr().err
     archive = f"s3://{BUCKET}/jobs/{job.name}/output/model.tar.gz"
     assert "top-1 on test: 0.9780 as trained, 0.9777 as served\n" in said
-    assert f"archive: {archive}\nnext: make deploy MODEL={archive} ENV=local\n" in said
+    assert said.endswith(f"{archive}\nnext: make deploy MODEL={archive} ENV=local\n")
 
 
 def test_an_ec2_trainer_that_is_off_is_told_by_its_variable() -> None:
