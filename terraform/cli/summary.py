@@ -66,12 +66,14 @@ def lines(
 
 
 def in_short(plan: str) -> list[str]:
-    """The line of a plan that says what it comes to; none if it says nothing of the kind.
+    """A plan's warnings, and the line that says what it comes to.
 
     Args:
         plan: As `terraform plan` prints it.
     """
-    return [line for line in plan.splitlines() if line.startswith(_IN_SHORT)][:1]
+    told = plan.splitlines()
+    warnings = [line for line in told if line.startswith("Warning:")]
+    return warnings + [line for line in told if line.startswith(_IN_SHORT)][:1]
 
 
 def has_changes(plan: Mapping[str, Any]) -> bool:

@@ -101,6 +101,20 @@ def test_a_model_is_uploaded_when_it_is_applied(
     assert body == archives["one"].read_bytes()
 
 
+def test_what_it_comes_to_is_said_before_the_question(
+    checkout: Checkout, archives: dict[str, Path]
+) -> None:
+    model = ("--model", str(archives["two"]))
+    refused = checkout.run("apply", "serving", "--env", "dev", *model)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(
+        "error: there is no terminal to ask on: pass --auto-approve (`make`: YES=1)\n"
+    )
+    # The plan itself, and what it comes to: a line of its own where there is something to price.
+    assert "terraform_data.endpoint will be" in refused.stdout
+    assert refused.stdout.splitlines()[-1].startswith("plan of serving (dev): 1 to ")
+
+
 def test_a_second_model_keeps_the_first_for_a_rollback(
     checkout: Checkout, archives: dict[str, Path], s3: Any
 ) -> None:

@@ -242,9 +242,11 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
 
         said = operator.make("apply", STACK="serving", MODEL=second)
         (seen.costs,) = re.findall(r"^cost: (.+?) \(", said, re.MULTILINE)
+        (named,) = re.findall(r"^the whole plan: (.+)$", said, re.MULTILINE)
+        whole = Path(named)
         # Anything that the first apply had left to do would be told here, too.
         seen.second_model = dict(
-            re.findall(r"^  # (\S+) (?:will|must) be (.+)$", said, re.MULTILINE)
+            re.findall(r"^  # (\S+) (?:will|must) be (.+)$", whole.read_text(), re.MULTILINE)
         )
         deployed("second model")
 

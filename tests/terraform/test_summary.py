@@ -88,6 +88,8 @@ def test_resources_are_counted_by_type_and_action() -> None:
 def test_a_plan_that_is_not_shown_is_told_in_terraform_s_words(plan: str, said: str) -> None:
     assert in_short(plan) == [said]
     assert in_short("") == []
+    warned = f"{plan}\nWarning: Check block assertion failed\n\n  on main.tf line 3\n"
+    assert in_short(warned) == ["Warning: Check block assertion failed", said]
 
 
 def test_an_endpoint_costs_its_instances_from_the_least_to_the_most() -> None:
