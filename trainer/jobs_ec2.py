@@ -92,6 +92,10 @@ def submit(
     return job
 
 
+# A zone has none left, or never had any of this type: the next one may.
+_NOT_HERE = ("InsufficientInstanceCapacity", "Unsupported")
+
+
 def _request(job: str) -> str:
     return f"jobs/{job}/request.json"
 
@@ -128,14 +132,14 @@ def _launch(
                 **options,
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] != "InsufficientInstanceCapacity":
+            if error.response["Error"]["Code"] not in _NOT_HERE:
                 raise
-            sys.stderr.write(f"no capacity in {subnet}, trying the next subnet\n")
+            sys.stderr.write(f"{subnet}: {error.response['Error']['Message']}\n")
         else:
             instance: dict[str, Any] = started["Instances"][0]
             return instance
     raise KennelError(
-        f"none of the subnets {', '.join(subnets)} has capacity for this instance type: try again "
+        f"none of the subnets {', '.join(subnets)} has a machine of this instance type: try again "
         "later, or choose another --instance-type"
     )
 

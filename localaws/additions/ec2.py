@@ -6,12 +6,14 @@ LOCALAWS_NO_CAPACITY names availability zones, with commas between, that have no
 import copy
 import os
 from base64 import b64decode, b64encode
+from functools import cache
 from typing import Any
 
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend
+from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.models.instances import Instance, InstanceState, Reservation
 from moto.ec2.models.launch_templates import LaunchTemplate
 from moto.ec2.responses.general import General
@@ -221,14 +223,30 @@ def _check_user_data(user_data: Any) -> None:
 def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[str, Any]) -> None:
     subnet = told.get("subnet_id")
     zone = backend.get_subnet(subnet).availability_zone if subnet else told.get("placement")
+    given = told["instance_type"] if not told["is_instance_type_default"] else None
+    kind = given or template.get("InstanceType", told["instance_type"])
+    zones = _zones(backend.region_name, kind)
+    if zone and zones and zone not in zones:
+        # Source: "InstanceTypeNotSupported" of EC2's user guide, and what people report of it.
+        raise EC2ClientError(
+            "Unsupported",
+            f"Your requested instance type ({kind}) is not supported in your requested "
+            f"Availability Zone ({zone}). Please retry your request by not specifying an "
+            f"Availability Zone or choosing {', '.join(zones)}.",
+        )
     if zone and zone in os.environ.get("LOCALAWS_NO_CAPACITY", "").split(","):
-        given = told["instance_type"] if not told["is_instance_type_default"] else None
-        kind = given or template.get("InstanceType", told["instance_type"])
         raise EC2ClientError(
             "InsufficientInstanceCapacity",
             f"We currently do not have sufficient {kind} capacity in the Availability Zone you "
             f"requested ({zone}). Our system will be working on provisioning additional capacity.",
         )
+
+
+@cache
+def _zones(region: str, kind: str) -> tuple[str, ...]:
+    """The zones of a region that offer an instance type; empty where moto does not know it."""
+    offered = INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, [])
+    return tuple(sorted(each["Location"] for each in offered if each["InstanceType"] == kind))
 
 
 def _console_output(self: General) -> ActionResult:

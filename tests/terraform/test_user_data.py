@@ -378,10 +378,9 @@ class TestLaunch:
         output = subprocess.run(["bash"], input=launched, capture_output=True, text=True).stdout
         assert output == f"trains {JOB}\n"
 
-    def test_tries_the_next_subnet_where_capacity_is_short(self, machine, launch):
-        answer = machine.run(
-            launch, FAIL="run-instances.*subnet-a", FAIL_CODE="InsufficientInstanceCapacity"
-        )
+    @pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "Unsupported"])
+    def test_tries_the_next_subnet_where_there_is_no_machine(self, machine, launch, code):
+        answer = machine.run(launch, FAIL="run-instances.*subnet-a", FAIL_CODE=code)
         assert answer.returncode == 0, answer.stderr
         assert self.subnets(machine) == ["subnet-a", "subnet-b"]
 
@@ -389,7 +388,7 @@ class TestLaunch:
         answer = machine.run(launch, FAIL="run-instances", FAIL_CODE="InsufficientInstanceCapacity")
         assert answer.returncode == 1
         assert self.subnets(machine) == ["subnet-a", "subnet-b"]
-        assert "error: no subnet has capacity" in answer.stderr
+        assert "error: no subnet has a machine" in answer.stderr
 
     def test_stops_at_any_other_error(self, machine, launch):
         answer = machine.run(launch, FAIL="run-instances")

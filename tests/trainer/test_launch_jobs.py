@@ -121,6 +121,7 @@ class Machines:
 
     def __init__(self, *full: str) -> None:
         self._full = full
+        self.code = "InsufficientInstanceCapacity"
         self.asked: list[dict[str, Any]] = []
         self.terminated: list[str] = []
 
@@ -131,8 +132,8 @@ class Machines:
     def run_instances(self, **options: Any) -> dict[str, Any]:
         self.asked.append(options)
         if options["SubnetId"] in self._full:
-            code = "InsufficientInstanceCapacity"
-            raise ClientError({"Error": {"Code": code, "Message": "none"}}, "RunInstances")
+            told = {"Code": self.code, "Message": "none here"}
+            raise ClientError({"Error": told}, "RunInstances")
         return {"Instances": [{"InstanceId": "i-1", "InstanceType": "g5.xlarge"}]}
 
     def terminate_instances(self, InstanceIds: list[str]) -> None:
@@ -208,9 +209,18 @@ def test_an_ec2_job_can_be_stopped_and_a_lost_machine_is_told(aws: LocalAws, ec2
         launch.main(["attach", job, "--env", "local"])
 
 
+def test_a_zone_that_never_has_the_type_is_passed_over(aws: LocalAws, ec2: Machines) -> None:
+    ec2.code = "Unsupported"
+    jobs_ec2.submit(load("local"), "pets", TrainConfig(), None, spot=False)
+    assert [asked["SubnetId"] for asked in ec2.asked] == ["subnet-a", "subnet-b"]
+    ec2.code = "UnauthorizedOperation"
+    with pytest.raises(ClientError, match="UnauthorizedOperation"):
+        jobs_ec2.submit(load("local"), "pets", TrainConfig(), None, spot=False)
+
+
 def test_without_capacity_anywhere_the_remedy_is_told(aws: LocalAws, ec2: Machines) -> None:
     ec2._full = ("subnet-a", "subnet-b")
-    with pytest.raises(KennelError, match="none of the subnets subnet-a, subnet-b has capacity"):
+    with pytest.raises(KennelError, match="none of the subnets subnet-a, subnet-b has a machine"):
         jobs_ec2.submit(load("local"), "pets", TrainConfig(), None, spot=False)
 
 
