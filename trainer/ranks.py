@@ -59,8 +59,27 @@ class Ranks:
             dist.barrier()
 
 
+def _check_gpus() -> None:
+    """A machine that is paid for its GPUs must not train on its CPUs without a word.
+
+    SageMaker's toolkit counts them for a job, the user data of the EC2 trainer do on EC2.
+    """
+    gpus = os.environ.get("SM_NUM_GPUS") or os.environ.get("KENNEL_GPUS") or "0"
+    if gpus != "0" and not torch.cuda.is_available():
+        raise KennelError(
+            f"this machine has GPUs ({gpus}), and torch {torch.__version__} cannot use them, so "
+            "that it would train on the CPUs at the price of the GPUs: take an image whose torch "
+            "is built for CUDA and for the machine's driver, or a machine without GPUs"
+        )
+
+
 def alone() -> Ranks:
-    """Give the place of a process that trains by itself, on the first GPU if there is one."""
+    """Give the place of a process that trains by itself, on the first GPU if there is one.
+
+    Raises:
+        KennelError: torch cannot use the machine's GPUs.
+    """
+    _check_gpus()
     return Ranks(
         0, 1, 0, torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     )
@@ -73,8 +92,9 @@ def joined() -> Iterator[Ranks]:
     Raises:
         UsageError: SageMaker started several hosts without a process group: each would train a
             model of its own; or the environment speaks of a group that there is not.
-        KennelError: The other processes cannot be reached.
+        KennelError: The other processes cannot be reached, or torch cannot use the machine's GPUs.
     """
+    _check_gpus()
     world, local_rank = _announced()
     hosts = os.environ.get("SM_HOSTS", "[]").count('"') // 2
     if hosts > 1 and world == 1:

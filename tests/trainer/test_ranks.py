@@ -15,7 +15,7 @@ GROUP = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_POR
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*GROUP, "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+    for name in (*GROUP, "LOCAL_RANK", "TORCHELASTIC_RUN_ID", "SM_NUM_GPUS", "KENNEL_GPUS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -39,6 +39,19 @@ def test_a_shell_that_speaks_of_no_group_trains_alone(
     with joined() as ranks:
         assert ranks == alone()
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("counted_by", ["SM_NUM_GPUS", "KENNEL_GPUS"])
+def test_gpus_that_torch_cannot_use_end_the_run(
+    counted_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv(counted_by, "0")
+    with joined() as ranks:
+        assert ranks.device.type == "cpu"
+    monkeypatch.setenv(counted_by, "4")
+    with pytest.raises(KennelError, match=r"GPUs \(4\), and torch .* cannot use them"), joined():
+        pass
 
 
 @pytest.mark.parametrize(
