@@ -60,6 +60,8 @@ class Cycle:
     left: dict[str, list[str]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     """What localaws was asked for after `make bootstrap`."""
+    refusal: str = ""
+    """What the foundation says where it lacks a network."""
     outside: list[str] = field(default_factory=list)
     """What became of all else that their shell led to."""
     policies: list[dict[str, Any]] = field(default_factory=list)
@@ -171,7 +173,7 @@ class Stack:
                 patch.setenv(name, value)
             code, out, err = self._terraform.cmd(command, *arguments, **options)
         assert code in good, f"{command}: {out}{err}"
-        return code, out
+        return code, out + err if code == 1 else out
 
     def outputs(self) -> dict[str, Any]:
         _, out = self._run("output", json=IsFlagged)
@@ -194,6 +196,18 @@ class Stack:
             if change["change"]["actions"] not in (["no-op"], ["read"])
         }
         return Plan(code, changes)
+
+    def refusal(self, **variables: Any) -> str:
+        """Give what a plan says that fails."""
+        _, said = self._run(
+            "plan",
+            good=(1,),
+            input=False,
+            no_color=IsFlagged,
+            var=variables,
+            var_file=self._files,
+        )
+        return " ".join(re.sub("[│╷╵]", " ", said).split())
 
     def deploy_policies(self) -> list[dict[str, Any]]:
         """Give what the foundation lets the deploy role do, whether there is one or not."""
@@ -266,11 +280,26 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
         operator.make("destroy", DELETE_DATA=1)
         seen.left = operator.inventory()
         seen.calls = operator.calls()[bootstrap_calls:]
+        delete_default_vpc(operator)
+        foundation = Stack(operator, "foundation")
+        seen.plans["no network"] = foundation.plan(enable_ec2_trainer=False)
+        seen.refusal = foundation.refusal(enable_ec2_trainer=True)
     finally:
         operator.make("local-reset")
     seen.outside = outside.seen
     outside.stop()
     return seen
+
+
+def delete_default_vpc(operator: Operator) -> None:
+    """As many companies do in every account."""
+    ec2 = operator.client("ec2")
+    only = [{"Name": "is-default", "Values": ["true"]}]
+    (vpc,) = ec2.describe_vpcs(Filters=only)["Vpcs"]
+    inside = [{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
+    for subnet in ec2.describe_subnets(Filters=inside)["Subnets"]:
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    ec2.delete_vpc(VpcId=vpc["VpcId"])
 
 
 def make_both(operator: Operator, model: Path) -> None:
@@ -318,6 +347,13 @@ def _numbers(operator: Operator) -> dict[str, int]:
 @pytest.mark.parametrize("stack", ["foundation", "serving"])
 def test_a_plan_after_an_apply_and_a_restart_is_empty(cycle: Cycle, stack: str) -> None:
     assert cycle.plans[stack] == Plan(0, {})
+
+
+def test_an_account_without_a_default_vpc_can_have_the_foundation(cycle: Cycle) -> None:
+    assert cycle.plans["no network"].exit_code == 2
+    assert (
+        "us-east-1 has no default VPC: set vpc to one of yours, or enable_ec2_trainer to false."
+    ) in cycle.refusal
 
 
 def test_a_second_model_is_a_new_model_a_new_configuration_and_an_update_in_place(

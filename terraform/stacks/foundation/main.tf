@@ -19,24 +19,38 @@ locals {
     data.aws_partition.current.partition, var.project, data.aws_caller_identity.current.account_id, var.region,
   )
 
+  # Only the EC2 trainer needs a network of the account.
+  takes_default_vpc = var.enable_ec2_trainer && var.vpc == null
+  default_vpc_ids   = flatten(data.aws_vpcs.default[*].ids)
+
   vpc = var.vpc != null ? var.vpc : {
-    vpc_id     = one(data.aws_vpc.default[*].id)
+    vpc_id     = one(local.default_vpc_ids)
     subnet_ids = flatten(data.aws_subnets.default[*].ids)
   }
 }
 
-data "aws_vpc" "default" {
-  count = var.vpc == null ? 1 : 0
+data "aws_vpcs" "default" {
+  count = local.takes_default_vpc ? 1 : 0
 
-  default = true
+  filter {
+    name   = "is-default"
+    values = ["true"]
+  }
 }
 
 data "aws_subnets" "default" {
-  count = var.vpc == null ? 1 : 0
+  count = local.takes_default_vpc ? 1 : 0
 
   filter {
     name   = "vpc-id"
-    values = [data.aws_vpc.default[0].id]
+    values = local.default_vpc_ids
+  }
+
+  lifecycle {
+    precondition {
+      condition     = length(local.default_vpc_ids) == 1
+      error_message = "The EC2 trainer needs a network, and ${var.region} has no default VPC: set vpc to one of yours, or enable_ec2_trainer to false."
+    }
   }
 }
 
