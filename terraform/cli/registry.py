@@ -71,7 +71,9 @@ def _parsed(image: str) -> tuple[str, str, str]:
         name = f"library/{name}"
     tag = tag or "latest"
     if not (_HOST.fullmatch(host) and _NAME.fullmatch(name) and _TAG.fullmatch(tag)):
-        raise UsageError(f"{image!r} is no image's name, such as python:3.13-slim")
+        raise UsageError(
+            f"{image!r} is no image's name, such as public.ecr.aws/docker/library/python:3.13-slim"
+        )
     return host, name, tag
 
 

@@ -90,6 +90,6 @@ variable "python_image" {
 
   validation {
     condition     = var.python_image == null || can(regex("^[^\\s@]+@sha256:[0-9a-f]{64}$", var.python_image))
-    error_message = "python_image must name a digest (python:3.13-slim@sha256: and 64 hex digits), since a tag changes under the build; `docker buildx imagetools inspect python:3.13-slim` prints it."
+    error_message = "python_image must name a digest (public.ecr.aws/docker/library/python:3.13-slim@sha256: and 64 hex digits), since a tag changes under the build; `docker buildx imagetools inspect public.ecr.aws/docker/library/python:3.13-slim` prints it."
   }
 }
