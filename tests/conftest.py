@@ -1,4 +1,5 @@
 import os
+import signal
 from collections.abc import Iterator
 from unittest import mock
 
@@ -8,6 +9,9 @@ import pytest
 # Tests run beside each other: of two threads that share a core each waits busily for the other.
 # Tests for which several threads matter ask for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# In the background a shell starts its commands without Ctrl-C, which what they start inherits.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What `make test` was given is not what the commands under test were given.
 os.environ.pop("MAKELEVEL", None)

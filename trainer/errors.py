@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 
@@ -60,7 +61,7 @@ def run_command(main: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         main()
-        sys.stdout.flush()
+        _flush()
     except KennelError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(_exit_code(error)) from None
@@ -76,10 +77,23 @@ def run_command(main: Callable[[], None]) -> None:
         sys.stderr.write(f"error: {where}{error.strerror}\n")
         raise SystemExit(1) from None
     finally:
-        try:
-            sys.stdout.flush()
-        except OSError:
-            drop_output()
+        with suppress(OSError):
+            _flush()
+
+
+def _flush() -> None:
+    """Let out what was printed; a reader that has seen enough by then is no error.
+
+    Raises:
+        OSError: There is no room for it.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+    except OSError:
+        drop_output()
+        raise
 
 
 def drop_output() -> None:

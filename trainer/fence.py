@@ -158,18 +158,20 @@ def _check_own(name: str, endpoint: str, folder: Path, port_variable: str) -> No
     # Where none was ever started and nobody answers, the first call says so.
     if served is not None and Path(served).resolve() != folder:
         other = f"the server of {served}" if served else "another server"
-        port = endpoint.rpartition(":")[2]
+        port = urllib.parse.urlsplit(endpoint).port or 80
         raise KennelError(
             f"ENV={name}: at {endpoint} is {other}, not that of {folder}: `make local-up "
-            f"{port_variable}=...` with a free port starts it; {port_variable}={port} takes the "
-            "other one"
+            f"{port_variable}={port + 1}`, or another free port, starts it; {port_variable}={port} "
+            "takes the other one"
         )
 
 
 def _written(file: Path) -> str | None:
     """Where the server answered that has written this file, be it up or not."""
     try:
-        return str(json.loads(file.read_text())["endpoint"])
+        endpoint = str(json.loads(file.read_text())["endpoint"])
+        urllib.parse.urlsplit(endpoint).port  # noqa: B018, it may be no number
+        return endpoint
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -26,6 +26,8 @@ _IN_CONTAINER = re.compile(rf"{CONTAINER}(?![\w-])")
 _PROGRAMS = Path(sys.executable).parent
 _DRIVERS = "sm_drivers"
 _INTERFACE = "lo"
+# Found while there is room: Python looks for it by writing files.
+_TEMPORARY = tempfile.gettempdir()
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints", "code")
 
 
@@ -112,7 +114,7 @@ class Host(Running):
         # SageMaker's scripts do not quote their paths, nor those of the programs that they find.
         self._plain: Path | None = None
         if _is_odd(folder) or _is_odd(_PROGRAMS):
-            self._plain = Path(tempfile.mkdtemp(prefix="localaws-"))
+            self._plain = Path(tempfile.mkdtemp(prefix="localaws-", dir=_TEMPORARY))
             (self._plain / "ml").symlink_to(folder, target_is_directory=True)
             _lead_to_programs(self._plain / "bin")
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 AS_TYPED = next(
     line
     for line in (ROOT / "Makefile").read_text().splitlines()
-    if line.startswith("$(foreach name,DATASET ") and "override" in line
+    if line.startswith("$(foreach name,") and "override" in line
 )
 # What a recipe sees, a NUL after each part; or the next command.
 MAKEFILE = f"""\

@@ -189,14 +189,15 @@ def test_that_of_another_checkout_is_not_asked(
     if written:  # The port of one that was killed may be another one's now.
         (tmp_path / "localaws").mkdir()
         (tmp_path / "localaws/server.json").write_text(json.dumps({"endpoint": running}))
-    port = running.rpartition(":")[2]
+    port = int(running.rpartition(":")[2])
     with pytest.raises(KennelError) as refused:
         fence()
     assert str(refused.value) == (
         f"ENV=local: at {running} is {other}, not that of {tmp_path}/localaws: `make local-up "
-        f"LOCALAWS_PORT=...` with a free port starts it; LOCALAWS_PORT={port} takes the other one"
+        f"LOCALAWS_PORT={port + 1}`, or another free port, starts it; LOCALAWS_PORT={port} takes "
+        "the other one"
     )
-    os.environ["LOCALAWS_PORT"] = port
+    os.environ["LOCALAWS_PORT"] = str(port)
     assert fence().endpoint == running
 
 
