@@ -215,13 +215,12 @@ class _Run:
         given = self._job.given
         cluster = Cluster.of(given.get("ResourceConfig", {}))
         shutil.rmtree(self._folder, ignore_errors=True)
-        hosts = [
-            Host(self._folder / f"algo-{number + 1}", cluster, number)
-            for number in range(len(cluster.instances))
-        ]
+        hosts: list[Host] = []
         try:
             self._report("Downloading")
             with _reasons("ClientError: Data download failed:"):
+                for number in range(len(cluster.instances)):
+                    hosts.append(Host(self._folder / f"algo-{number + 1}", cluster, number))
                 mirrors = self._download(hosts)
             ending = self._ending(0.0)
             if ending is None:

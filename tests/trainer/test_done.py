@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import PYTHON
 from tests.trainer.test_index import make_run
 from trainer.done import lines, next_command, request
 
@@ -27,7 +28,7 @@ FLAGS ?=
 show:
 \t@printf '%s\\0' "$$DATASET" "$$FLAGS" "$$YES"
 train:
-\t@{sys.executable} -c 'from trainer.done import next_command; print(next_command("data"))'
+\t@{PYTHON} -c 'from trainer.done import next_command; print(next_command("data"))'
 """
 
 
@@ -93,9 +94,7 @@ def test_what_the_next_command_takes_is_not_what_this_one_was_given(
 def test_more_targets_end_with_the_next_command(tmp_path: Path, target: str, printed: str):
     python = tmp_path / "venv/bin/python"
     python.parent.mkdir(parents=True)
-    python.write_text(
-        f'#!/bin/sh\ncase "$*" in *trainer.done*) exec {sys.executable} "$@";; esac\n'
-    )
+    python.write_text(f'#!/bin/sh\ncase "$*" in *trainer.done*) exec {PYTHON} "$@";; esac\n')
     python.chmod(0o755)
     ready = tmp_path / "venv/ready"
     ready.touch()
