@@ -137,6 +137,8 @@ $(call require_one_of,ENGINE,here job sagemaker)
 $(call require_one_of,WHERE,here sagemaker ec2)
 $(if $(value CONFIG),$(if $(wildcard $(call target,CONFIG)),,$(error CONFIG=$(value CONFIG): there is no such file)))
 endif
+$(if $(filter serve,$(MAKECMDGOALS)),$(call require_number,PORT))
+$(if $(filter local-up local-down local-reset,$(MAKECMDGOALS)),$(if $(filter-out 0,$(value LOCALAWS_PORT)),$(call require_number,LOCALAWS_PORT)))
 ifneq ($(filter attach stop,$(MAKECMDGOALS)),)
 $(if $(value JOB),,$(error JOB=: must be the name of a job; `make jobs ENV=$(value ENV)` lists them))
 endif
@@ -382,7 +384,7 @@ $(call target,VENV)/ready: requirements.lock pyproject.toml $(if $(filter-out $(
 	$(UV); \
 	if test ! -x "$$venv/bin/python" || test "$${UV_PYTHON-}" != "$$(cat "$$venv/.kennel" 2> /dev/null)"; then \
 	  uv venv --quiet --clear --python "$${UV_PYTHON:->=3.11}" "$$venv"; printf %s "$${UV_PYTHON-}" > "$$venv/.kennel"; fi; \
-	echo "environment into $$venv: 3.6 GB to fetch and 6.9 GB on disk on Linux, for PyTorch there comes with CUDA, 0.7 GB to fetch on macOS; what uv has fetched before it takes from its cache" >&2; \
+	echo "environment into $$venv: 3.6 GB to fetch and 6.9 GB on disk on Linux, since PyTorch comes with CUDA there, 0.7 GB to fetch on macOS; less where uv has some of it in its cache" >&2; \
 	if test -t 2; then uv pip sync --require-hashes --python "$$venv/bin/python" requirements.lock; \
 	else uv pip sync --require-hashes --python "$$venv/bin/python" requirements.lock 2>&1 | sed '/^ [-+~] /d' >&2; fi; \
 	uv pip install --quiet --python "$$venv/bin/python" --no-deps --no-build-isolation --offline --editable .; \

@@ -138,7 +138,6 @@ def test_more_flags_are_words_as_the_shell_reads_them(tmp_path):
         ("unlock", "LOCK"),
         ("plan", "STACK"),
         ("preflight", "INSTANCE_TYPE"),
-        ("local-up", "LOCALAWS_PORT"),
         ("status", "ENV"),
     ],
 )

@@ -21,7 +21,7 @@ def _say_interrupted(
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    sys.stderr.write("error: stopped by Ctrl-C, before anything was done\n")
+    sys.stderr.write("error: stopped by Ctrl-C before it began; what was there is as it was\n")
     sys.stderr.flush()
     os._exit(128 + signal.SIGINT)
 

@@ -188,7 +188,7 @@ def explained(debug: bool = False) -> Iterator[None]:
     except EndpointConnectionError as error:
         endpoint = os.environ.get("AWS_ENDPOINT_URL")
         remedy = "`make local-up` starts localaws" if is_loopback(endpoint) else "check the network"
-        raise KennelError(f"{error} {remedy}") from error
+        raise KennelError(f"{str(error).rstrip('.')}: {remedy}") from error
     except ClientError as error:
         details = error.response["Error"]
         raise KennelError(

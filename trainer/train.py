@@ -141,6 +141,12 @@ def train(
 
     task.trained.load_state_dict(state.best)
     metrics = summary(state, data)
+    if state.epoch < config.epochs:
+        report(
+            ranks,
+            f"stopped early: no lower loss since epoch {metrics['best_epoch']:.0f}, whose weights "
+            "are kept",
+        )
     if ranks.leads:
         write_model(folders.model, classifier, config, data, preprocess, metrics)
         seconds = time.monotonic() - started

@@ -16,6 +16,7 @@ from terraform.cli import compare, model, packages, smoke, stack, verify
 from terraform.cli.stack import Stack
 from terraform.cli.verify import Report
 from trainer.errors import KennelError, UsageError
+from trainer.job_history import history
 from trainer.make_command import make_command
 from trainer.target import LATEST_KEY, Target, load
 
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace, extra: list[str]) -> int:
     if not report.passed:
         back = verify.way_back(report, stack.outputs(serving), serving.target)
         raise KennelError(f"the new model is in service, but {report.fault}; {back}")
-    _tell_next(serving)
+    _tell_next(serving, report.digest)
     return 0
 
 
@@ -62,7 +63,7 @@ def run_rollback(options: argparse.Namespace, extra: list[str]) -> int:
     verify.show(report, serving.target, options.json)
     if not report.passed:
         raise KennelError(f"the rollback is applied, but {report.fault}")
-    _tell_next(serving)
+    _tell_next(serving, report.digest)
     return 0
 
 
@@ -167,6 +168,11 @@ def latest(target: Target) -> tuple[str, str]:
     if told is None:
         approved = packages.newest_approved(target)
         if approved is None:
+            if job := _unfollowed(target):
+                raise UsageError(
+                    f"MODEL=latest: the job {job} has trained a model and was not followed to its "
+                    f"end: `{make_command('attach', target.name, JOB=job)}` takes it up"
+                )
             raise UsageError(
                 f"MODEL=latest: no job has trained a model for ENV={target.name} yet; "
                 f"`{make_command('train', target.name, WHERE='sagemaker')}` trains one, or name an "
@@ -184,6 +190,15 @@ def latest(target: Target) -> tuple[str, str]:
             f"s3://{bucket}/{LATEST_KEY} does not say which archive was trained last; name one "
             "with MODEL=s3://..."
         ) from error
+
+
+def _unfollowed(target: Target) -> str:
+    """The newest job that has left a model; empty if none has, or who asks may not know."""
+    with suppress(ClientError):
+        for row in history(target, 20):
+            if row.result and row.kind in ("training", "ec2"):
+                return row.job
+    return ""
 
 
 def _object(target: Target, bucket: str, key: str) -> bytes | None:
@@ -237,15 +252,20 @@ def _served_last(target: Target) -> dict[str, str] | None:
     return None
 
 
-def _tell_next(serving: Stack) -> None:
-    name, photo = serving.target.name, _photo(serving.out)
-    ask = f"; `{make_command('invoke', name, FILE=str(photo))}` asks it" if photo else ""
-    sys.stderr.write(f"next: `{make_command('status', name)}` shows it at work{ask}\n")
+def _tell_next(serving: Stack, digest: str) -> None:
+    target = serving.target
+    photo = _photo(serving.out, packages.data_fingerprint(target, digest))
+    ask = f"; `{make_command('invoke', target.name, FILE=str(photo))}` asks it" if photo else ""
+    sys.stderr.write(f"next: `{make_command('status', target.name)}` shows it at work{ask}\n")
 
 
-def _photo(out: Path) -> Path | None:
-    """A test photo of a data set that was prepared here; None if there is none."""
-    return next((path for path in out.glob("data/*/test/*/*") if path.is_file()), None)
+def _photo(out: Path, fingerprint: str | None) -> Path | None:
+    """A test photo of the data set that a model was trained on, if it was prepared here."""
+    for report in out.glob("data/*/dataset_report.json"):
+        with suppress(OSError, ValueError, KeyError):
+            if json.loads(report.read_text())["fingerprint"] == fingerprint:
+                return next((path for path in report.parent.glob("test/*/*")), None)
+    return None
 
 
 def _prepared(options: argparse.Namespace) -> Stack:

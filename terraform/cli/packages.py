@@ -129,6 +129,16 @@ def find(target: Target, digest: str) -> Package | None:
     return next((found for found in packages(target) if found.digest == digest), None)
 
 
+def data_fingerprint(target: Target, digest: str) -> str | None:
+    """Fingerprint of the photos that a model was trained on; None if it is not registered."""
+    if not (package := find(target, digest)):
+        return None
+    client = target.client("sagemaker")
+    described = client.describe_model_package(ModelPackageName=package.arn)
+    told: str | None = described.get("CustomerMetadataProperties", {}).get("dataset_fingerprint")
+    return told
+
+
 def newest_approved(target: Target) -> str | None:
     """Address of the archive that was approved last; None if there is none."""
     client = target.client("sagemaker")

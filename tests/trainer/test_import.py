@@ -21,7 +21,7 @@ def test_ctrl_c_while_torch_is_loaded_is_one_line(command: str, tmp_path: Path) 
         text=True,
     )
     assert done.returncode == 130
-    assert done.stderr == "error: stopped by Ctrl-C, before anything was done\n"
+    assert done.stderr == "error: stopped by Ctrl-C before it began; what was there is as it was\n"
 
 
 def test_other_errors_keep_their_traceback(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from inference.archive import open_model
+from terraform.cli import deploy
 from tests.localaws.conftest import LocalAws
 from tests.trainer.launching import (
     BUCKET,
@@ -26,7 +27,7 @@ from tests.trainer.launching import (
 )
 from trainer import jobs, jobs_ec2, jobs_sagemaker, jobs_tuning, launch
 from trainer.config import TrainConfig
-from trainer.errors import KennelError
+from trainer.errors import KennelError, UsageError
 from trainer.metric_lines import METRICS
 from trainer.prices import hourly_usd
 from trainer.target import LATEST_KEY, load
@@ -179,6 +180,10 @@ def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
     for name, top1 in (("trained", 0.95), ("evaluation", 0.94)):
         put_json(aws, f"jobs/{job}/output/{name}/evaluation.json", {"top1": top1})
     put_json(aws, f"jobs/{job}/status.json", {**status, "status": "completed"})
+    # Nobody has followed it to its end: it is not denied, and nobody is told to train again.
+    aws.client("s3").delete_object(Bucket=BUCKET, Key=LATEST_KEY)
+    with pytest.raises(UsageError, match=f"`make attach JOB={job} ENV=local` takes it up"):
+        deploy.latest(target)
     launch.main(["attach", job, "--env", "local"])
     said = capsys.readouterr()
     assert said.out == f"s3://{BUCKET}/jobs/{job}/output/model.tar.gz\n"

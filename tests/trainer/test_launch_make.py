@@ -37,6 +37,8 @@ def value(words: list[str], flag: str) -> str:
         (["train", "UNFREEZE=some"], "UNFREEZE=some: must be one of none last all"),
         (["train", "INSTANCES=two"], "INSTANCES=two: must be a number of 1 or more"),
         (["train", "INSTANCES=-1", "WHERE=sagemaker"], "INSTANCES=-1: must be a number of 1"),
+        (["serve", "PORT=80a"], "PORT=80a: must be a number of 1 or more"),
+        (["local-up", "LOCALAWS_PORT=$(shell echo 1)"], "LOCALAWS_PORT=$(shell echo 1): must be a"),
         (["evaluate", "INSTANCES=0"], "INSTANCES=0: must be a number of 1 or more"),
         (["tune", "TRIALS=0"], "TRIALS=0: must be a number of 1 or more"),
         (["tune", "TRIALS=1 2"], "TRIALS=1 2: must be a number of 1 or more"),

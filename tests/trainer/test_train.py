@@ -290,6 +290,14 @@ def test_a_repeated_command_trains_nothing_again(colours: Path, tmp_path: Path, 
     assert "epoch=7 train_loss" not in capfd.readouterr().out
 
 
+def test_an_early_stop_is_said(colours: Path, tmp_path: Path, capfd):
+    early = {"epochs": 99, "patience": 1, "head_learning_rate": 1.0}
+    train(TrainConfig(**HEAD | early), folders(colours, tmp_path), alone())
+    said = capfd.readouterr().out
+    assert "stopped early: no lower loss since epoch " in said
+    assert "epoch=98 " not in said
+
+
 def test_another_configuration_starts_afresh(colours: Path, tmp_path: Path, capfd):
     train(TrainConfig(**HEAD | {"epochs": 1}), folders(colours, tmp_path), alone())
     capfd.readouterr()
