@@ -306,7 +306,7 @@ def _why(answer: Mapping[str, Any]) -> str:
     elif answer["SecondaryStatus"] == "MaxWaitTimeExceeded":
         reason = "no spot machine in time: give the command again, or without SPOT"
     elif status == "Stopped":
-        reason = "the command that started it goes on where it was stopped"
+        reason = "give its command again, without FRESH, to go on where it was stopped"
     else:
         reason = " ".join(str(answer.get("FailureReason", "no reason is given")).split())
         reason += remedy(reason)

@@ -354,7 +354,7 @@ def _cost_text(found: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"{found['usd_an_hour']:.2f} USD an hour for what runs now; "
-            f"{found['usd_a_month']:.2f} USD a month if all but its jobs goes on like that",
+            f"{found['usd_a_month']:.2f} USD a month if all but the jobs keeps running",
             *monthly,
             *jobs,
             f"not counted: requests, logs, stored data, traffic; {found['prices']}",

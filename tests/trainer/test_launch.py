@@ -262,7 +262,7 @@ def described(**changes: Any) -> dict[str, Any]:
         ),
         (
             described(TrainingJobStatus="Stopped", SecondaryStatus="Stopped"),
-            "the command that started it goes on where it was stopped",
+            "give its command again, without FRESH, to go on where it was stopped",
         ),
     ],
 )
