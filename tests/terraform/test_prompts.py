@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.localaws.conftest import SECONDS
+from tests.localaws.conftest import SECONDS, until
 
 ROOT = Path(__file__).parents[2]
 ASK = (
@@ -35,6 +36,8 @@ def asked(typed: bytes) -> tuple[int, str]:
         shown = b""
         while b"goes ahead: " not in shown:
             shown += os.read(terminal, 1024)
+        # Ctrl-C just before a process begins to read is seen only once it has read something.
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
         os.write(terminal, typed)
         code = process.wait(timeout=SECONDS)
         while chunk := _read(terminal):
