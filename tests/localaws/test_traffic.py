@@ -76,7 +76,7 @@ def test_each_client_keeps_a_request_in_flight(slow: SlowEndpoint, load: Load) -
     assert slow.bodies == {b"photo 0", b"photo 1", b"photo 2"}
     slow.release()
     until(lambda: load.answers, lambda answers: answers > clients)
-    assert load.has_begun
+    until(lambda: load.has_begun)
     load.stop()
     assert processes() == []
     assert load.clients == 0
