@@ -18,6 +18,8 @@ NAME = "index.html"
 
 _PAGES = {
     "search": "tune/search.html",
+    "search in a job": "tune-job/search.html",
+    "search by SageMaker": "tune-sagemaker/search.html",
     "learning curves": "training/learning_curves.svg",
     "evaluation as trained": "evaluation/evaluation.html",
     "evaluation as served": "served/evaluation.html",

@@ -100,6 +100,8 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     show(report, serving.target, options.json)
     if not report.passed:
         raise KennelError(f"{report.fault} ({way_back(report, outputs, serving.target)})")
+    if not options.json:
+        sys.stderr.write(f"next: {make_command('status', serving.target.name)}\n")
     return 0
 
 

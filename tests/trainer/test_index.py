@@ -19,6 +19,7 @@ def make_run(output: Path, name: str, figures: object = FIGURES) -> Path:
     run = output / name
     for place, content in {
         "tune/search.html": "",
+        "tune-job/search.html": "",
         "training/learning_curves.svg": "",
         "evaluation/evaluation.html": "",
         "evaluation/evaluation.json": json.dumps(figures),
@@ -64,7 +65,7 @@ def test_a_run_is_shown_with_its_pages_and_its_accuracy(tmp_path: Path):
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/report.html").write_text("")
     page = read(tmp_path)
-    assert len(page.addresses) == 7
+    assert len(page.addresses) == 8
     assert "data/my-pets/dataset_report.json" in page.addresses
     text = " ".join(page.text.split())
     assert "Top-1 as trained97.8 % 95.5 % to 99.3 %, 1,269 test photos" in text
@@ -82,7 +83,7 @@ def test_any_name_makes_sound_links(tmp_path: Path, name: str):
     except OSError:
         pytest.skip("this file system takes no such name")
     page = read(tmp_path)
-    assert len(page.addresses) == 5
+    assert len(page.addresses) == 6
     assert "script" not in page.tags
     assert os.fsencode(name).decode(errors="replace") in page.text
 
@@ -95,7 +96,7 @@ def test_a_damaged_figure_leaves_the_links(tmp_path: Path, figures: object):
     (run / "package.json").write_text("{")
     page = read(tmp_path)
     assert page.text.count("not measured") == 2
-    assert len(page.addresses) == 5
+    assert len(page.addresses) == 6
 
 
 def test_the_newest_run_is_first_and_other_folders_are_none(tmp_path: Path):
