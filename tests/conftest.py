@@ -14,7 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What `make test` was given is not what the commands under test were given.
-os.environ.pop("MAKELEVEL", None)
+for name in ("MAKELEVEL", "UV_PYTHON"):
+    os.environ.pop(name, None)
 
 # On a busy machine, how long an example took says nothing about it.
 hypothesis.settings.register_profile("kennel", parent=hypothesis.settings(), deadline=None)
