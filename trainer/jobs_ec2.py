@@ -32,6 +32,8 @@ RECORD = "instance.json"
 
 _NAME_CHARACTERS = 63
 _GONE = frozenset({"terminated", "stopped"})
+# A zone has none left, or never had any of this type: the next one may.
+_NOT_HERE = ("InsufficientInstanceCapacity", "Unsupported")
 
 
 def submit(
@@ -90,10 +92,6 @@ def submit(
         },
     )
     return job
-
-
-# A zone has none left, or never had any of this type: the next one may.
-_NOT_HERE = ("InsufficientInstanceCapacity", "Unsupported")
 
 
 def _request(job: str) -> str:

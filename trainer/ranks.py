@@ -94,7 +94,6 @@ def joined() -> Iterator[Ranks]:
             model of its own; or the environment speaks of a group that there is not.
         KennelError: The other processes cannot be reached, or torch cannot use the machine's GPUs.
     """
-    _check_gpus()
     world, local_rank = _announced()
     hosts = os.environ.get("SM_HOSTS", "[]").count('"') // 2
     if hosts > 1 and world == 1:
@@ -106,6 +105,7 @@ def joined() -> Iterator[Ranks]:
     if world == 1:
         yield alone()
         return
+    _check_gpus()
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:

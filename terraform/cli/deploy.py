@@ -264,7 +264,7 @@ def _photo(out: Path, fingerprint: str | None) -> Path | None:
     for report in out.glob("data/*/dataset_report.json"):
         with suppress(OSError, ValueError, KeyError):
             if json.loads(report.read_text())["fingerprint"] == fingerprint:
-                return next((path for path in report.parent.glob("test/*/*")), None)
+                return next(filter(Path.is_file, report.parent.glob("test/*/*")), None)
     return None
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -390,9 +390,8 @@ def _plan(
     if stack.name == "serving":
         files.append(_serving_variables(stack, choice, destroying="-destroy" in arguments))
     stack.plan_file.unlink(missing_ok=True)
-    with ExitStack() as stacked:
-        folder = stacked.enter_context(adopt.importing(stack.folder, imports or {}))
-        said = stacked.enter_context(_written(stack)) if brief else None
+    told = _written(stack) if brief else nullcontext()
+    with told as said, adopt.importing(stack.folder, imports or {}) as folder:
         code = stack.run(
             "plan",
             "-input=false",
@@ -403,8 +402,8 @@ def _plan(
             folder=folder,
         )
     if brief:
-        told = summary.in_short(stack.plan_text.read_text())
-        _tell(stack, *told, f"the whole plan: {stack.plan_text}")
+        short = summary.in_short(stack.plan_text.read_text())
+        _tell(stack, *short, f"the whole plan: {stack.plan_text}")
     if code not in (0, CHANGES):
         sys.stderr.write(_lock_left(stack))
     elif imports and (foreign := adopt.foreign(planned(stack)["resource_changes"])):

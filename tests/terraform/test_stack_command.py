@@ -447,6 +447,10 @@ def test_the_project_is_the_stacks_default() -> None:
 
 def test_a_read_only_checkout_applies_from_a_copy(localaws: LocalAws, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "checkout", localaws.environment)
+    # An environment of its own, for localaws has the states of other tests.
+    for path in (checkout.folder / "terraform/environments").iterdir():
+        text = path.read_text().replace('"dev"', '"sealed"')
+        path.with_name(path.name.replace("dev", "sealed")).write_text(text)
     folders = [path for path in checkout.folder.rglob("*") if path.is_dir()]
     for folder in folders:
         folder.chmod(0o555)
@@ -456,7 +460,7 @@ def test_a_read_only_checkout_applies_from_a_copy(localaws: LocalAws, tmp_path: 
     try:
         for command in (["bootstrap"], ["apply", "foundation", "--auto-approve", f"--out={out}"]):
             finished = subprocess.run(
-                [*rights, sys.executable, "-m", "terraform.cli", *command, "--env", "dev"],
+                [*rights, sys.executable, "-m", "terraform.cli", *command, "--env", "sealed"],
                 cwd=checkout.folder,
                 env={**checkout.environ, "KENNEL_OUT": str(out)},
                 capture_output=True,
