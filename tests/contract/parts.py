@@ -1,7 +1,9 @@
 """The parts from the package index: their environments, and their processes with what they say."""
 
 import os
+import re
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +15,21 @@ import pytest
 from localaws.processes import ManagedProcess
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENTS = Path(os.environ.get("KENNEL_CONTRACT", ROOT / "build" / "contract")).absolute()
+
+_LINKS = tempfile.TemporaryDirectory(prefix="contract-")
+
+
+def _plain(folder: Path) -> Path:
+    """Give a folder a name that needs no quotes: SageMaker's toolkit puts none around its paths."""
+    if not re.search(r"[^\w./-]", str(folder), re.ASCII):
+        return folder
+    link = Path(_LINKS.name, folder.name)
+    link.symlink_to(folder)
+    return link
+
+
+BUILT = Path(os.environ.get("KENNEL_CONTRACT", ROOT / "build" / "contract")).absolute()
+ENVIRONMENTS = _plain(BUILT)
 """Holds `sagemaker` and `ray`, which `make test-contract` makes from the locks."""
 
 SECONDS = 600

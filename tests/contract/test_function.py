@@ -14,7 +14,16 @@ import pytest
 from inference.archive import write_archive
 from lambda_src.build import build
 from tests.contract.conftest import Photo
-from tests.contract.parts import ENVIRONMENTS, SECONDS, free_ports, post, running, until, variables
+from tests.contract.parts import (
+    BUILT,
+    ENVIRONMENTS,
+    SECONDS,
+    free_ports,
+    post,
+    running,
+    until,
+    variables,
+)
 from tests.localaws.conftest import LocalAws
 from tests.localaws.roles import create_role
 
@@ -78,7 +87,7 @@ def function(aws: LocalAws, endpoint: str, tmp_path: Path) -> Iterator[str]:
     """Give the address at which the emulator takes events for the function."""
     architecture = ARCHITECTURES[platform.machine()]
     code, (port, runtime_port) = tmp_path / "task", free_ports(2)
-    with zipfile.ZipFile(build(ENVIRONMENTS.parent / "lambda", architecture)) as packed:
+    with zipfile.ZipFile(build(BUILT.parent / "lambda", architecture)) as packed:
         packed.extractall(code)
     (emulator,) = ENVIRONMENTS.glob(
         f"sagemaker/lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{architecture}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.contract.parts import exit_code, require_port, running, variables
+from tests.contract.parts import ENVIRONMENTS, exit_code, require_port, running, variables
 from trainer import source
 from trainer.config import TrainConfig
 
@@ -70,7 +70,9 @@ def run_job(folder: Path, data: Path, hosts: Sequence[str], package: bool) -> li
                 TRAINING_JOB_NAME="kennel-contract",
             )
             log = base / "log"
-            process = stack.enter_context(running(["train"], log, environment, base))
+            # Not by its first line, which has the path of the Python that it was made with.
+            command = ["python", str(ENVIRONMENTS / "sagemaker/bin/train")]
+            process = stack.enter_context(running(command, log, environment, base))
             started.append((base, process))
         for base, process in started:
             assert exit_code(process) == 0, base
