@@ -5,6 +5,7 @@ provider's own waiting: 56 s for a bucket's lifecycle rules, 25 s for a queue, 5
 each plan.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ RESULT = ROOT / "build/bench/terraform.json"
 
 def main() -> None:
     """Run all of it once."""
+    argparse.ArgumentParser(description="Time both stacks on localaws.").parse_args()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
