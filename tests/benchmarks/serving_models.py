@@ -3,6 +3,9 @@
 It lies in `build/bench/serving/<backbone>`; remove it to make it again. EfficientNet-Lite0 has its
 pretrained weights and a head trained on the photos, as `make train package` does. ResNet-50 has no
 weights without a network: it is random, int8 by the first recipe, and only its speed is of use.
+
+Of pictures that a frozen EfficientNet tells apart badly (digits), int8 may change too many answers.
+The model is served in float32 then, and its name says so.
 """
 
 import shutil
@@ -64,7 +67,10 @@ def make(backbone: str, photos: Path) -> Model:
             _draw(backbone, photos, bodies, archive)
     labels = dict(zip(found.classes, found.labels, strict=True))
     named = tuple((photo, labels[photo.parent.name]) for photo in tests)
-    return Model(NAMES[backbone], archive, bodies, named if backbone == TRAINED else ())
+    name, precision = NAMES[backbone], open_model(archive).manifest["precision"]
+    if precision != "int8":
+        name = f"{name} in {precision}"
+    return Model(name, archive, bodies, named if backbone == TRAINED else ())
 
 
 def _scale(photos: Sequence[Path], folder: Path) -> None:
@@ -85,7 +91,7 @@ def _train(backbone: str, photos: Path, folder: Path, archive: Path) -> None:
         "--output-dir": folder / "output",
         "--checkpoint-dir": folder / "checkpoints",
     }
-    package = {"--precision": "int8", "--model": trained, "--output": packed}
+    package = {"--precision": "auto", "--model": trained, "--output": packed}
     common = {"--data": photos, "--cache-dir": RESULTS / "serving/cache"}
     for module, flags in (("trainer.train", train), ("trainer.package", package)):
         arguments = (str(word) for flag in (common | flags).items() for word in flag)
