@@ -31,6 +31,7 @@ from trainer.jobs import (
     Job,
     Outcome,
     accuracy_line,
+    asked_to_stop,
     cost_line,
     follow,
     read_json,
@@ -402,8 +403,12 @@ def run(options: argparse.Namespace) -> None:
         sys.stdout.write(listed if options.json else table(rows))
     elif options.verb == "stop":
         job = find(target, options.job)
-        job.stop()
-        sys.stderr.write(f"{job.name} was asked to stop; it saves its state first\n")
+        if not job.state().ended and asked_to_stop(job):
+            said = "was asked to stop; it saves its state first"
+        else:
+            attach = make_command("attach", target.name, about_run=job.is_search, JOB=job.name)
+            said = f"has ended ({job.state().text}), nothing is left to stop; `{attach}` shows it"
+        sys.stderr.write(f"{job.name} {said}\n")
         if options.json:
             print(json.dumps({"job": job.name}))
     else:

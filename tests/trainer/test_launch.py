@@ -377,6 +377,32 @@ def test_ctrl_c_on_a_terminal_asks(
     assert "error" not in said
 
 
+class Refusing(Scripted):
+    """A job that ends between the look at it and the stop."""
+
+    def stop(self) -> None:
+        refused = {"Code": "ValidationException", "Message": "the job is in status Completed."}
+        raise ClientError({"Error": refused}, "StopTrainingJob")
+
+
+@pytest.mark.parametrize("job", [Scripted(ENDED), Refusing(RUNS, ENDED)])
+def test_stopping_what_has_ended_says_so(
+    aws: LocalAws,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    job: Scripted,
+) -> None:
+    monkeypatch.setattr(launch, "find", lambda *_: job)
+    launch.main(["stop", "scripted", "--env", "local", "--json"])
+    said = capsys.readouterr()
+    assert said.err == (
+        "scripted has ended (Completed), nothing is left to stop; "
+        "`make attach JOB=scripted ENV=local` shows it\n"
+    )
+    assert json.loads(said.out) == {"job": "scripted"}
+    assert not job.stopped
+
+
 def test_the_log_of_all_hosts_is_given_once(aws: LocalAws) -> None:
     logs = aws.client("logs")
     tail = jobs_sagemaker.Tail(load("local"), "/test/jobs", "job-a/")
