@@ -13,6 +13,7 @@ standard error. Ctrl-C asks whether to leave the job running or to stop it.
 import argparse
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -400,7 +401,8 @@ def run(options: argparse.Namespace) -> None:
     elif options.verb == "jobs":
         rows = history(target, options.last)
         listed = json.dumps({"jobs": [row.to_json() for row in rows]}) + "\n"
-        sys.stdout.write(listed if options.json else table(rows))
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        sys.stdout.write(listed if options.json else table(rows, columns))
     elif options.verb == "stop":
         job = find(target, options.job)
         if not job.state().ended and asked_to_stop(job):
