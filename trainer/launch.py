@@ -13,6 +13,7 @@ standard error. Ctrl-C asks whether to leave the job running or to stop it.
 import argparse
 import json
 import math
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from trainer import config as configuration
+from trainer import index
 from trainer import target as targets
 from trainer.catalogue import TRAINING_TYPE
 from trainer.config import TrainConfig
@@ -261,6 +263,7 @@ def _finished(
         folder = options.output or Path("build") / job.name / "tune"
         ended = finish_search(target, bucket, job, outcome, folder)
         *told, next_line = search_lines(target, folder)
+        told += _pages(folder)
     else:
         ended = outcome
         record_latest(target, bucket, outcome)
@@ -274,6 +277,17 @@ def _finished(
     print(json.dumps(ended.to_json()) if options.json else ended.result, flush=True)
     sys.stderr.write(f"{next_line}\n")
     return ended
+
+
+def _pages(folder: Path) -> list[str]:
+    """Bring the page that leads to all others up to date, if it leads to what was fetched."""
+    output = Path(os.environ.get("KENNEL_OUT", "build"))
+    if output.resolve() not in folder.resolve().parents:
+        return []
+    try:
+        return [f"all pages: {index.write(output)}"]
+    except KennelError as error:  # what was asked for is there all the same
+        return [str(error)]
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:

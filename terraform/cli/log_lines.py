@@ -164,9 +164,9 @@ class Lines:
 
 
 def _plain(message: str) -> str:
-    """A record of the server's, or of another program that logs JSON: level, message, the rest."""
-    record = _record(message)
-    if record is None or "level" not in record or not {"event", "message"} & record.keys():
+    """A record of a program that logs JSON, such as the server: level, message, the rest."""
+    record = _record(message) or {}
+    if "level" not in record or "_aws" in record or not {"event", "message"} & record.keys():
         return message
     trace = str(record.get("traceback", "")).strip().rpartition("\n")[2]
     rest = [
