@@ -210,7 +210,10 @@ def find(target: Target, name: str) -> Job:
                 raise
         else:
             return found
-    raise UsageError(f"there is no job {name} in account {target.account}, {target.region}")
+    raise UsageError(
+        f"there is no job {name} in account {target.account}, {target.region}; "
+        f"`{make_command('jobs', target.name)}` lists them"
+    )
 
 
 def _known(target: Target, name: str) -> Job | None:

@@ -10,7 +10,7 @@ from rich.text import Text
 from trainer.errors import drop_output
 
 _UNBOUNDED = 10_000
-_NARROWEST = 20
+_NARROWEST, _BELOW = 40, 4
 
 
 class Page(Console):
@@ -28,7 +28,8 @@ class Page(Console):
     ) -> None:
         """Print rows: short cells in columns, beside them a text that is wrapped at its words.
 
-        A word that is too long for the text's column, such as an address, stays whole.
+        Where little room is left beside them, it stands below. A word that is too long for a line,
+        such as an address, stays whole.
 
         Args:
             title: A line above.
@@ -39,11 +40,16 @@ class Page(Console):
         columns = zip(*(row[:-1] for row in listed), strict=True)
         widths = [max(map(len, column)) for column in columns]
         indent = sum(width + 2 for width in widths)
+        is_below = self.width - indent < _NARROWEST
+        indent = _BELOW if is_below else indent
         self.out(f"{title}\n", style="bold", highlight=False)
         for *cells, text in listed:
             head = Text()
             for cell, width in zip(cells, widths, strict=True):
                 head.append(cell.ljust(width), (styles or {}).get(cell)).append("  ")
+            if is_below:
+                self.print(head, highlight=False, soft_wrap=True)
+                head = Text(" " * indent)
             for line in _wrapped(text, self.width - indent):
                 self.print(head.append(line), highlight=False, soft_wrap=True)
                 head = Text(" " * indent)
@@ -64,6 +70,6 @@ def _wrapped(text: str, width: int) -> list[str]:
         piece
         for line in text.splitlines()
         for piece in textwrap.wrap(
-            line, max(width, _NARROWEST), break_long_words=False, break_on_hyphens=False
+            line, max(width, 1), break_long_words=False, break_on_hyphens=False
         )
     ] or [""]

@@ -68,31 +68,41 @@ def _endpoint(target: Target) -> dict[str, Any] | None:
     described = verify.live(target)
     if not described:
         return None
+    try:
+        variants = _variants(target, described)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationException":
+            raise
+        variants = []  # what it ran is gone already, as while it is deleted
+    return {
+        "name": described["EndpointName"],
+        "status": described["EndpointStatus"],
+        "configuration": described["EndpointConfigName"],
+        "variants": variants,
+    }
+
+
+def _variants(target: Target, described: Mapping[str, Any]) -> list[dict[str, Any]]:
     name, configuration = described["EndpointName"], described["EndpointConfigName"]
     settings = {found["VariantName"]: found for found in verify.variants(target, configuration)}
-    return {
-        "name": name,
-        "status": described["EndpointStatus"],
-        "configuration": configuration,
-        "variants": [
-            {
-                "name": variant["VariantName"],
-                "instances": variant.get("CurrentInstanceCount", 0),
-                "desired": variant.get("DesiredInstanceCount", 0),
-                "instance_type": settings[variant["VariantName"]]["InstanceType"],
-                "archive_uri": verify.container(
-                    target, settings[variant["VariantName"]]["ModelName"]
-                )["ModelDataUrl"],
-                "last_hour": _last_hour(
-                    target,
-                    "AWS/SageMaker",
-                    {"EndpointName": name, "VariantName": variant["VariantName"]},
-                    _ENDPOINT_METRICS,
-                ),
-            }
-            for variant in described.get("ProductionVariants", [])
-        ],
-    }
+    return [
+        {
+            "name": variant["VariantName"],
+            "instances": variant.get("CurrentInstanceCount", 0),
+            "desired": variant.get("DesiredInstanceCount", 0),
+            "instance_type": settings[variant["VariantName"]]["InstanceType"],
+            "archive_uri": verify.container(target, settings[variant["VariantName"]]["ModelName"])[
+                "ModelDataUrl"
+            ],
+            "last_hour": _last_hour(
+                target,
+                "AWS/SageMaker",
+                {"EndpointName": name, "VariantName": variant["VariantName"]},
+                _ENDPOINT_METRICS,
+            ),
+        }
+        for variant in described.get("ProductionVariants", [])
+    ]
 
 
 def _function(target: Target) -> dict[str, Any] | None:
