@@ -172,6 +172,7 @@ TRAIN = $(PYTHON)$(if $(filter-out 1,$(value INSTANCES)), -m trainer.torchrun --
 # Says what a target has made and what comes next; the page that ties all pages together is brought up to date.
 DONE = $(PYTHON) -m trainer.done --output $(call typed,OUT) --run $(call typed,RUN) --data $(call typed,DATA)
 # Each recipe notes that it runs, so that its target can say that there was nothing to do.
+MADE :=
 noted = $(eval MADE += $(1))
 done = $(DONE) $(1) $(if $(MADE),--made $(MADE))
 LAUNCH = $(PYTHON) -m trainer.launch

@@ -6,8 +6,8 @@
     python -m trainer.launch jobs --env dev
 
 What is done already is not started, and so not billed, a second time; `--fresh` begins anew.
-Standard output has the address of the archive, or the path of `best.json`; all else goes to
-standard error. Ctrl-C asks whether to leave the job running or to stop it.
+Standard output, if it is no terminal, has the address of the archive, or the path of `best.json`;
+all else goes to standard error. Ctrl-C asks whether to leave the job running or to stop it.
 """
 
 import argparse
@@ -277,7 +277,10 @@ def _finished(
         next_line = f"next: {make_command('deploy', target.name, MODEL=outcome.result)}"
     sys.stderr.writelines(f"{line}\n" for line in [past + cost_line(ended), *told] if line)
     sys.stderr.flush()
-    print(json.dumps(ended.to_json()) if options.json else ended.result, flush=True)
+    if options.json:
+        print(json.dumps(ended.to_json()), flush=True)
+    elif not sys.stdout.isatty():  # who sits there has just read it
+        print(ended.result, flush=True)
     sys.stderr.write(f"{next_line}\n")
     return ended
 

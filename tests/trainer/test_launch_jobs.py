@@ -269,11 +269,17 @@ def test_a_page_that_is_fetched_is_linked_at_once(
     for folder in ("pets-x-none/tune-job", f"{Done.name}/tune"):
         options = argparse.Namespace(output=tmp_path / folder, json=False)
         launch._finished(load("local"), job, options, outcome)
-        assert f"\nall pages: {tmp_path}/index.html\n" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert f"\nall pages: {tmp_path}/index.html\n" in said.err
+        assert said.out == f"{tmp_path / folder}/best.json\n"
         assert f'href="{folder}/search.html"' in (tmp_path / "index.html").read_text()
     options.output = tmp_path.parent / f"{tmp_path.name}-elsewhere/tune"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     launch._finished(load("local"), job, options, outcome)
-    assert "all pages" not in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "all pages" not in said.err
+    assert f"results: {options.output}/best.json" in said.err
+    assert said.out == ""
 
 
 def test_a_search_in_one_job_leaves_its_reports_here_and_in_the_bucket(
