@@ -21,6 +21,7 @@ from typing import Any
 from terraform.cli import registry, settings
 from terraform.cli.paths import ROOT
 from trainer.errors import KennelError
+from trainer.make_command import make_command
 from trainer.target import Target
 
 PLATFORM = "linux/amd64"
@@ -32,9 +33,26 @@ BASE = "public.ecr.aws/docker/library/python:3.13-slim"
 STAND_IN = f"@sha256:{'0' * 64}"
 """End of the address of an image that nobody fetches, as in localaws."""
 
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+"""The one form of an image that SageMaker takes: Docker's own, and no list of images."""
+
 SOURCE_KEY = "source/image.zip"
 
-_ENGINES = ("docker", "podman", "finch")
+_ENGINES = ("docker", "podman", "finch", "buildah")
+# What each is told so that it builds and pushes Docker's form; their defaults are OCI's by now.
+# https://docs.docker.com/build/exporters/image-registry/, podman-push(1), nerdctl's `push`
+_BUILD_FORMS = {
+    "docker": ("--output", "type=image,oci-mediatypes=false"),
+    "finch": ("--output", "type=docker,oci-mediatypes=false"),
+    "podman": ("--format", "docker"),
+    "buildah": ("--format", "docker"),
+}
+_PUSH_FORMS = {
+    # It pushes this machine's platform unless it is told another.
+    "finch": ("--platform", PLATFORM),
+    "podman": ("--format", "v2s2"),
+    "buildah": ("--format", "v2s2"),
+}
 _ENGINE_SECONDS = 20
 _POLL_SECONDS = 5.0
 _TELL_SECONDS = 30.0
@@ -72,7 +90,7 @@ def build(target: Target, python_image: str | None) -> str | None:
     Raises:
         UsageError: That is no image's name.
         KennelError: The foundation is missing, the digest of the base image cannot be asked for,
-            or the build fails.
+            or the build fails or gives an image that SageMaker refuses.
     """
     if (settings.read(target).image_uri or "").endswith(STAND_IN):
         sys.stderr.write(
@@ -82,18 +100,11 @@ def build(target: Target, python_image: str | None) -> str | None:
         return None
     context = Context(_archive(), _base(target, python_image))
     repository = target.required_parameter("repository_url")
-    digest = _pushed_digest(target, repository, context.tag)
+    digest = _usable(target, repository, context.tag)
     if digest:
         sys.stderr.write(f"{repository}:{context.tag} is there, nothing to build\n")
     else:
-        engine = _engine()
-        if engine:
-            _build_here(engine, target, repository, context)
-        else:
-            _build_with_codebuild(target, context)
-        digest = _pushed_digest(target, repository, context.tag)
-        if not digest:
-            raise KennelError(f"the build ended well, but {repository}:{context.tag} is not there")
+        digest = _built(target, repository, context)
     uri = f"{repository}@{digest}"
     target.client("ssm").put_parameter(
         Name=target.parameter_name("image_uri"), Type="String", Value=uri, Overwrite=True
@@ -128,16 +139,57 @@ def _archive() -> bytes:
     return content.getvalue()
 
 
-def _pushed_digest(target: Target, repository: str, tag: str) -> str | None:
-    """Digest of the image with this tag in the registry; None if there is none."""
-    client = target.client("ecr")
+def _usable(target: Target, repository: str, tag: str) -> str | None:
+    """Digest of the image with this tag in the registry, where SageMaker takes it; else None.
+
+    One that it would refuse is deleted: a tag cannot be moved, and says that nothing is to be done.
+
+    Raises:
+        KennelError: It cannot be deleted.
+    """
+    client, name = target.client("ecr"), repository.split("/", 1)[1]
     try:
-        images = client.describe_images(
-            repositoryName=repository.split("/", 1)[1], imageIds=[{"imageTag": tag}]
-        )
+        images = client.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])
     except client.exceptions.ImageNotFoundException:
         return None
-    return str(images["imageDetails"][0]["imageDigest"])
+    (found,) = images["imageDetails"]
+    if found.get("imageManifestMediaType") == MANIFEST:
+        return str(found["imageDigest"])
+    answer = client.batch_delete_image(
+        repositoryName=name, imageIds=[{"imageDigest": found["imageDigest"]}]
+    )
+    for failure in answer["failures"]:
+        raise KennelError(f"{repository}:{tag} cannot be deleted: {failure['failureReason']}")
+    sys.stderr.write(
+        f"deleted {repository}:{tag}: it is a {found.get('imageManifestMediaType')}, "
+        f"and SageMaker takes {MANIFEST} only\n"
+    )
+    return None
+
+
+def _built(target: Target, repository: str, context: Context) -> str:
+    """Build here or, where nothing here makes an image that SageMaker takes, with CodeBuild.
+
+    Returns:
+        The image's digest.
+
+    Raises:
+        KennelError: The build fails, or gives no image that SageMaker takes.
+    """
+    if engine := _engine():
+        _build_here(engine, target, repository, context)
+        if digest := _usable(target, repository, context.tag):
+            return digest
+        sys.stderr.write(f"{engine} left no image that SageMaker takes: CodeBuild builds\n")
+    else:
+        sys.stderr.write("no container program here: CodeBuild builds\n")
+    _build_with_codebuild(target, context)
+    if digest := _usable(target, repository, context.tag):
+        return digest
+    raise KennelError(
+        f"the build ended well, but {repository}:{context.tag} is not there as SageMaker takes it; "
+        f"`{make_command('apply', target.name, STACK='foundation')}` brings the build up to date"
+    )
 
 
 def _engine() -> str | None:
@@ -153,7 +205,7 @@ def _engine() -> str | None:
 
 
 def _build_here(engine: str, target: Target, repository: str, context: Context) -> None:
-    image = f"{repository}:{context.tag}"
+    image, kind = f"{repository}:{context.tag}", _kind(engine)
     sys.stderr.write(f"building {image} with {engine}\n")
     with tempfile.TemporaryDirectory(prefix="kennel-image-") as folder:
         with zipfile.ZipFile(io.BytesIO(context.archive)) as archive:
@@ -162,8 +214,7 @@ def _build_here(engine: str, target: Target, repository: str, context: Context) 
             *(engine, "build", "--platform", PLATFORM, "--tag", image),
             *("--file", str(Path(folder) / "inference" / "Dockerfile")),
             *("--build-arg", f"PYTHON_IMAGE={context.python_image}"),
-            # SageMaker takes Docker's own manifest, which podman writes on demand only.
-            *(("--format", "docker") if engine == "podman" else ()),
+            *_BUILD_FORMS.get(kind, ()),
             folder,
         )
     answer = target.client("ecr").get_authorization_token()
@@ -171,12 +222,28 @@ def _build_here(engine: str, target: Target, repository: str, context: Context) 
     user, _, password = base64.b64decode(token).decode().partition(":")
     registry = repository.split("/", 1)[0]
     _run(engine, "login", "--username", user, "--password-stdin", registry, given=password)
-    _run(engine, "push", image)
+    _run(engine, "push", *_PUSH_FORMS.get(kind, ()), image)
+
+
+def _kind(engine: str) -> str:
+    """Whose flags a program takes: podman's under Docker's name, too; "" for Docker without BuildKit.
+
+    Docker without BuildKit knows one form only, its own.
+    """
+    if engine != "docker":
+        return engine
+    told = subprocess.run([engine, "--version"], capture_output=True, text=True, check=False)
+    if "podman" in told.stdout.lower():
+        return "podman"
+    asked = subprocess.run([engine, "buildx", "version"], capture_output=True, check=False)
+    return engine if asked.returncode == 0 else ""
 
 
 def _run(*command: str, given: str = "") -> None:
-    # By default buildx adds an attestation and makes the image an index, which SageMaker refuses.
+    # By default buildx adds an attestation and makes the image an index, which SageMaker refuses;
+    # another builder than Docker's own would not leave the image where `push` finds it.
     environ = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
+    environ.pop("BUILDX_BUILDER", None)
     finished = subprocess.run(
         command, input=given, text=True, env=environ, stdout=sys.stderr, check=False
     )
@@ -199,7 +266,7 @@ def _build_with_codebuild(target: Target, context: Context) -> None:
         ],
         **version,
     )["build"]
-    sys.stderr.write(f"no container program here: CodeBuild builds, as {started['id']}\n")
+    sys.stderr.write(f"build {started['id']}\n")
     build = _follow(client, started["id"])
     if build["buildStatus"] != "SUCCEEDED":
         raise KennelError(_failure(build))
