@@ -5,6 +5,7 @@ a tag never changes its meaning.
 """
 
 import base64
+import configparser
 import hashlib
 import io
 import os
@@ -14,13 +15,14 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from terraform.cli import registry, settings
 from terraform.cli.paths import ROOT
-from trainer.errors import KennelError
+from trainer.errors import KennelError, UsageError
 from trainer.make_command import make_command
 from trainer.target import Target
 
@@ -54,6 +56,7 @@ _PUSH_FORMS = {
     "buildah": ("--format", "v2s2"),
 }
 _ENGINE_SECONDS = 20
+_PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host")
 _POLL_SECONDS = 5.0
 _TELL_SECONDS = 30.0
 _OLDEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
@@ -98,7 +101,7 @@ def build(target: Target, python_image: str | None) -> str | None:
             "since it serves from the archive\n"
         )
         return None
-    context = Context(_archive(), _base(target, python_image))
+    context = Context(archive(), _base(target, python_image))
     repository = target.required_parameter("repository_url")
     digest = _usable(target, repository, context.tag)
     if digest:
@@ -125,17 +128,18 @@ def _base(target: Target, python_image: str | None) -> str:
     return pinned
 
 
-def _archive() -> bytes:
+def archive() -> bytes:
+    """A zip of what an image is built from but the base image; equal files give equal bytes."""
     folder = ROOT / "inference"
     files = [folder / "Dockerfile", folder / "requirements.lock", *folder.glob("*.py")]
     content = io.BytesIO()
     # Stored, since compressed bytes depend on the version of zlib.
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as packed:
         for path in sorted(files):
             member = zipfile.ZipInfo(path.relative_to(ROOT).as_posix(), _OLDEST_ZIP_TIME)
             member.create_system = 3
             member.external_attr = 0o644 << 16
-            archive.writestr(member, path.read_bytes())
+            packed.writestr(member, path.read_bytes())
     return content.getvalue()
 
 
@@ -176,8 +180,11 @@ def _built(target: Target, repository: str, context: Context) -> str:
     Raises:
         KennelError: The build fails, or gives no image that SageMaker takes.
     """
-    if engine := _engine():
-        _build_here(engine, target, repository, context)
+    if engine := find_engine():
+        address = f"{repository}:{context.tag}"
+        build_here(engine, address, context)
+        _log_in(engine, target, repository.split("/", 1)[0])
+        push(engine, address)
         if digest := _usable(target, repository, context.tag):
             return digest
         sys.stderr.write(f"{engine} left no image that SageMaker takes: CodeBuild builds\n")
@@ -192,51 +199,103 @@ def _built(target: Target, repository: str, context: Context) -> str:
     )
 
 
-def _engine() -> str | None:
+def find_engine() -> str | None:
     """The first program that can build here; installed ones whose daemon is down do not count."""
     for name in filter(shutil.which, _ENGINES):
-        try:
-            subprocess.run([name, "info"], capture_output=True, timeout=_ENGINE_SECONDS, check=True)
-        except (OSError, subprocess.SubprocessError):
-            sys.stderr.write(f"note: {name} is installed but `{name} info` fails\n")
-        else:
+        # Without buildx Docker does not know the Dockerfile's secrets.
+        needed = ("info",) if name != "docker" else ("info", "buildx version")
+        failing = [asked for asked in needed if not _answers(name, asked)]
+        if not failing:
             return name
+        sys.stderr.write(f"note: {name} is installed but `{name} {failing[0]}` fails\n")
     return None
 
 
-def _build_here(engine: str, target: Target, repository: str, context: Context) -> None:
-    image, kind = f"{repository}:{context.tag}", _kind(engine)
+def _answers(engine: str, asked: str) -> bool:
+    command = [engine, *asked.split()]
+    try:
+        subprocess.run(command, capture_output=True, timeout=_ENGINE_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def build_here(engine: str, image: str, context: Context) -> None:
+    """Build an image with a program of this machine, in the form that SageMaker takes.
+
+    Args:
+        engine: The program, of `find_engine`.
+        image: Address of the image, with its tag.
+        context: What it is built from.
+
+    Raises:
+        UsageError: pip's settings name a file that is not there.
+        KennelError: The program fails.
+    """
     sys.stderr.write(f"building {image} with {engine}\n")
-    with tempfile.TemporaryDirectory(prefix="kennel-image-") as folder:
-        with zipfile.ZipFile(io.BytesIO(context.archive)) as archive:
-            archive.extractall(folder)
+    with tempfile.TemporaryDirectory(prefix="kennel-image-") as temporary:
+        folder = Path(temporary) / "context"
+        with zipfile.ZipFile(io.BytesIO(context.archive)) as packed:
+            packed.extractall(folder)
         _run(
             *(engine, "build", "--platform", PLATFORM, "--tag", image),
-            *("--file", str(Path(folder) / "inference" / "Dockerfile")),
+            *("--file", str(folder / "inference" / "Dockerfile")),
             *("--build-arg", f"PYTHON_IMAGE={context.python_image}"),
-            *_BUILD_FORMS.get(kind, ()),
-            folder,
+            *_secrets(Path(temporary)),
+            *_BUILD_FORMS[_kind(engine)],
+            str(folder),
         )
+
+
+def push(engine: str, image: str) -> None:
+    """Push an image in the form that SageMaker takes.
+
+    Raises:
+        KennelError: The program fails.
+    """
+    _run(engine, "push", *_PUSH_FORMS.get(_kind(engine), ()), image)
+
+
+def _log_in(engine: str, target: Target, registry: str) -> None:
     answer = target.client("ecr").get_authorization_token()
     token = answer["authorizationData"][0]["authorizationToken"]
     user, _, password = base64.b64decode(token).decode().partition(":")
-    registry = repository.split("/", 1)[0]
     _run(engine, "login", "--username", user, "--password-stdin", registry, given=password)
-    _run(engine, "push", *_PUSH_FORMS.get(kind, ()), image)
 
 
 def _kind(engine: str) -> str:
-    """Whose flags a program takes: podman's under Docker's name, too; "" for Docker without BuildKit.
-
-    Docker without BuildKit knows one form only, its own.
-    """
-    if engine != "docker":
-        return engine
+    """Whose flags a program takes: podman may be there under Docker's name."""
     told = subprocess.run([engine, "--version"], capture_output=True, text=True, check=False)
-    if "podman" in told.stdout.lower():
-        return "podman"
-    asked = subprocess.run([engine, "buildx", "version"], capture_output=True, check=False)
-    return engine if asked.returncode == 0 else ""
+    return "podman" if "podman" in told.stdout.lower() else engine
+
+
+def _secrets(folder: Path) -> Iterator[str]:
+    """Flags that lend a build the mirror and the certificates that pip's own variables name.
+
+    Raises:
+        UsageError: They name a file that is not there.
+    """
+    config = configparser.RawConfigParser()
+    if named := os.environ.get("PIP_CONFIG_FILE"):
+        config.read_string(_given("PIP_CONFIG_FILE", named).read_text(), named)
+    for option in _PIP_OPTIONS:
+        if value := os.environ.get(f"PIP_{option.upper().replace('-', '_')}"):
+            if not config.has_section("global"):
+                config.add_section("global")
+            config.set("global", option, value)
+    if config.sections():
+        with (folder / "pip.conf").open("w") as file:
+            config.write(file)
+        yield from ("--secret", f"id=pip,src={folder / 'pip.conf'}")
+    if named := os.environ.get("PIP_CERT"):
+        yield from ("--secret", f"id=ca,src={_given('PIP_CERT', named)}")
+
+
+def _given(variable: str, named: str) -> Path:
+    path = Path(named).expanduser().absolute()
+    if not path.exists():
+        raise UsageError(f"{variable}={named}: no such file; correct or unset {variable}")
+    return path
 
 
 def _run(*command: str, given: str = "") -> None:

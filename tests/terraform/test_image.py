@@ -186,23 +186,53 @@ def test_a_build_that_fails_ends_the_command(checkout: Checkout, aws: Aws) -> No
     assert "push" not in calls(checkout)
 
 
-@pytest.mark.parametrize(
-    ("said", "buildx", "number", "form"),
-    [
-        ("podman version 5.6.0", "0", 20, " --format docker /"),
-        ("Docker version 20.10.0", "1", 21, f"{base(21)} /"),
-    ],
-    ids=["podman's docker", "docker without BuildKit"],
-)
-def test_what_is_called_docker_is_told_what_it_knows(
-    checkout: Checkout, said: str, buildx: str, number: int, form: str
-) -> None:
+def test_podman_may_be_called_docker(checkout: Checkout) -> None:
     checkout.program("docker", ENGINE)
-    python_image = ["--python-image", base(number)]
-    built = checkout.run("image", "--env", "dev", *python_image, VERSION=said, BUILDX=buildx)
+    image = ["image", "--env", "dev", "--python-image", base(20)]
+    built = checkout.run(*image, VERSION="podman version 5.6.0")
     assert built.returncode == 0, built.stderr
     (build,) = [call for call in calls(checkout).splitlines() if call.startswith("docker build ")]
-    assert form in build
+    assert " --format docker /" in build
+
+
+def test_docker_without_buildx_is_passed_over(checkout: Checkout) -> None:
+    """It knows no secrets, and may write any form."""
+    checkout.program("docker", ENGINE)
+    checkout.program("podman", ENGINE)
+    image = ["image", "--env", "dev", "--python-image", base(21)]
+    built = checkout.run(*image, BUILDX="1")
+    assert built.returncode == 0, built.stderr
+    assert "note: docker is installed but `docker buildx version` fails" in built.stderr
+    assert "podman build " in calls(checkout)
+
+
+def test_pip_s_variables_reach_the_build_as_secrets_and_not_the_tag(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    # The fake takes a secret apart as the build would read it.
+    checkout.program(
+        "docker", ENGINE.replace("build)", 'build) cat "${11#id=pip,src=}" >> $CALLS;')
+    )
+    (tmp_path / "ca.pem").write_text("certificates")
+    (tmp_path / "pip.conf").write_text("[global]\ntimeout = 60\n")
+    image = ["image", "--env", "dev", "--python-image", base(22)]
+    given = {
+        "PIP_CERT": str(tmp_path / "ca.pem"),
+        "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
+        "PIP_INDEX_URL": "https://somebody:secret@mirror.example/simple",
+    }
+    built = checkout.run(*image, **given)
+    assert built.returncode == 0, built.stderr
+    told = calls(checkout)
+    assert f" --secret id=ca,src={tmp_path / 'ca.pem'} " in told
+    assert "timeout = 60\nindex-url = https://somebody:secret@mirror.example/simple" in told
+    assert "secret@" not in next(line for line in told.splitlines() if "docker build" in line)
+    assert "nothing to build" in checkout.run(*image).stderr
+    missing = checkout.run(*image[:-1], base(23), PIP_CERT="/none.pem")
+    assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
+        2,
+        "error: PIP_CERT=/none.pem: no such file; correct or unset PIP_CERT",
+    )
 
 
 def test_an_image_that_sagemaker_refuses_is_built_again(checkout: Checkout, aws: Aws) -> None:
@@ -281,7 +311,7 @@ def test_codebuild_builds_where_nothing_else_can(checkout: Checkout, aws: Aws) -
 
 
 def test_the_same_sources_give_the_same_tag(checkout: Checkout, tmp_path: Path) -> None:
-    tag = "from terraform.cli import image; print(image.Context(image._archive(), 'x').tag)"
+    tag = "from terraform.cli import image; print(image.Context(image.archive(), 'x').tag)"
     first = checkout.python("-c", tag).stdout
     other = make_checkout(tmp_path / "other")
     (other.folder / "inference").unlink()

@@ -23,8 +23,7 @@ THEIRS = "sha256:" + "b" * 64
 DOCKER_FORM = "application/vnd.docker.distribution.manifest.v2+json"
 OCI_FORM = "application/vnd.oci.image.manifest.v1+json"
 
-# Answers `--query` as the real one does, from a folder with a file for each tag, its digest and form
-# inside.
+# Answers `--query` as the real one does, from a folder with a file for each tag: digest and form.
 AWS = """
 import json, pathlib, sys, jmespath
 arguments = sys.argv[1:]
