@@ -77,7 +77,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("BUILDAH_ISOLATION", "chroot")
         patch.setenv("CONTAINERS_REGISTRIES_CONF", str(folder / "registries.conf"))
         patch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
-        patch.setenv("REGISTRY_AUTH_FILE", str(folder / "auth.json"))
         found = image.find_engine()
         if not found:
             pytest.skip(
