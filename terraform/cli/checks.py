@@ -359,7 +359,10 @@ def _image(plan: Plan, name: str, address: str, remedy: str, mend: str | None = 
     client = plan.target.client("ecr")
     try:
         found = client.batch_get_image(
-            registryId=registry, repositoryName=repository, imageIds=[wanted]
+            registryId=registry,
+            repositoryName=repository,
+            imageIds=[wanted],
+            acceptedMediaTypes=list(image.FORMS),
         )["images"]
     except client.exceptions.RepositoryNotFoundException:
         found = []

@@ -38,6 +38,14 @@ STAND_IN = f"@sha256:{'0' * 64}"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 """The one form of an image that SageMaker takes: Docker's own, and no list of images."""
 
+FORMS = (
+    MANIFEST,
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+)
+"""All forms, for whoever asks ECR for a manifest: unasked, it may give another one than it has."""
+
 SOURCE_KEY = "source/image.zip"
 
 _ENGINES = ("docker", "podman", "finch", "buildah")
