@@ -29,6 +29,7 @@ from tests.outside import ROOT, Outside
 # Each process loads much, and other tests run beside it.
 pytestmark = pytest.mark.timeout(900)
 
+IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/kennel:1"
 JOB = """
 import boto3, json, os
 boto3.client("s3").put_object(Bucket="kennel", Key="said/job", Body=json.dumps(dict(os.environ)))
@@ -190,7 +191,7 @@ def started(endpoint: str, roles: str, tmp_path: Path) -> list[dict[str, str]]:
     )
 
     s3.upload_file(str(make_archive(tmp_path / "served")), "kennel", "model.tar.gz")
-    container = {"Image": "elsewhere", "ModelDataUrl": "s3://kennel/model.tar.gz"}
+    container = {"Image": IMAGE, "ModelDataUrl": "s3://kennel/model.tar.gz"}
     sagemaker.create_model(
         ModelName="m", ExecutionRoleArn=f"{roles}/sagemaker", PrimaryContainer=container
     )

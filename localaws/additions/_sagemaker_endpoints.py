@@ -4,6 +4,7 @@ Where localaws executes, a new endpoint is `Creating` and one that changes is `U
 containers serve; where it keeps records only, both are `InService` at once.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -14,9 +15,11 @@ from moto.sagemaker import models, responses
 from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.utils import arn_formatter
 
-from localaws.additions._moto import ROLE, plain_client, refuses
+from localaws.additions._moto import ACCOUNT, REGION, ROLE, plain_client, refuses
 from localaws.additions._sagemaker import flawed, missing, require_enum
+from localaws.additions._sagemaker_images import refuse_image
 from localaws.additions.application_autoscaling import delete_scaling
+from localaws.additions.ecr import OCI_MANIFEST
 from localaws.execution import running
 from localaws.hosting import records
 from localaws.hosting.endpoints import Endpoints
@@ -43,9 +46,14 @@ class EndpointAnswers(responses.SageMakerResponse):
     """Moto's answers about models, endpoint configurations and endpoints, mended."""
 
     def create_model(self) -> ActionResult:
-        """Create a model of a new name; what was not given is not described."""
+        """Create a model of a new name and of images that SageMaker takes.
+
+        What was not given is not described.
+        """
         stored, name = self.sagemaker_backend._models, self._get_param("ModelName")
         self._refuse_existing("model", name, stored)
+        for container in [self._get_param("PrimaryContainer"), *self._get_param("Containers", [])]:
+            refuse_image(self.sagemaker_backend, container or {})
         answer = super().create_model()
         model = stored[name]
         vars(model).update(
@@ -274,6 +282,15 @@ def _model_keeps_isolation() -> bool:
         return bool(client.describe_model(ModelName="probe")["EnableNetworkIsolation"])
 
 
+def _model_refuses_oci() -> bool:
+    image = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/probe:probe"
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST})
+    with plain_client("sagemaker") as client, plain_client("ecr") as ecr:
+        ecr.create_repository(repositoryName="probe")
+        ecr.put_image(repositoryName="probe", imageManifest=manifest, imageTag="probe")
+        return refuses(lambda: _create_model(client, PrimaryContainer={"Image": image}))
+
+
 def _model_name_is_unique() -> bool:
     with plain_client("sagemaker") as client:
         _create_model(client)
@@ -371,6 +388,11 @@ GAPS = [
         _model_keeps_isolation,
     ),
     flawed("CreateModel", "a name in use is taken, which AWS refuses", _model_name_is_unique),
+    flawed(
+        "CreateModel.Image",
+        "any image is taken: one that is not there, in another region or in OCI's form, too",
+        _model_refuses_oci,
+    ),
     flawed(
         "DescribeEndpointConfig.DataCaptureConfig",
         "an empty structure that nobody gave: SageMaker's SDK rejects the answer",

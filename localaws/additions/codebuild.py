@@ -2,7 +2,8 @@
 
 A build runs nothing here. Where its environment names an image (REPOSITORY_URL and IMAGE_TAG, as
 the registry module's project has it), a manifest without layers appears under that tag, so that
-what asks the registry for the image after the build finds one.
+what asks the registry for the image after the build finds one. It is of the form that the build's
+commands ask for, and OCI's where they ask for none, as today's Docker writes it.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from moto.ecr.models import ecr_backends
 
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client
+from localaws.additions.ecr import DOCKER_MANIFEST, OCI_MANIFEST
 
 _MEMBERS = (
     "artifacts",
@@ -40,7 +42,10 @@ _MEMBERS = (
     "timeoutInMinutes",
     "vpcConfig",
 )
-_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+# What makes docker, and podman or buildah, write Docker's own form.
+_DOCKER_FORMS = ("oci-mediatypes=false", "--format docker", "--format=docker")
+_DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+_OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 _PROJECT = {
     "name": "probe",
     "source": {"type": "S3", "location": "probe/source.zip"},
@@ -150,7 +155,7 @@ def install() -> None:
         going_on = set(ids) - {build["id"] for build in ended}
         for build in batch_get(self, list(going_on)):
             build["buildComplete"] = True
-            _push_image(self, build["environment"])
+            _push_image(self, build["environment"], build["source"].get("buildspec", ""))
             ended.append(build)
         return ended
 
@@ -201,7 +206,9 @@ def _with_overrides(response: CodeBuildResponse) -> dict[str, Any]:
     return build
 
 
-def _push_image(backend: models.CodeBuildBackend, environment: Mapping[str, Any]) -> None:
+def _push_image(
+    backend: models.CodeBuildBackend, environment: Mapping[str, Any], buildspec: str
+) -> None:
     variables = {
         variable["name"]: variable["value"] for variable in environment["environmentVariables"]
     }
@@ -210,11 +217,12 @@ def _push_image(backend: models.CodeBuildBackend, environment: Mapping[str, Any]
     tag = variables.get("IMAGE_TAG")
     if tag and repository in registry.repositories:
         digest = f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"
+        is_docker = any(form in buildspec for form in _DOCKER_FORMS)
         manifest = {
             "schemaVersion": 2,
-            "mediaType": _MANIFEST,
+            "mediaType": DOCKER_MANIFEST if is_docker else OCI_MANIFEST,
             "config": {
-                "mediaType": "application/vnd.docker.container.image.v1+json",
+                "mediaType": _DOCKER_CONFIG if is_docker else _OCI_CONFIG,
                 "size": 0,
                 "digest": digest,
             },

@@ -75,11 +75,11 @@ def require_image(image: str, role: Role) -> None:
         found = role.client("ecr").batch_get_image(repositoryName=repository, imageIds=[wanted])
     except ClientError as error:
         if _is_denied(error):
-            reason = f'The role "{role.arn}" does not have BatchGetImage permission for the image:'
-            raise HostingError(f'{reason} "{image}".') from error
-        raise HostingError(f"Requested image {image} not found.") from error
+            reason = f"The role '{role.arn}' does not have BatchGetImage permission for the image:"
+            raise HostingError(f"{reason} '{image}'.") from error
+        raise HostingError(f"The image '{image}' does not exist.") from error
     if not found["images"]:
-        raise HostingError(f"Requested image {image} not found.")
+        raise HostingError(f"The image '{image}' does not exist.")
 
 
 def fetch_model(uri: str, folder: Path, role: Role) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import boto3
 
-from terraform.cli import binary, deploy, model, objects, stack
+from terraform.cli import binary, deploy, image, model, objects, stack
 from terraform.cli.paths import BUILD
 from terraform.cli.settings import Settings
 from terraform.cli.stack import Stack
@@ -193,12 +193,15 @@ def bucket(plan: Plan) -> Iterator[Row]:
 
 
 def serving_image(plan: Plan) -> Iterator[Row]:
-    """Whether the image that the endpoint starts is in its registry."""
-    address = plan.settings.image_uri or plan.target.parameter("image_uri")
+    """Whether the image that the endpoint starts is in its registry, as SageMaker takes it."""
+    pinned = plan.settings.image_uri
+    address = pinned or plan.target.parameter("image_uri")
     if address is None:
         yield Row("serving image", "fail", "none was built", plan.make("image"))
     else:
-        yield _image(plan, "serving image", address, plan.make("image"))
+        again = "push it again, built with `--output type=image,oci-mediatypes=false`"
+        remedy = f"{plan.make('image')} builds it again" if pinned is None else again
+        yield _image(plan, "serving image", address, plan.make("image"), remedy)
 
 
 def training_image(plan: Plan) -> Iterator[Row]:
@@ -343,7 +346,8 @@ CHECKS = (
 """In the order in which a deployment meets what they look at."""
 
 
-def _image(plan: Plan, name: str, address: str, remedy: str) -> Row:
+def _image(plan: Plan, name: str, address: str, remedy: str, mend: str | None = None) -> Row:
+    """Look for an image; where its form can be mended, at that, too."""
     match = _IMAGE.fullmatch(address)
     if not match:
         advice = "SageMaker takes images from ECR: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME@DIGEST"
@@ -355,13 +359,19 @@ def _image(plan: Plan, name: str, address: str, remedy: str) -> Row:
     client = plan.target.client("ecr")
     try:
         found = client.batch_get_image(
-            registryId=registry, repositoryName=repository, imageIds=[wanted]
+            registryId=registry,
+            repositoryName=repository,
+            imageIds=[wanted],
+            acceptedMediaTypes=list(image.FORMS),
         )["images"]
     except client.exceptions.RepositoryNotFoundException:
         found = []
     short = f"{repository}@{digest[:19]}" if digest else f"{repository}:{tag}"
     if found:
-        return Row(name, "pass", short)
+        form = found[0].get("imageManifestMediaType")
+        if mend is None or form == image.MANIFEST:
+            return Row(name, "pass", short)
+        return Row(name, "fail", f"{short} is a {form}, which SageMaker refuses", mend)
     return Row(name, "fail", f"{short} is not in the registry of {registry}", remedy)
 
 

@@ -76,8 +76,14 @@ def contents(client: Any, bucket: str) -> Contents:
     return Contents(objects, old, size, len(archives))
 
 
-def delete(client: Any, bucket: str, prefix: str = "") -> None:
+def delete(client: Any, bucket: str, prefix: str = "", only_markers: bool = False) -> None:
     """Remove all versions of all objects below a prefix.
+
+    Args:
+        client: S3's.
+        bucket: The bucket.
+        prefix: Where they lie.
+        only_markers: Remove delete markers only, which hold nothing and keep a bucket from going.
 
     Raises:
         KennelError: S3 keeps one.
@@ -85,7 +91,8 @@ def delete(client: Any, bucket: str, prefix: str = "") -> None:
     pages = client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
     gone = 0
     for page in pages:
-        versions = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        versions = [] if only_markers else page.get("Versions", [])
+        versions = [*versions, *page.get("DeleteMarkers", [])]
         if not versions:
             continue
         doomed = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in versions]

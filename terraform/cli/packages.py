@@ -6,6 +6,7 @@ The roles may not write SageMaker's lineage graph; where a model came from is sa
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ _IMAGE = re.compile(r'^image_uri\s*=\s*"([^"]+)"', re.MULTILINE)
 _JOB = re.compile(r"/jobs/([^/]+)/")
 # ApprovalDescription takes this many characters, all in one line.
 _MAX_REASON = 1024
+_DELETE_SECONDS = 120.0
+_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -170,14 +173,35 @@ def packages(target: Target) -> Iterator[Package]:
             )
 
 
-def delete_all(target: Target) -> None:
-    """Remove all packages and their group."""
-    client = target.client("sagemaker")
+def delete_all(target: Target, seconds: float = _DELETE_SECONDS) -> None:
+    """Remove all packages and their group.
+
+    A package may be listed for a while after it was deleted, and its group stays as long.
+
+    Args:
+        target: Whose they are.
+        seconds: How long to wait for that.
+
+    Raises:
+        ClientError: SageMaker keeps one of them.
+    """
+    client, deadline = target.client("sagemaker"), time.monotonic() + seconds
     if not _has_group(client, target):
         return
-    for package in list(packages(target)):
-        client.delete_model_package(ModelPackageName=package.arn)
-    client.delete_model_package_group(ModelPackageGroupName=target.prefix)
+    gone: set[str] = set()
+    while True:
+        for package in list(packages(target)):
+            if package.arn not in gone:
+                client.delete_model_package(ModelPackageName=package.arn)
+                gone.add(package.arn)
+        try:
+            client.delete_model_package_group(ModelPackageGroupName=target.prefix)
+        except client.exceptions.ConflictException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(min(_POLL_SECONDS, seconds))
+        else:
+            return
 
 
 def image(target: Target) -> str:

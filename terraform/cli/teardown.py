@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from terraform.cli import logs, model, objects, packages, stack
 from terraform.cli.objects import counted, size_text
 from terraform.cli.stack import Stack
@@ -40,6 +42,22 @@ _POLL_SECONDS = 10.0
 _TELL_SECONDS = 60.0
 _BUCKET, _REPOSITORY = "aws_s3_bucket", "aws_ecr_repository"
 _ECR_BATCH = 100
+_SETTLE_SECONDS = 3600
+# What SageMaker does not delete in these states: operation, member that names it, and its states.
+_UNSETTLED = {
+    "aws_sagemaker_endpoint": (
+        "describe_endpoint",
+        "EndpointName",
+        "EndpointStatus",
+        {"Creating", "Deleting", "RollingBack", "SystemUpdating", "Updating"},
+    ),
+    "aws_sagemaker_notebook_instance": (
+        "describe_notebook_instance",
+        "NotebookInstanceName",
+        "NotebookInstanceStatus",
+        {"Deleting", "Pending", "Stopping", "Updating"},
+    ),
+}
 
 
 def destroy(
@@ -99,18 +117,24 @@ def _destroy(
     code = stack.plan_destroy(each, [*extra, *targets], approved)
     if code != stack.CHANGES:
         return code
+    doomed = _doomed(each)
     if kept:
-        _require_kept(each, kept)
+        _require_kept(doomed, kept)
+    _require_idle(target, doomed)
     what = f" with {', '.join(taken.values())}" if taken else ""
     if approved:
         sys.stderr.write(f"destroying {label}{what}\n")
     else:
         word = next((name for _, name in taken), target.name)
         stack.ask(f"Destroy {label} in account {target.account}{what}?", word, label)
+    wait_until_settled(target, [(change["type"], _name(change)) for change in doomed])
     if taken:
         _delete(target, taken)
     elif not delete_data and data_in(target, others):
         raise KennelError(f"{label} was written to meanwhile, nothing was changed: try again")
+    for change in doomed:
+        if change["type"] == _BUCKET and objects.region(target, _name(change)):
+            objects.delete(target.client("s3"), _name(change), only_markers=True)
     if each.name == "serving" and not delete_data:
         _record_served(each)
     return stack.apply_destroy(each)
@@ -169,20 +193,111 @@ def _address(resource: Mapping[str, Any]) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _require_kept(each: Stack, kept: Data) -> None:
+def _doomed(each: Stack) -> list[Mapping[str, Any]]:
+    """The changes of the saved plan that delete something."""
+    changes = stack.planned(each)["resource_changes"]
+    return [change for change in changes if "delete" in change["change"]["actions"]]
+
+
+def _name(change: Mapping[str, Any]) -> str:
+    """Name of what a change deletes."""
+    before = change["change"]["before"]
+    return str(before.get("bucket") or before.get("name"))
+
+
+def _require_kept(doomed: Iterable[Mapping[str, Any]], kept: Data) -> None:
     """Refuse a plan that deletes what is to stay, such as one with targets of the user's.
 
     Raises:
         KennelError: It does.
     """
-    for change in stack.planned(each)["resource_changes"]:
-        before = change["change"]["before"] or {}
-        named = (str(change["type"]), str(before.get("bucket") or before.get("name")))
-        if "delete" in change["change"]["actions"] and named in kept:
+    for change in doomed:
+        if held := kept.get((change["type"], _name(change))):
             raise KennelError(
-                f"{change['address']} would go with {kept[named]}, nothing was changed: "
+                f"{change['address']} would go with {held}, nothing was changed: "
                 "pass --delete-data (`make`: DELETE_DATA=1) if the data are to go, too"
             )
+
+
+def _require_idle(target: Target, doomed: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse to delete a security group that machines use: EC2 would, half way.
+
+    Raises:
+        KennelError: They do.
+    """
+    groups = [
+        change["change"]["before"]["id"]
+        for change in doomed
+        if change["type"] == "aws_security_group"
+    ]
+    if not groups:
+        return
+    states = ["pending", "running", "stopping", "stopped"]
+    pages = (
+        target.client("ec2")
+        .get_paginator("describe_instances")
+        .paginate(
+            Filters=[
+                {"Name": "instance.group-id", "Values": groups},
+                {"Name": "instance-state-name", "Values": states},
+            ]
+        )
+    )
+    used = [
+        instance["InstanceId"]
+        for page in pages
+        for reservation in page["Reservations"]
+        for instance in reservation["Instances"]
+    ]
+    if used:
+        raise KennelError(
+            f"{', '.join(used)} is there in {', '.join(groups)}, nothing was changed: wait for the "
+            f"EC2 run, or end it (`aws ec2 terminate-instances --region {target.region} "
+            f"--instance-ids {' '.join(used)}`)"
+        )
+
+
+def wait_until_settled(
+    target: Target, doomed: Iterable[tuple[str, str]], seconds: float = _SETTLE_SECONDS
+) -> None:
+    """Wait until SageMaker deletes what it does not delete while it changes it.
+
+    Terraform's provider asks once. Some releases of it take the refusal for a success, and forget
+    an endpoint that goes on.
+
+    Args:
+        target: Where.
+        doomed: What is to be deleted, by Terraform's type and name.
+        seconds: How long to wait for each.
+
+    Raises:
+        KennelError: Something still changes after that time.
+    """
+    for kind, name in doomed:
+        if kind not in _UNSETTLED:
+            continue
+        started = told = time.monotonic()
+        told -= _TELL_SECONDS
+        while status := _unsettled(target, kind, name):
+            now = time.monotonic()
+            if now - started > seconds:
+                raise KennelError(f"{name} is still {status}, nothing was changed: try again later")
+            if now - told >= _TELL_SECONDS:
+                sys.stderr.write(f"waiting for {name}, which is {status} ({now - started:.0f} s)\n")
+                told = now
+            time.sleep(min(_POLL_SECONDS, seconds))
+
+
+def _unsettled(target: Target, kind: str, name: str) -> str | None:
+    """State in which something is not deleted; None if it is, or is not there."""
+    operation, member, status, states = _UNSETTLED[kind]
+    try:
+        described = getattr(target.client("sagemaker"), operation)(**{member: name})
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationException":
+            return None
+        raise
+    return str(described[status]) if described[status] in states else None
 
 
 def _delete(target: Target, data: Data) -> None:

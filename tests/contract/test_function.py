@@ -29,7 +29,7 @@ from tests.localaws.roles import create_role
 
 ACCOUNT = "123456789012"
 REPOSITORY = "kennel-serving"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
 
 

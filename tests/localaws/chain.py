@@ -37,7 +37,7 @@ NAME = "kennel-local"
 BUCKET = f"{NAME}-{ACCOUNT}-us-east-1"
 FUNCTION = {"FunctionName": f"{NAME}-classify"}
 LIVE = {**FUNCTION, "Qualifier": "live"}
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 """How long a step waits for what must happen."""
 
 TERRAFORM = Path(__file__).parents[2] / "terraform"

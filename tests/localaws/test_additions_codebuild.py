@@ -100,6 +100,28 @@ def test_a_build_leaves_its_image(codebuild: Any, aws: LocalAws) -> None:
     assert images[0]["imageId"]["imageDigest"].startswith("sha256:")
 
 
+@pytest.mark.parametrize(
+    ("command", "form"),
+    [
+        ("docker build .", "oci.image.manifest.v1"),
+        ("docker buildx build --output type=docker .", "oci.image.manifest.v1"),
+        (
+            "docker buildx build --output type=image,oci-mediatypes=false .",
+            "docker.distribution.manifest.v2",
+        ),
+        ("podman build --format docker .", "docker.distribution.manifest.v2"),
+    ],
+)
+def test_the_image_s_form_is_what_the_commands_ask_for(
+    codebuild: Any, aws: LocalAws, command: str, form: str
+) -> None:
+    source = {"type": "S3", "location": "kennel/source/image.zip", "buildspec": command}
+    codebuild.update_project(name=NAME, source=source)
+    build(codebuild, "form")
+    (image,) = aws.client("ecr").describe_images(repositoryName="kennel-built")["imageDetails"]
+    assert image["imageManifestMediaType"] == f"application/vnd.{form}+json"
+
+
 def test_two_builds_of_one_tag_leave_one_image(codebuild: Any, aws: LocalAws) -> None:
     assert build(codebuild, "same")["buildStatus"] == "SUCCEEDED"
     assert build(codebuild, "same")["buildStatus"] == "SUCCEEDED"

@@ -1,5 +1,6 @@
 """SageMaker on localaws: its models, endpoints, notebook instances and model packages."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.localaws.conftest import LocalAws
 ACCOUNT = "123456789012"
 ARN = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/kennel"
-IMAGE = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/kennel@sha256:{'a' * 64}"
+IMAGE = f"763104351884.dkr.ecr.us-east-1.amazonaws.com/kennel@sha256:{'a' * 64}"
 VARIANT: dict[str, Any] = {
     "VariantName": "main",
     "ModelName": "kennel",
@@ -126,6 +127,64 @@ def test_a_model_is_described_as_it_was_given(sagemaker: Any) -> None:
     assert described["VpcConfig"] == network
     assert described["EnableNetworkIsolation"] is True
     assert "Containers" not in described
+
+
+@pytest.fixture
+def pushed(aws: LocalAws) -> Iterator[str]:
+    """Address of a repository with the images `docker`, `oci` and `list`, by what they are."""
+    ecr, name = aws.client("ecr"), "kennel-forms"
+    uri: str = ecr.create_repository(repositoryName=name)["repository"]["repositoryUri"]
+    for tag, form in {
+        "docker": "docker.distribution.manifest.v2",
+        "oci": "oci.image.manifest.v1",
+        "list": "oci.image.index.v1",
+    }.items():
+        manifest = {"schemaVersion": 2, "mediaType": f"application/vnd.{form}+json"}
+        ecr.put_image(repositoryName=name, imageManifest=json.dumps(manifest), imageTag=tag)
+    yield uri
+    ecr.delete_repository(repositoryName=name, force=True)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("{uri}:oci", "Unsupported manifest media type application/vnd.oci.image.manifest.v1+json"),
+        ("{uri}:list", "Unsupported manifest media type application/vnd.oci.image.index.v1+json"),
+        ("{uri}:other", "Requested image {uri}:other not found."),
+        ("{uri}", "Requested image {uri} not found."),
+        (f"{{uri}}@sha256:{'a' * 64}", "not found."),
+        ("{uri}-not:docker", "Requested image {uri}-not:docker not found."),
+        ("python:3.13", 'Using non-ECR image "python:3.13" without Vpc repository access mode is'),
+        (
+            f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com/kennel:1",
+            "does not match expected region of us-east-1. Cross region ECR image pulls are not",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_pipeline", [False, True])
+def test_a_model_of_an_image_that_sagemaker_refuses(
+    sagemaker: Any, pushed: str, image: str, said: str, is_pipeline: bool
+) -> None:
+    refusable = {"Image": image.format(uri=pushed)}
+    taken = {"Image": f"{pushed}:docker"}
+    given: dict[str, Any] = (
+        {"Containers": [taken, refusable]} if is_pipeline else {"PrimaryContainer": refusable}
+    )
+    with pytest.raises(ClientError) as error:
+        create_model(sagemaker, "refused", **given)
+    assert said.format(uri=pushed) in refused(error)
+    create_model(sagemaker, "taken", PrimaryContainer=taken)
+    assert [model["ModelName"] for model in sagemaker.list_models()["Models"]] == [
+        "kennel",
+        "taken",
+    ]
+
+
+def test_an_image_of_a_registry_in_the_vpc_is_taken(sagemaker: Any) -> None:
+    access = {"RepositoryAccessMode": "Vpc"}
+    create_model(
+        sagemaker, "vpc", PrimaryContainer={"Image": "registry.corp/a:1", "ImageConfig": access}
+    )
 
 
 def test_what_a_model_was_not_given_is_not_described(sagemaker: Any) -> None:

@@ -35,6 +35,7 @@ TRUST = json.dumps(
         ],
     }
 )
+IMAGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/kennel:1"
 POLICY = json.dumps({"Version": "2012-10-17", "Statement": [ALLOW]})
 
 
@@ -92,7 +93,7 @@ def _fill(aws: LocalAws) -> None:
         FunctionName="classify", Name="live", FunctionVersion=function["Version"]
     )
     sagemaker = aws.client("sagemaker")
-    sagemaker.create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer={"Image": "i"})
+    sagemaker.create_model(ModelName="m", ExecutionRoleArn=role, PrimaryContainer={"Image": IMAGE})
     sagemaker.create_endpoint_config(
         EndpointConfigName="c",
         ProductionVariants=[

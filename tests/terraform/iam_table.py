@@ -84,6 +84,7 @@ OPERATE: list[Row] = [
     ("lambda:InvokeFunction", f"{FUNCTION}:live"),
     ("logs:FilterLogEvents", arn("logs", "log-group:/aws/lambda/kennel-dev-classify:*")),
     ("codebuild:StartBuild", arn("codebuild", "project/kennel-dev-image")),
+    ("ecr:BatchDeleteImage", IMAGE),
     ("ecr:PutImage", IMAGE),
     ("kms:Decrypt", KEY, BY_S3),
 ]

@@ -1,6 +1,7 @@
 """The serving image: built where it can be, once for each content, and recorded for `serving`."""
 
 import io
+import json
 import shutil
 import sys
 import zipfile
@@ -22,21 +23,38 @@ ENGINE = """
 echo "${0##*/} $@" >> $CALLS
 case "$1" in
 info) exit ${INFO:-0};;
+--version) echo "${VERSION:-Docker version 29.1.0}";;
+buildx) exit ${BUILDX:-0};;
 login) cat >> $CALLS; echo >> $CALLS;;
 build) for last; do :; done; ls $last/inference >> $CALLS; exit ${BUILD:-0};;
-push) "$PYTHON" "$PUSH" "$2";;
+push) for last; do :; done; "$PYTHON" "$PUSH" "$last";;
 esac
 """
 PUSH = """
-import boto3, json, sys
+import boto3, json, os, sys
 name, tag = sys.argv[1].split("/", 1)[1].split(":")
+form = os.environ.get("FORM", "application/vnd.docker.distribution.manifest.v2+json")
 boto3.client("ecr", region_name="us-east-1").put_image(
     repositoryName=name,
     imageTag=tag,
-    imageManifest=json.dumps({"schemaVersion": 2, "tag": tag}),
-    imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
+    imageManifest=json.dumps({"schemaVersion": 2, "tag": tag, "mediaType": form}),
 )
 """
+DOCKER_FORM = "application/vnd.docker.distribution.manifest.v2+json"
+OCI_FORM = "application/vnd.oci.image.manifest.v1+json"
+BUILDSPEC = (ROOT / "terraform/modules/registry/files/buildspec.yml").read_text()
+ENGINES = {
+    "docker": (" --output type=image,oci-mediatypes=false", ""),
+    "podman": (" --format docker", " --format v2s2"),
+    "finch": (" --output type=docker,oci-mediatypes=false", " --platform linux/amd64"),
+    "buildah": (" --format docker", " --format v2s2"),
+}
+"""What each program is told so that it builds and pushes Docker's form."""
+
+
+def base(number: int) -> str:
+    """A base image; each gives another tag."""
+    return f"python:3.13-slim@sha256:{number:064}"
 
 
 class Aws:
@@ -49,11 +67,17 @@ class Aws:
         self.client("s3").put_bucket_versioning(
             Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"}
         )
-        repository = self.client("ecr").create_repository(repositoryName=f"{PROJECT}-serving")
+        repository = self.client("ecr").create_repository(
+            repositoryName=f"{PROJECT}-serving", imageTagMutability="IMMUTABLE"
+        )
         self.url = repository["repository"]["repositoryUri"]
         self.client("codebuild").create_project(
             name=f"{PROJECT}-image",
-            source={"type": "S3", "location": f"{self.bucket}/source/image.zip"},
+            source={
+                "type": "S3",
+                "location": f"{self.bucket}/source/image.zip",
+                "buildspec": BUILDSPEC,
+            },
             artifacts={"type": "NO_ARTIFACTS"},
             environment={
                 "type": "LINUX_CONTAINER",
@@ -112,42 +136,41 @@ def checkout(aws: Aws, tmp_path: Path) -> Checkout:
     )
     variables = folder / "terraform/environments/dev.tfvars"
     variables.write_text(f'{variables.read_text()}project = "{PROJECT}"\n')
-    for name in ("docker", "podman", "finch"):
+    for name in ENGINES:
         made.program(name, "exit 1")
     return made
-
-
-def base(number: int) -> str:
-    """A base image; each gives another tag."""
-    return f"python:3.13-slim@sha256:{number:064}"
 
 
 def calls(checkout: Checkout) -> str:
     return Path(checkout.environ["CALLS"]).read_text()
 
 
-@pytest.mark.parametrize("engine", ["docker", "podman", "finch"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_it_is_built_and_pushed_here_if_anything_can(
     checkout: Checkout, aws: Aws, engine: str
 ) -> None:
     checkout.program(engine, ENGINE)
     before = aws.images()
-    python_image = base(["docker", "podman", "finch"].index(engine))
+    python_image = base(10 + list(ENGINES).index(engine))
     built = checkout.run("image", "--env", "dev", "--python-image", python_image)
     assert built.returncode == 0, built.stderr
     ((tag, digest),) = aws.images().items() - before.items()
     assert built.stdout == f"{aws.url}@{digest}\n"
     assert aws.recorded() == f"{aws.url}@{digest}"
-    info, build, *files, login, password, push = calls(checkout).splitlines()
+    asked = {f"{engine} --version", f"{engine} buildx version"}
+    info, build, *files, login, password, push = [
+        call for call in calls(checkout).splitlines() if call not in asked
+    ]
     assert info == f"{engine} info"
     assert build.startswith(f"{engine} build --platform linux/amd64 --tag {aws.url}:{tag} ")
     assert f"--build-arg PYTHON_IMAGE={python_image}" in build
-    assert ("--format docker" in build) == (engine == "podman")
+    form, push_form = ENGINES[engine]
+    assert f"{form} /" in build
     sources = [path.name for path in (ROOT / "inference").glob("*.py")]
     assert sorted(files) == sorted(["Dockerfile", "requirements.lock", *sources])
     assert login == f"{engine} login --username AWS --password-stdin {aws.url.split('/')[0]}"
     assert password
-    assert push == f"{engine} push {aws.url}:{tag}"
+    assert push == f"{engine} push{push_form} {aws.url}:{tag}"
 
     again = checkout.run("image", "--env", "dev", "--python-image", python_image)
     assert again.stdout == built.stdout
@@ -163,6 +186,105 @@ def test_a_build_that_fails_ends_the_command(checkout: Checkout, aws: Aws) -> No
     assert "push" not in calls(checkout)
 
 
+def test_podman_may_be_called_docker(checkout: Checkout) -> None:
+    checkout.program("docker", ENGINE)
+    image = ["image", "--env", "dev", "--python-image", base(20)]
+    built = checkout.run(*image, VERSION="podman version 5.6.0")
+    assert built.returncode == 0, built.stderr
+    (build,) = [call for call in calls(checkout).splitlines() if call.startswith("docker build ")]
+    assert " --format docker /" in build
+
+
+def test_docker_without_buildx_is_passed_over(checkout: Checkout) -> None:
+    """It knows no secrets, and may write any form."""
+    checkout.program("docker", ENGINE)
+    checkout.program("podman", ENGINE)
+    image = ["image", "--env", "dev", "--python-image", base(21)]
+    built = checkout.run(*image, BUILDX="1")
+    assert built.returncode == 0, built.stderr
+    assert "note: docker is installed but `docker buildx version` fails" in built.stderr
+    assert "podman build " in calls(checkout)
+
+
+def test_pip_s_variables_reach_the_build_as_secrets_and_not_the_tag(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    # The fake takes a secret apart as the build would read it.
+    checkout.program(
+        "docker", ENGINE.replace("build)", 'build) cat "${11#id=pip,src=}" >> $CALLS;')
+    )
+    (tmp_path / "ca.pem").write_text("certificates")
+    (tmp_path / "pip.conf").write_text("[global]\ntimeout = 60\n")
+    image = ["image", "--env", "dev", "--python-image", base(22)]
+    given = {
+        "PIP_CERT": str(tmp_path / "ca.pem"),
+        "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
+        "PIP_INDEX_URL": "https://somebody:secret@mirror.example/simple",
+    }
+    built = checkout.run(*image, **given)
+    assert built.returncode == 0, built.stderr
+    told = calls(checkout)
+    assert f" --secret id=ca,src={tmp_path / 'ca.pem'} " in told
+    assert "timeout = 60\nindex-url = https://somebody:secret@mirror.example/simple" in told
+    assert "secret@" not in next(line for line in told.splitlines() if "docker build" in line)
+    assert "nothing to build" in checkout.run(*image).stderr
+    missing = checkout.run(*image[:-1], base(23), PIP_CERT="/none.pem")
+    assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
+        2,
+        "error: PIP_CERT=/none.pem: no such file; correct or unset PIP_CERT",
+    )
+
+
+def test_an_image_that_sagemaker_refuses_is_built_again(checkout: Checkout, aws: Aws) -> None:
+    """The tag cannot be moved and says that nothing is to be done, so the image goes first."""
+    checkout.program("docker", ENGINE)
+    image = ["image", "--env", "dev", "--python-image", base(30)]
+    before = aws.images()
+    first = checkout.run(*image)
+    ((tag, digest),) = aws.images().items() - before.items()
+    ecr, name = aws.client("ecr"), f"{PROJECT}-serving"
+    ecr.batch_delete_image(repositoryName=name, imageIds=[{"imageTag": tag}])
+    wrong = json.dumps({"schemaVersion": 2, "mediaType": OCI_FORM})
+    ecr.put_image(repositoryName=name, imageManifest=wrong, imageTag=tag)
+    again = checkout.run(*image)
+    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
+    assert f"deleted {aws.url}:{tag}: it is a {OCI_FORM}" in again.stderr
+    assert aws.images()[tag] == digest
+
+
+def test_where_a_program_makes_an_image_that_sagemaker_refuses_codebuild_builds(
+    checkout: Checkout, aws: Aws
+) -> None:
+    checkout.program("docker", ENGINE)
+    image = ["image", "--env", "dev", "--python-image", base(31)]
+    built = checkout.run(*image, FORM=OCI_FORM)
+    assert built.returncode == 0, built.stderr
+    assert "docker left no image that SageMaker takes: CodeBuild builds" in built.stderr
+    found = aws.client("ecr").describe_images(
+        repositoryName=f"{PROJECT}-serving",
+        imageIds=[{"imageDigest": built.stdout.strip().partition("@")[2]}],
+    )
+    assert found["imageDetails"][0]["imageManifestMediaType"] == DOCKER_FORM
+
+
+def test_a_build_of_codebuild_that_sagemaker_refuses_ends_the_command(
+    checkout: Checkout, aws: Aws
+) -> None:
+    before, codebuild = aws.images(), aws.client("codebuild")
+    (project,) = codebuild.batch_get_projects(names=[f"{PROJECT}-image"])["projects"]
+    former = BUILDSPEC.replace("oci-mediatypes=false", "rewrite-timestamp=true")
+    codebuild.update_project(
+        name=project["name"], source={**project["source"], "buildspec": former}
+    )
+    failed = checkout.run("image", "--env", "dev", "--python-image", base(32))
+    codebuild.update_project(name=project["name"], source=project["source"])
+    assert failed.returncode == 1
+    assert "is not there as SageMaker takes it; `make apply STACK=foundation ENV=dev`" in (
+        failed.stderr
+    )
+    assert aws.images() == before
+
+
 def test_codebuild_builds_where_nothing_else_can(checkout: Checkout, aws: Aws) -> None:
     before = aws.images()
     built = checkout.run("image", "--env", "dev", PYTHON_IMAGE=base(4))
@@ -171,7 +293,8 @@ def test_codebuild_builds_where_nothing_else_can(checkout: Checkout, aws: Aws) -
     ((tag, digest),) = aws.images().items() - before.items()
     assert built.stdout == f"{aws.url}@{digest}\n"
     codebuild = aws.client("codebuild")
-    (build,) = codebuild.batch_get_builds(ids=codebuild.list_builds()["ids"])["builds"]
+    (said,) = [line for line in built.stderr.splitlines() if line.startswith("build ")]
+    (build,) = codebuild.batch_get_builds(ids=[said.split()[1]])["builds"]
     variables = build["environment"]["environmentVariables"]
     assert {variable["name"]: variable["value"] for variable in variables} == {
         "REPOSITORY_URL": aws.url,
@@ -188,7 +311,7 @@ def test_codebuild_builds_where_nothing_else_can(checkout: Checkout, aws: Aws) -
 
 
 def test_the_same_sources_give_the_same_tag(checkout: Checkout, tmp_path: Path) -> None:
-    tag = "from terraform.cli import image; print(image.Context(image._archive(), 'x').tag)"
+    tag = "from terraform.cli import image; print(image.Context(image.archive(), 'x').tag)"
     first = checkout.python("-c", tag).stdout
     other = make_checkout(tmp_path / "other")
     (other.folder / "inference").unlink()
@@ -217,9 +340,10 @@ def test_a_base_image_by_its_tag_is_pinned_and_told(
         return f"{name}@sha256:{'8' * 64}"
 
     monkeypatch.setattr(registry, "pin", pin)
-    monkeypatch.setattr(image, "_engine", lambda: "docker")
     built = []
-    monkeypatch.setattr(image, "_build_here", lambda *given: built.append(given[-1].python_image))
+    monkeypatch.setattr(
+        image, "_built", lambda *given: built.append(given[-1].python_image) or "sha256:0"
+    )
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHON_IMAGE", "")

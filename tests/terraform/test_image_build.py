@@ -20,17 +20,29 @@ TAG = "4f1d2c3b4a59"
 OURS = "sha256:" + "a" * 64
 THEIRS = "sha256:" + "b" * 64
 
-# Answers `--query` as the real one does, from a folder with a file for each tag, its digest inside.
+DOCKER_FORM = "application/vnd.docker.distribution.manifest.v2+json"
+OCI_FORM = "application/vnd.oci.image.manifest.v1+json"
+
+# Answers `--query` as the real one does, from a folder with a file for each tag: digest and form.
 AWS = """
 import json, pathlib, sys, jmespath
 arguments = sys.argv[1:]
 if arguments[:2] == ["ecr", "get-login-password"]:
     print("secret")
-elif arguments[:2] == ["ecr", "list-images"] and not pathlib.Path("denied").exists():
+elif arguments[0] == "ecr" and not pathlib.Path("denied").exists():
     assert arguments[arguments.index("--repository-name") + 1] == "kennel-dev-serving"
-    tags = sorted(pathlib.Path("registry").iterdir())
-    images = {"imageIds": [{"imageTag": tag.name, "imageDigest": tag.read_text()} for tag in tags]}
-    print("\\t".join(jmespath.search(arguments[arguments.index("--query") + 1], images)))
+    asked, _, value = arguments[arguments.index("--image-ids") + 1].partition("=")
+    images = []
+    for tag in sorted(pathlib.Path("registry").iterdir()):
+        digest, form = tag.read_text().split()
+        if value == {"imageTag": tag.name, "imageDigest": digest}[asked]:
+            ids = {"imageTag": tag.name, "imageDigest": digest}
+            images.append({"imageId": ids, "imageManifestMediaType": form})
+            if arguments[1] == "batch-delete-image":
+                tag.unlink()
+    if arguments[1] == "batch-get-image":
+        rows = jmespath.search(arguments[arguments.index("--query") + 1], {"images": images})
+        print("\\n".join("\\t".join(row) for row in rows))
 else:
     sys.exit("AccessDeniedException")
 """
@@ -48,10 +60,11 @@ if arguments[0] == "push":
     if pathlib.Path("offline").exists():
         sys.exit("connection refused")
     if pathlib.Path("overtaken").exists():
-        tag.write_text("{THEIRS}")
+        tag.write_text("{THEIRS} {DOCKER_FORM}")
     if tag.exists():
         sys.exit("tag is immutable")
-    tag.write_text("{OURS}")
+    oci = pathlib.Path("oci").exists()
+    tag.write_text("{OURS} " + ("{OCI_FORM}" if oci else "{DOCKER_FORM}"))
 """
 
 
@@ -82,8 +95,8 @@ class Build:
     def switch(self, name: str) -> None:
         (self.folder / name).touch()
 
-    def push(self, tag: str, digest: str) -> None:
-        (self.folder / "registry" / tag).write_text(digest)
+    def push(self, tag: str, digest: str, form: str = DOCKER_FORM) -> None:
+        (self.folder / "registry" / tag).write_text(f"{digest} {form}")
 
     @property
     def docker(self) -> list[str]:
@@ -109,7 +122,8 @@ def test_new_content_is_built_and_pushed(build: Build) -> None:
     login, image, push = build.docker
     assert login == f"login --username AWS --password-stdin {REPOSITORY.partition('/')[0]}"
     assert image == (
-        "buildx build --platform linux/amd64 --provenance=false --output type=docker"
+        "buildx build --platform linux/amd64 --provenance=false"
+        " --output type=image,oci-mediatypes=false"
         f" --file inference/Dockerfile --build-arg PYTHON_IMAGE={BASE} --tag {REPOSITORY}:{TAG} ."
     )
     assert push == f"push {REPOSITORY}:{TAG}"
@@ -121,6 +135,23 @@ def test_content_that_is_there_is_not_built_again(build: Build) -> None:
     assert built.returncode == 0, built.stderr
     assert f"exported {REPOSITORY}@{THEIRS}" in built.stdout
     assert build.docker == []
+
+
+def test_an_image_that_sagemaker_refuses_is_built_again(build: Build) -> None:
+    build.push(TAG, THEIRS, OCI_FORM)
+    built = build.run(IMAGE_TAG=TAG, PYTHON_IMAGE=BASE)
+    assert built.returncode == 0, built.stderr
+    assert f"deleting {REPOSITORY}:{TAG}: it is a {OCI_FORM}" in built.stderr
+    assert f"exported {REPOSITORY}@{OURS}" in built.stdout
+    assert build.docker[-1] == f"push {REPOSITORY}:{TAG}"
+
+
+def test_a_build_that_leaves_an_image_that_sagemaker_refuses_fails(build: Build) -> None:
+    build.switch("oci")
+    built = build.run(IMAGE_TAG=TAG, PYTHON_IMAGE=BASE)
+    assert built.returncode == 1
+    assert f"error: {REPOSITORY}:{TAG} was not pushed as SageMaker takes it" in built.stderr
+    assert not (build.folder / "registry" / TAG).exists()
 
 
 def test_a_quicker_build_of_the_same_content_is_taken(build: Build) -> None:
@@ -168,4 +199,4 @@ def test_a_push_that_fails_fails_the_build(build: Build) -> None:
     build.switch("offline")
     built = build.run(IMAGE_TAG=TAG, PYTHON_IMAGE=BASE)
     assert built.returncode == 1
-    assert f"error: {REPOSITORY}:{TAG} was not pushed" in built.stderr
+    assert f"error: {REPOSITORY}:{TAG} was not pushed as SageMaker takes it" in built.stderr

@@ -297,6 +297,27 @@ def test_the_image_that_was_built_last_is_looked_for(plan: Plan, aws: LocalAws) 
     assert one(checks.serving_image, built).state == "pass"
 
 
+def test_a_serving_image_that_sagemaker_refuses_fails(plan: Plan, aws: LocalAws) -> None:
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    uri = aws.client("ecr").create_repository(repositoryName="oci-local-serving")["repository"]
+    digest = aws.client("ecr").put_image(
+        repositoryName="oci-local-serving",
+        imageManifest=json.dumps({"schemaVersion": 2, "mediaType": media_type}),
+        imageTag="1",
+    )["image"]["imageId"]["imageDigest"]
+    address = f"{uri['repositoryUri']}@{digest}"
+    put_parameters(aws, "oci/local", image_uri=address)
+    built = replace(asked(plan, image_uri=None), target=replace(plan.target, project="oci"))
+    pinned = asked(plan, image_uri=address)
+    for asked_for, remedy in (
+        (built, "`make image ENV=local` builds it again"),
+        (pinned, "push it again, built with `--output type=image,oci-mediatypes=false`"),
+    ):
+        row = one(checks.serving_image, asked_for)
+        assert (row.state, row.remedy) == ("fail", remedy)
+        assert f"is a {media_type}, which SageMaker refuses" in row.found
+
+
 def test_the_training_image_is_that_of_the_machine(plan: Plan) -> None:
     for kind, expected in (("ml.g5.xlarge", "cu133"), ("ml.m5.xlarge", "cpu")):
         row = one(checks.training_image, replace(plan, instance_type=kind))

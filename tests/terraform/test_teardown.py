@@ -1,18 +1,20 @@
 """`destroy` of a bucket and a registry that Terraform would empty: data stay unless told to go."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import pytest
 
-from terraform.cli import objects, teardown
+from terraform.cli import objects, packages, teardown
 from tests.terraform.checkout import SHARED, Checkout, done, make_checkout
 from tests.terraform.conftest import LocalAws
 from trainer.errors import KennelError
 from trainer.target import Target, load
 
 BUCKET, REPOSITORY, REGION = "kept-data", "kept-serving", "us-west-2"
+EMPTIED = "kept-emptied"
 FOUNDATION = (
     SHARED
     + f"""
@@ -33,8 +35,17 @@ resource "aws_s3_bucket_versioning" "this" {{
 }}
 
 resource "aws_ecr_repository" "this" {{
-  name         = "{REPOSITORY}"
-  force_delete = true
+  name = "{REPOSITORY}"
+}}
+
+resource "aws_s3_bucket" "emptied" {{
+  bucket = "{EMPTIED}"
+}}
+
+resource "aws_s3_bucket_versioning" "emptied" {{
+  bucket = aws_s3_bucket.emptied.id
+
+  versioning_configuration {{ status = "Enabled" }}
 }}
 
 resource "aws_ssm_parameter" "this" {{
@@ -50,7 +61,10 @@ resource "aws_ssm_parameter" "this" {{
 def checkout(
     localaws: LocalAws, attached: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Checkout:
-    """A foundation that holds two objects, one of them twice, and an image."""
+    """A foundation that holds two objects, one of them twice, and an image.
+
+    Its other bucket holds a delete marker only, which keeps a bucket from going, too.
+    """
     provider = {name: attached[name] for name in attached if name.startswith("TF_")}
     made = make_checkout(
         tmp_path_factory.mktemp("kept") / "checkout", {**localaws.environment, **provider}
@@ -66,6 +80,9 @@ def checkout(
         s3.put_object(Bucket=BUCKET, Key="data/photo.jpg", Body=body)
     for key in ("jobs/1/output/model.tar.gz", "models/0123456789ab/model.tar.gz"):
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"the same model")
+    deleted = s3.put_object(Bucket=EMPTIED, Key="data/photo.jpg", Body=b"deleted")
+    s3.delete_object(Bucket=EMPTIED, Key="data/photo.jpg")
+    s3.delete_object(Bucket=EMPTIED, Key="data/photo.jpg", VersionId=deleted["VersionId"])
     client(localaws, "ecr").put_image(
         repositoryName=REPOSITORY,
         imageTag="one",
@@ -107,6 +124,7 @@ def test_data_stay_whatever_force_destroy_says(checkout: Checkout, localaws: Loc
     assert len(s3.list_object_versions(Bucket=BUCKET)["Versions"]) == 4
     assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
     assert len(client(localaws, "ecr").list_images(repositoryName=REPOSITORY)["imageIds"]) == 1
+    assert EMPTIED not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
     # All else is gone; the next apply goes on with what is in the state.
     states = f"kennel-tfstate-123456789012-{REGION}"
     state = s3.get_object(Bucket=states, Key="kept/foundation.tfstate")["Body"].read()
@@ -157,6 +175,103 @@ def test_all_images_go_lists_before_what_they_name(
     images["stuck"] = ["stuck"]
     with pytest.raises(KennelError, match="stays: referenced"):
         teardown._delete_images(target, REPOSITORY)
+
+
+def test_what_sagemaker_still_changes_is_waited_for(
+    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not deleted meanwhile, and Terraform's provider asks once."""
+    states = {
+        "endpoint": ["SystemUpdating", "Updating", "InService"],
+        "notebook": ["Pending", "InService"],
+    }
+
+    class SageMaker:
+        def describe_endpoint(self, EndpointName: str) -> Any:
+            return {"EndpointStatus": states[EndpointName].pop(0)}
+
+        def describe_notebook_instance(self, NotebookInstanceName: str) -> Any:
+            return {"NotebookInstanceStatus": states[NotebookInstanceName].pop(0)}
+
+    monkeypatch.setattr(Target, "client", lambda *_: SageMaker())
+    monkeypatch.setattr(teardown, "_POLL_SECONDS", 0)
+    doomed = [
+        ("aws_sagemaker_endpoint", "endpoint"),
+        ("aws_sagemaker_notebook_instance", "notebook"),
+        ("aws_sagemaker_model", "model"),
+    ]
+    teardown.wait_until_settled(target, doomed)
+    assert states == {"endpoint": [], "notebook": []}
+    said = capsys.readouterr().err
+    assert "waiting for endpoint, which is SystemUpdating" in said
+    assert "waiting for notebook, which is Pending" in said
+    states["endpoint"] = ["Updating"] * 3
+    with pytest.raises(KennelError, match="endpoint is still Updating, nothing was changed"):
+        teardown.wait_until_settled(target, doomed[:1], seconds=-1)
+
+
+def test_what_is_not_there_is_not_waited_for(target: Target) -> None:
+    doomed = [("aws_sagemaker_endpoint", "none"), ("aws_sagemaker_notebook_instance", "none")]
+    teardown.wait_until_settled(target, doomed)
+
+
+def test_a_security_group_that_a_machine_uses_is_not_deleted(target: Target) -> None:
+    ec2 = target.client("ec2")
+    (network,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    group = ec2.create_security_group(
+        GroupName="kept-trainer", Description="d", VpcId=network["VpcId"]
+    )["GroupId"]
+    doomed = [{"type": "aws_security_group", "change": {"before": {"id": group}}}]
+    teardown._require_idle(target, doomed)
+    (image,) = ec2.describe_images(MaxResults=5)["Images"][:1]
+    (instance,) = ec2.run_instances(
+        ImageId=image["ImageId"],
+        InstanceType="g5.xlarge",
+        MinCount=1,
+        MaxCount=1,
+        SecurityGroupIds=[group],
+    )["Instances"]
+    with pytest.raises(KennelError) as refused:
+        teardown._require_idle(target, doomed)
+    assert f"{instance['InstanceId']} is there in {group}, nothing was changed" in str(
+        refused.value
+    )
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    teardown._require_idle(target, doomed)
+
+
+def test_a_package_that_comes_or_stays_meanwhile_is_waited_for(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SageMaker keeps a group while a package of it is listed."""
+    listed, deleted = [["one"], ["one", "two"], []], []
+
+    class ConflictError(Exception):
+        pass
+
+    class SageMaker:
+        exceptions = SimpleNamespace(ConflictException=ConflictError)
+
+        def delete_model_package(self, ModelPackageName: str) -> None:
+            deleted.append(ModelPackageName)
+
+        def delete_model_package_group(self, ModelPackageGroupName: str) -> None:
+            if listed:
+                raise ConflictError
+            deleted.append(ModelPackageGroupName)
+
+    def found(_: Target) -> list[packages.Package]:
+        return [packages.Package(arn, "", "") for arn in listed.pop(0)]
+
+    monkeypatch.setattr(Target, "client", lambda *_: SageMaker())
+    monkeypatch.setattr(packages, "_has_group", lambda *_: True)
+    monkeypatch.setattr(packages, "packages", found)
+    monkeypatch.setattr(packages, "_POLL_SECONDS", 0)
+    packages.delete_all(target)
+    assert deleted == ["one", "two", target.prefix]
+    listed[:] = [["three"], ["three"]]
+    with pytest.raises(ConflictError):
+        packages.delete_all(target, seconds=-1)
 
 
 @pytest.mark.parametrize(

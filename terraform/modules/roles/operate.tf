@@ -107,7 +107,7 @@ data "aws_iam_policy_document" "operate" {
 
   statement {
     sid = "PushImage"
-    actions = [
+    actions = concat([
       "ecr:BatchCheckLayerAvailability",
       "ecr:BatchGetImage",
       "ecr:CompleteLayerUpload",
@@ -116,7 +116,8 @@ data "aws_iam_policy_document" "operate" {
       "ecr:InitiateLayerUpload",
       "ecr:PutImage",
       "ecr:UploadLayerPart",
-    ]
+      # An image that SageMaker refuses keeps its tag until it is gone.
+    ], local.may_empty_bucket ? ["ecr:BatchDeleteImage"] : [])
     resources = [var.repository_arn]
   }
 
