@@ -11,9 +11,8 @@ import secrets
 import shutil
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
@@ -22,15 +21,19 @@ from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
-from moto.cloudwatch.models import cloudwatch_backends
+from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
+from moto.awslambda.models import LambdaBackend
+from moto.cloudwatch.models import CloudWatchBackend, cloudwatch_backends
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import iam_backends
+from moto.sagemaker.models import SageMakerModelBackend
 from moto.sts.models import sts_backends
 
-from localaws import shell
+from localaws import changes, shell
 from localaws.errors import LocalAwsError
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 from localaws.processes import Running
+from localaws.turnstile import waiting
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -50,7 +53,8 @@ _SERVICES = (
     "monitoring.scaling:Scaling",
     "jobs.tuning:TuningJobs",
 )
-_SAVE_INTERVAL_SECONDS = 2.0
+# Whose records the services hold, and change without asking moto for them.
+_RECORDS = (ApplicationAutoscalingBackend, CloudWatchBackend, LambdaBackend, SageMakerModelBackend)
 _SESSION_SECONDS = 12 * 3600
 # A process that is started here gets its role's credentials and nothing of the caller's.
 _INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
@@ -104,8 +108,6 @@ class Execution(Running):
         folder: Path,
         time_scale: float,
         changing: Callable[[], AbstractContextManager[None]],
-        waiting: Callable[[], AbstractContextManager[None]],
-        save: Callable[[], bool],
     ) -> None:
         """Make the services; nothing runs yet.
 
@@ -113,23 +115,17 @@ class Execution(Running):
             endpoint: localaws' own address.
             folder: For what runs; emptied.
             time_scale: See the class.
-            changing: See `changing`.
-            waiting: See `waiting`.
-            save: Writes all records to disk; false if it could not.
+            changing: Around changes that no request makes: none while the state is taken.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.endpoint = endpoint
         self.folder = folder
         self.time_scale = time_scale
-        self.changing = changing
-        """`with execution.changing():` around each change of moto's objects that is made outside of
-        a request. Be quick inside: while the state is saved, nobody gets in."""
         self.waiting = waiting
         """`with execution.waiting():` around what a request waits for: an endpoint's answer or a
         function's, which may itself call localaws. Change none of moto's objects inside."""
-        self._save = save
-        self._save_wanted = threading.Event()
+        self._changing = changing
         self._ended = threading.Event()
         self._session = boto3.session.Session()
         self._session_lock = threading.Lock()
@@ -143,7 +139,6 @@ class Execution(Running):
         """Let every service take up what was running; requests are answered already."""
         global _current
         _current = self
-        threading.Thread(target=self._save_when_wanted, daemon=True).start()
         for service in self._services.values():
             service.resume()
 
@@ -161,9 +156,20 @@ class Execution(Running):
         assert isinstance(found, kind)  # noqa: S101 (tells the type)
         return found
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around each change of moto's objects that is made outside of a request.
+
+        Be quick inside: while the state is taken to be saved, nobody gets in.
+        """
+        with self._changing():
+            self.save_soon()
+            yield
+
     def save_soon(self) -> None:
-        """Write all records to disk within seconds: what a kill of localaws must not lose."""
-        self._save_wanted.set()
+        """Have the records of what runs saved within the second, whoever holds and changes them."""
+        for service in _RECORDS:
+            changes.touch(service)
 
     def seconds(self, seconds_on_aws: float) -> float:
         """How long something takes here that takes `seconds_on_aws` on AWS."""
@@ -201,7 +207,7 @@ class Execution(Running):
             raise RoleError(f"the trust policy of {role_arn}: {error}") from error
         if not trusted.allowed:
             raise RoleError(f"{role_arn} does not trust {service}; its trust policy must allow it")
-        with self.changing():
+        with self._changing():
             assumed = sts_backends[ACCOUNT]["aws"].assume_role(
                 region_name=REGION,
                 role_session_name=session[:64],
@@ -279,16 +285,8 @@ class Execution(Running):
             }
             for metric in metrics
         ]
-        with self.changing():
+        with self._changing():
             cloudwatch_backends[ACCOUNT][REGION].put_metric_data(namespace, data)
-
-    def _save_when_wanted(self) -> None:
-        while not self._ended.is_set():
-            if self._save_wanted.wait(_SAVE_INTERVAL_SECONDS):
-                self._save_wanted.clear()
-                if not self._save():
-                    self._save_wanted.set()  # The disk may have room again.
-                time.sleep(_SAVE_INTERVAL_SECONDS)
 
 
 _current: Execution | None = None

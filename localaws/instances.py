@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moto.ec2.models import ec2_backends
+from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
+from localaws import changes
 from localaws.execution import ACCOUNT, Execution, RoleError, Service
 from localaws.processes import ManagedProcess
 
@@ -272,6 +273,7 @@ class _Machine:
 
 def _set(instance: Instance, code: int, name: str) -> None:
     instance._state = InstanceState(name, code)
+    changes.touch(EC2Backend)
 
 
 def _finish(instance: Instance, end: _End) -> None:
