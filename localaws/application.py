@@ -28,9 +28,9 @@ from moto.sqs.models import Queue
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, blobs, bodies, changes, deletions, gate, inventory, state
+from localaws import additions, blobs, bodies, changes, deletions, gate, inventory, regions, state
 from localaws.calls import Call, form_of, identify, parameters, refusal
-from localaws.execution import running
+from localaws.execution import everywhere
 from localaws.iam import authentication, authorization
 from localaws.iam.authorization import Caller
 from localaws.iam.signature import AuthenticationError
@@ -203,25 +203,29 @@ class Application:
             if post := authentication.posted(call, environ):
                 call = post.call
             caller = authentication.authenticate(call, environ, post)
+            region = authentication.region_of(call)
         except AuthenticationError as error:
             refused = authentication.refuse(call, error)
             chunks, status, headers = run_wsgi_app(refused, environ)
         else:
             principal = caller.name
             _take(environ, incoming)
-            if misunderstood := bodies.refuse(call, _whole(environ)):
-                return misunderstood(environ, start_response)
+            misunderstood = bodies.refuse(call, _whole(environ))
             environ["wsgi.input"].seek(0)
-            if kept := self._answers.get((call.access_key, invocation)):
+            if misunderstood:
+                chunks, status, headers = run_wsgi_app(misunderstood, environ)
+            elif kept := self._answers.get((call.access_key, invocation)):
                 start_response(kept[1], list(kept[2]))
                 return [kept[0]]
-            # Who signs nothing may do what IAM allows everybody, whether it is enforced or not.
-            enforces = self._enforces_iam or not caller.principal
-            if enforces or self._calls:
-                told = parameters(call, _request(environ, body))
-            chunks, status, headers = self._answer(
-                call, caller if enforces else None, environ, told
-            )
+            else:
+                # Who signs nothing may do what IAM allows everybody, enforced or not.
+                enforces = self._enforces_iam or not caller.principal
+                if enforces or self._calls:
+                    told = parameters(call, _request(environ, body))
+                with regions.within(region):
+                    chunks, status, headers = self._answer(
+                        call, caller if enforces else None, environ, told
+                    )
         if self._calls:
             _log(self._calls, call, principal, int(status[:3]), told)
         start_response(status, list(headers))
@@ -321,8 +325,7 @@ def _stranger(environ: dict[str, Any], why: str) -> Response:
 
 def _interrupt(job: str) -> Response:
     """Take the spot instances of a training job away."""
-    jobs = running(TrainingJobs)
-    if jobs and jobs.interrupt(job):
+    if any(jobs.interrupt(job) for jobs in everywhere(TrainingJobs)):
         return _json({"interrupted": job})
     return _json({"error": f"there is no job {job} that trains on spot instances now"}, 404)
 

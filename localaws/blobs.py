@@ -15,7 +15,8 @@ from typing import Any
 from weakref import WeakValueDictionary, finalize
 
 from moto.awslambda.models import LambdaFunction, LayerVersion
-from moto.s3.models import FakeKey
+from moto.core.common_models import BaseModel
+from moto.s3.models import FakeKey, FakeMultipart
 
 LARGE_BYTES = 4096
 """Contents of this size and more get a file; less than that is cheaper to copy than to name."""
@@ -201,6 +202,20 @@ def install() -> None:
     def set_state(self: Any, state: dict[str, Any]) -> None:
         vars(self).update(state, lock=threading.Lock())
 
+    def complete(self: FakeMultipart, body: Any) -> Any:
+        whole = join(self, body)
+        # The object has it all; of its parts only their sizes and digests are told.
+        for part in self.parts.values():
+            part._value_buffer.close()
+        return whole
+
+    join = FakeMultipart.complete
+    multipart: Any = FakeMultipart
+    multipart.complete = complete
+    # moto keeps all that it ever made in lists of its own, for pages that are closed here.
+    model: Any = BaseModel
+    model.__new__ = lambda kind, *given, **named: object.__new__(kind)
+    key.__del__ = lambda self: None
     key.value = property(get_value, set_value)
     key.__getstate__ = get_state
     key.__setstate__ = set_state

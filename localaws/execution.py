@@ -24,19 +24,21 @@ from botocore.config import Config
 from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
 from moto.awslambda.models import LambdaBackend
 from moto.cloudwatch.models import CloudWatchBackend, cloudwatch_backends
+from moto.core.base_backend import BackendDict
+from moto.ec2.models import EC2Backend
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import iam_backends
 from moto.sagemaker.models import SageMakerModelBackend
 from moto.sts.models import sts_backends
 
-from localaws import changes, shell
+from localaws import changes, regions, shell
 from localaws.errors import LocalAwsError
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 from localaws.processes import Running
 from localaws.turnstile import waiting
 
 ACCOUNT = "123456789012"
-REGION = "us-east-1"
+REGION = regions.DEFAULT
 ADMINISTRATOR = "test"
 """Access key of the account's administrator, who may do everything."""
 AWS = "amazonaws"
@@ -93,9 +95,10 @@ S = TypeVar("S", bound=Service)
 
 
 class Execution(Running):
-    """The services that run something, and what they need.
+    """The services that run something in one region, and what they need.
 
     Attributes:
+        region: The region.
         endpoint: localaws' own address.
         folder: For what runs: its files and logs. Empty at the start.
         time_scale: How many times faster than on AWS the waits pass that AWS imposes: bake times,
@@ -119,6 +122,7 @@ class Execution(Running):
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        self.region = regions.current()
         self.endpoint = endpoint
         self.folder = folder
         self.time_scale = time_scale
@@ -137,18 +141,14 @@ class Execution(Running):
 
     def start(self) -> None:
         """Let every service take up what was running; requests are answered already."""
-        global _current
-        _current = self
         for service in self._services.values():
             service.resume()
 
     def stop(self) -> None:
         """End all that runs. The records go on saying that it runs."""
-        global _current
         self._ended.set()
         for service in self._services.values():
             service.stop()
-        _current = None
 
     def service(self, kind: type[S]) -> S:
         """The service of a kind."""
@@ -209,7 +209,7 @@ class Execution(Running):
             raise RoleError(f"{role_arn} does not trust {service}; its trust policy must allow it")
         with self._changing():
             assumed = sts_backends[ACCOUNT]["aws"].assume_role(
-                region_name=REGION,
+                region_name=self.region,
                 role_session_name=session[:64],
                 role_arn=role_arn,
                 policy="",
@@ -235,8 +235,8 @@ class Execution(Running):
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             **credentials,
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
             **shell.CLOSED,
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
@@ -253,7 +253,7 @@ class Execution(Running):
         with self._session_lock:
             return self._session.client(
                 service,
-                region_name=REGION,
+                region_name=self.region,
                 endpoint_url=self.endpoint,
                 aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", AWS),
                 aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", AWS_SECRET),
@@ -286,15 +286,75 @@ class Execution(Running):
             for metric in metrics
         ]
         with self._changing():
-            cloudwatch_backends[ACCOUNT][REGION].put_metric_data(namespace, data)
+            cloudwatch_backends[ACCOUNT][self.region].put_metric_data(namespace, data)
 
 
-_current: Execution | None = None
+class Executions(Running):
+    """What runs in each region; made when a region is used first."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        folder: Path,
+        time_scale: float,
+        changing: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """Take what `Execution` takes."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self._folder = folder
+        self._endpoint, self._time_scale, self._changing = endpoint, time_scale, changing
+        self._lock = threading.RLock()
+        self._of_region: dict[str, Execution] = {}
+
+    def start(self) -> None:
+        """Let every region take up what was running there; requests are answered already."""
+        global _current
+        _current = self
+        used = {
+            region
+            for services in BackendDict._instances  # type: ignore[misc]
+            if services.backend in (*_RECORDS, EC2Backend)
+            for region in services[ACCOUNT]
+        }
+        for region in sorted({REGION, *used}):
+            self.of(region)
+
+    def stop(self) -> None:
+        """End all that runs. The records go on saying that it runs."""
+        global _current
+        for execution in list(self._of_region.values()):
+            execution.stop()
+        _current = None
+
+    def everywhere(self, kind: type[S]) -> list[S]:
+        """The services of a kind, of all regions."""
+        return [execution.service(kind) for execution in list(self._of_region.values())]
+
+    def of(self, region: str) -> Execution:
+        """What runs in a region."""
+        with self._lock:
+            execution = self._of_region.get(region)
+            if execution is None:
+                with regions.within(region):
+                    execution = Execution(
+                        self._endpoint, self._folder / region, self._time_scale, self._changing
+                    )
+                    self._of_region[region] = execution
+                    execution.start()
+            return execution
+
+
+_current: Executions | None = None
 
 
 def running(kind: type[S]) -> S | None:
-    """The service of a kind; None where localaws keeps records only."""
-    return _current.service(kind) if _current else None
+    """The service of a kind, in the region of this call; None where records only are kept."""
+    return _current.of(regions.current()).service(kind) if _current else None
+
+
+def everywhere(kind: type[S]) -> list[S]:
+    """The services of a kind, of all regions; none where localaws keeps records only."""
+    return _current.everywhere(kind) if _current else []
 
 
 def _document(role: Any) -> Mapping[str, Any]:

@@ -105,7 +105,7 @@ def run(folder: Path, options: Options) -> None:
         # This takes its time; the other commands need none of it, nor does a refusal.
         from localaws import blobs
         from localaws.application import Application, configure
-        from localaws.execution import Execution
+        from localaws.execution import Executions
         from localaws.state import restore
         from localaws.web import serve
 
@@ -118,7 +118,7 @@ def run(folder: Path, options: Options) -> None:
         application = Application(state_file, options.calls, enforce_iam=options.iam == "enforce")
         server = serve(listener, application)
 
-        execution = Execution(
+        execution = Executions(
             _endpoint(server.port),
             (folder / "work").absolute(),
             options.time_scale,
