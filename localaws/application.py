@@ -4,12 +4,13 @@ import io
 import json
 import os
 import re
-import socket
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -21,32 +22,32 @@ from moto.core.request import Request
 from moto.moto_server import werkzeug_app
 from moto.moto_server.werkzeug_app import (
     DomainDispatcherApplication,
-    MotoRequestHandler,
     create_backend_app,
 )
-from werkzeug.serving import BaseWSGIServer, make_server
+from moto.sqs.models import Queue
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, deletions, gate, inventory, state
+from localaws import additions, blobs, bodies, changes, deletions, gate, inventory, regions, state
 from localaws.calls import Call, form_of, identify, parameters, refusal
-from localaws.execution import running
+from localaws.execution import everywhere
 from localaws.iam import authentication, authorization
 from localaws.iam.authorization import Caller
 from localaws.iam.signature import AuthenticationError
+from localaws.incoming import Incoming, RefusedError
 from localaws.jobs.training import TrainingJobs
-from localaws.turnstile import Turnstile
+from localaws.turnstile import Turnstile, waiting
 
 OWN = "/_localaws/"
 """Where localaws' own pages are."""
 
 # moto's own pages: they show, seed and empty the account for whoever asks.
 _MOTOS_OWN = ("/moto-api", "/latest/meta-data/", "/latest/api/", "/favicon.ico")
-_POLL_SECONDS = 0.05
 _READ_BODY_BYTES = 1 << 20
 # What a role is passed to is in the body: that of CreateFunction holds a zip of up to 50 MB.
 _MOST_BODY_BYTES = 96 << 20
 _KEPT_ANSWERS = 256
+_SAVE_INTERVAL_SECONDS = 0.4
 _STRUCTURED = re.compile(r"application/(cbor|json|x-amz-json|x-www-form-urlencoded)")
 
 
@@ -98,16 +99,13 @@ class Application:
         self._calls = calls.open("ab", buffering=0) if calls else None
         self._moto = _Dispatcher()
         self._turnstile = Turnstile()
-        self._saved_after = 0
+        self._saver = state.Saver(state_file, blobs.store())
+        self._saving = threading.Lock()
         self._answers: dict[tuple[str, str], tuple[bytes, str, Any]] = {}
 
     def changing(self) -> AbstractContextManager[None]:
         """Around changes of moto's objects that no request makes: none while they are saved."""
         return self._turnstile.inside()
-
-    def waiting(self) -> AbstractContextManager[None]:
-        """Around what a request waits for without changing anything: the state may be saved."""
-        return self._turnstile.outside()
 
     def health(self) -> dict[str, object]:
         """What `GET /_localaws/health` tells; `state` is the folder that it is up for."""
@@ -120,15 +118,35 @@ class Application:
         }
 
     def save(self) -> None:
-        """Save the state, unless nothing was asked since it was saved.
+        """Save what was touched since the state was saved.
 
         Raises:
             state.StateError: It could not be written.
         """
-        with self._turnstile.closed():
-            if self._saved_after != self._turnstile.passed:
-                state.save(self._state_file)
-                self._saved_after = self._turnstile.passed
+        with self._saving:
+            touched: set[type] = set()
+            try:
+                with self._turnstile.closed():
+                    if touched := changes.take():
+                        self._saver.take(touched)
+                # Packing and writing hold up nobody.
+                self._saver.write()
+            except state.StateError:
+                for service in touched:
+                    changes.touch(service)
+                raise
+
+    def save_until(self, ended: threading.Event) -> None:
+        """Save what is answered within the second, until `ended` is set."""
+        complaint = ""
+        while not ended.wait(_SAVE_INTERVAL_SECONDS):
+            try:
+                self.save()
+            except state.StateError as error:
+                # The disk may have room again; one line is enough until then.
+                if complaint != str(error):
+                    print(f"error: {error}", file=sys.stderr, flush=True)
+                complaint = str(error)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
@@ -142,8 +160,14 @@ class Application:
             return _json(closed, 403)(environ, start_response)
         if path.startswith(OWN):
             return self._own(environ)(environ, start_response)
+        head = {**environ}
+        incoming = Incoming(environ, lambda: identify(_request(head, b""), {}))
+        environ["wsgi.input"] = incoming
         with self._turnstile.inside():
-            return self._aws(environ, start_response)
+            try:
+                return self._aws(environ, start_response, incoming)
+            except RefusedError as error:
+                return error.answer(environ, start_response)
 
     def _own(self, environ: dict[str, Any]) -> Response:
         page = environ["REQUEST_METHOD"], environ["PATH_INFO"].removeprefix(OWN)
@@ -163,7 +187,9 @@ class Application:
             {"error": "localaws has GET health, GET inventory, POST save, POST interrupt?job="}, 404
         )
 
-    def _aws(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def _aws(
+        self, environ: dict[str, Any], start_response: Any, incoming: Incoming
+    ) -> Iterable[bytes]:
         # An object of S3 may well be JSON.
         reads_all = self._enforces_iam and "/s3/" not in environ.get("HTTP_AUTHORIZATION", "")
         body = _read_body(environ, _MOST_BODY_BYTES if reads_all else _READ_BODY_BYTES)
@@ -177,21 +203,29 @@ class Application:
             if post := authentication.posted(call, environ):
                 call = post.call
             caller = authentication.authenticate(call, environ, post)
+            region = authentication.region_of(call)
         except AuthenticationError as error:
             refused = authentication.refuse(call, error)
             chunks, status, headers = run_wsgi_app(refused, environ)
         else:
             principal = caller.name
-            if kept := self._answers.get((call.access_key, invocation)):
+            _take(environ, incoming)
+            misunderstood = bodies.refuse(call, _whole(environ))
+            environ["wsgi.input"].seek(0)
+            if misunderstood:
+                chunks, status, headers = run_wsgi_app(misunderstood, environ)
+            elif kept := self._answers.get((call.access_key, invocation)):
                 start_response(kept[1], list(kept[2]))
                 return [kept[0]]
-            # Who signs nothing may do what IAM allows everybody, whether it is enforced or not.
-            enforces = self._enforces_iam or not caller.principal
-            if enforces or self._calls:
-                told = parameters(call, _request(environ, body))
-            chunks, status, headers = self._answer(
-                call, caller if enforces else None, environ, told
-            )
+            else:
+                # Who signs nothing may do what IAM allows everybody, enforced or not.
+                enforces = self._enforces_iam or not caller.principal
+                if enforces or self._calls:
+                    told = parameters(call, _request(environ, body))
+                with regions.within(region):
+                    chunks, status, headers = self._answer(
+                        call, caller if enforces else None, environ, told
+                    )
         if self._calls:
             _log(self._calls, call, principal, int(status[:3]), told)
         start_response(status, list(headers))
@@ -291,8 +325,7 @@ def _stranger(environ: dict[str, Any], why: str) -> Response:
 
 def _interrupt(job: str) -> Response:
     """Take the spot instances of a training job away."""
-    jobs = running(TrainingJobs)
-    if jobs and jobs.interrupt(job):
+    if any(jobs.interrupt(job) for jobs in everywhere(TrainingJobs)):
         return _json({"interrupted": job})
     return _json({"error": f"there is no job {job} that trains on spot instances now"}, 404)
 
@@ -322,20 +355,20 @@ def _read_body(environ: dict[str, Any], most: int) -> bytes:
     return body
 
 
+def _take(environ: dict[str, Any], incoming: Incoming) -> None:
+    """Have the body received, unless who asked for the signature has it already."""
+    if environ["wsgi.input"] is incoming:
+        environ["wsgi.input"] = incoming.received()
+        environ["CONTENT_LENGTH"] = str(incoming.length)
+
+
+def _whole(environ: dict[str, Any]) -> Request:
+    """The request with its body, which was received."""
+    return Request({**environ, "wsgi.input_terminated": True})
+
+
 def _request(environ: dict[str, Any], body: bytes) -> Request:
     return Request({**environ, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
-
-
-class _Handler(MotoRequestHandler):
-    # Two small writes per answer would otherwise wait for each other's acknowledgement.
-    disable_nagle_algorithm = True
-
-    def make_environ(self) -> dict[str, Any]:
-        """Keep the headers as they came beside those that WSGI makes of them."""
-        return {**super().make_environ(), authentication.HEADERS: self.headers}
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Keep requests out of the log; `--calls` has them."""
 
 
 def configure() -> None:
@@ -348,18 +381,13 @@ def configure() -> None:
     settings.DISABLE_GLOBAL_CORS = True
     inventory.remember_beginnings()
     additions.install()
+    blobs.install()
+    wait = Queue.wait_for_messages
 
+    @wraps(wait)
+    def wait_outside(self: Queue, timeout: int) -> None:
+        with waiting():
+            wait(self, timeout)
 
-def serve(listener: socket.socket, application: Application) -> BaseWSGIServer:
-    """Serve `application` on a socket that listens, from a thread of its own, until `shutdown`."""
-    host, port = listener.getsockname()
-    server = make_server(
-        host,
-        port,
-        application,
-        threaded=True,
-        request_handler=_Handler,
-        fd=listener.fileno(),
-    )
-    threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), daemon=True).start()
-    return server
+    queue: Any = Queue
+    queue.wait_for_messages = wait_outside

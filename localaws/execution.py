@@ -11,9 +11,8 @@ import secrets
 import shutil
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
@@ -22,18 +21,24 @@ from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
-from moto.cloudwatch.models import cloudwatch_backends
+from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
+from moto.awslambda.models import LambdaBackend
+from moto.cloudwatch.models import CloudWatchBackend, cloudwatch_backends
+from moto.core.base_backend import BackendDict
+from moto.ec2.models import EC2Backend
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import iam_backends
+from moto.sagemaker.models import SageMakerModelBackend
 from moto.sts.models import sts_backends
 
-from localaws import shell
+from localaws import changes, regions, shell
 from localaws.errors import LocalAwsError
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 from localaws.processes import Running
+from localaws.turnstile import waiting
 
 ACCOUNT = "123456789012"
-REGION = "us-east-1"
+REGION = regions.DEFAULT
 ADMINISTRATOR = "test"
 """Access key of the account's administrator, who may do everything."""
 AWS = "amazonaws"
@@ -50,7 +55,8 @@ _SERVICES = (
     "monitoring.scaling:Scaling",
     "jobs.tuning:TuningJobs",
 )
-_SAVE_INTERVAL_SECONDS = 2.0
+# Whose records the services hold, and change without asking moto for them.
+_RECORDS = (ApplicationAutoscalingBackend, CloudWatchBackend, LambdaBackend, SageMakerModelBackend)
 _SESSION_SECONDS = 12 * 3600
 # A process that is started here gets its role's credentials and nothing of the caller's.
 _INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
@@ -89,9 +95,10 @@ S = TypeVar("S", bound=Service)
 
 
 class Execution(Running):
-    """The services that run something, and what they need.
+    """The services that run something in one region, and what they need.
 
     Attributes:
+        region: The region.
         endpoint: localaws' own address.
         folder: For what runs: its files and logs. Empty at the start.
         time_scale: How many times faster than on AWS the waits pass that AWS imposes: bake times,
@@ -104,8 +111,6 @@ class Execution(Running):
         folder: Path,
         time_scale: float,
         changing: Callable[[], AbstractContextManager[None]],
-        waiting: Callable[[], AbstractContextManager[None]],
-        save: Callable[[], bool],
     ) -> None:
         """Make the services; nothing runs yet.
 
@@ -113,23 +118,18 @@ class Execution(Running):
             endpoint: localaws' own address.
             folder: For what runs; emptied.
             time_scale: See the class.
-            changing: See `changing`.
-            waiting: See `waiting`.
-            save: Writes all records to disk; false if it could not.
+            changing: Around changes that no request makes: none while the state is taken.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        self.region = regions.current()
         self.endpoint = endpoint
         self.folder = folder
         self.time_scale = time_scale
-        self.changing = changing
-        """`with execution.changing():` around each change of moto's objects that is made outside of
-        a request. Be quick inside: while the state is saved, nobody gets in."""
         self.waiting = waiting
         """`with execution.waiting():` around what a request waits for: an endpoint's answer or a
         function's, which may itself call localaws. Change none of moto's objects inside."""
-        self._save = save
-        self._save_wanted = threading.Event()
+        self._changing = changing
         self._ended = threading.Event()
         self._session = boto3.session.Session()
         self._session_lock = threading.Lock()
@@ -141,19 +141,14 @@ class Execution(Running):
 
     def start(self) -> None:
         """Let every service take up what was running; requests are answered already."""
-        global _current
-        _current = self
-        threading.Thread(target=self._save_when_wanted, daemon=True).start()
         for service in self._services.values():
             service.resume()
 
     def stop(self) -> None:
         """End all that runs. The records go on saying that it runs."""
-        global _current
         self._ended.set()
         for service in self._services.values():
             service.stop()
-        _current = None
 
     def service(self, kind: type[S]) -> S:
         """The service of a kind."""
@@ -161,9 +156,20 @@ class Execution(Running):
         assert isinstance(found, kind)  # noqa: S101 (tells the type)
         return found
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Around each change of moto's objects that is made outside of a request.
+
+        Be quick inside: while the state is taken to be saved, nobody gets in.
+        """
+        with self._changing():
+            self.save_soon()
+            yield
+
     def save_soon(self) -> None:
-        """Write all records to disk within seconds: what a kill of localaws must not lose."""
-        self._save_wanted.set()
+        """Have the records of what runs saved within the second, whoever holds and changes them."""
+        for service in _RECORDS:
+            changes.touch(service)
 
     def seconds(self, seconds_on_aws: float) -> float:
         """How long something takes here that takes `seconds_on_aws` on AWS."""
@@ -201,9 +207,9 @@ class Execution(Running):
             raise RoleError(f"the trust policy of {role_arn}: {error}") from error
         if not trusted.allowed:
             raise RoleError(f"{role_arn} does not trust {service}; its trust policy must allow it")
-        with self.changing():
+        with self._changing():
             assumed = sts_backends[ACCOUNT]["aws"].assume_role(
-                region_name=REGION,
+                region_name=self.region,
                 role_session_name=session[:64],
                 role_arn=role_arn,
                 policy="",
@@ -229,8 +235,8 @@ class Execution(Running):
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             **credentials,
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
             **shell.CLOSED,
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
@@ -247,7 +253,7 @@ class Execution(Running):
         with self._session_lock:
             return self._session.client(
                 service,
-                region_name=REGION,
+                region_name=self.region,
                 endpoint_url=self.endpoint,
                 aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", AWS),
                 aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", AWS_SECRET),
@@ -279,24 +285,76 @@ class Execution(Running):
             }
             for metric in metrics
         ]
-        with self.changing():
-            cloudwatch_backends[ACCOUNT][REGION].put_metric_data(namespace, data)
-
-    def _save_when_wanted(self) -> None:
-        while not self._ended.is_set():
-            if self._save_wanted.wait(_SAVE_INTERVAL_SECONDS):
-                self._save_wanted.clear()
-                if not self._save():
-                    self._save_wanted.set()  # The disk may have room again.
-                time.sleep(_SAVE_INTERVAL_SECONDS)
+        with self._changing():
+            cloudwatch_backends[ACCOUNT][self.region].put_metric_data(namespace, data)
 
 
-_current: Execution | None = None
+class Executions(Running):
+    """What runs in each region; made when a region is used first."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        folder: Path,
+        time_scale: float,
+        changing: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """Take what `Execution` takes."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self._folder = folder
+        self._endpoint, self._time_scale, self._changing = endpoint, time_scale, changing
+        self._lock = threading.RLock()
+        self._of_region: dict[str, Execution] = {}
+
+    def start(self) -> None:
+        """Let every region take up what was running there; requests are answered already."""
+        global _current
+        _current = self
+        used = {
+            region
+            for services in BackendDict._instances  # type: ignore[misc]
+            if services.backend in (*_RECORDS, EC2Backend)
+            for region in services[ACCOUNT]
+        }
+        for region in sorted({REGION, *used}):
+            self.of(region)
+
+    def stop(self) -> None:
+        """End all that runs. The records go on saying that it runs."""
+        global _current
+        for execution in list(self._of_region.values()):
+            execution.stop()
+        _current = None
+
+    def everywhere(self, kind: type[S]) -> list[S]:
+        """The services of a kind, of all regions."""
+        return [execution.service(kind) for execution in list(self._of_region.values())]
+
+    def of(self, region: str) -> Execution:
+        """What runs in a region."""
+        with self._lock:
+            execution = self._of_region.get(region)
+            if execution is None:
+                with regions.within(region):
+                    execution = Execution(
+                        self._endpoint, self._folder / region, self._time_scale, self._changing
+                    )
+                    self._of_region[region] = execution
+                    execution.start()
+            return execution
+
+
+_current: Executions | None = None
 
 
 def running(kind: type[S]) -> S | None:
-    """The service of a kind; None where localaws keeps records only."""
-    return _current.service(kind) if _current else None
+    """The service of a kind, in the region of this call; None where records only are kept."""
+    return _current.of(regions.current()).service(kind) if _current else None
+
+
+def everywhere(kind: type[S]) -> list[S]:
+    """The services of a kind, of all regions; none where localaws keeps records only."""
+    return _current.everywhere(kind) if _current else []
 
 
 def _document(role: Any) -> Mapping[str, Any]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moto.ec2.models import ec2_backends
+from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
+from localaws import changes, regions
 from localaws.execution import ACCOUNT, Execution, RoleError, Service
 from localaws.processes import ManagedProcess
 
@@ -120,8 +121,7 @@ class Instances(Service):
 
 
 def _all_instances() -> list[Instance]:
-    backends = ec2_backends[ACCOUNT].values()
-    return [instance for backend in backends for instance in backend.all_instances()]
+    return list(ec2_backends[ACCOUNT][regions.current()].all_instances())
 
 
 class _Machine:
@@ -141,7 +141,7 @@ class _Machine:
         self._lock = threading.Lock()
         self._has_ended = False
         self._process: ManagedProcess | None = None
-        threading.Thread(target=self._run, daemon=True).start()
+        regions.Thread(target=self._run, daemon=True).start()
 
     def console(self) -> bytes:
         with suppress(FileNotFoundError), self._log.open("rb") as log:
@@ -272,6 +272,7 @@ class _Machine:
 
 def _set(instance: Instance, code: int, name: str) -> None:
     instance._state = InstanceState(name, code)
+    changes.touch(EC2Backend)
 
 
 def _finish(instance: Instance, end: _End) -> None:

@@ -10,17 +10,23 @@ from moto.core.base_backend import AccountSpecificBackend, BackendDict, BaseBack
 from moto.core.common_models import BaseModel
 from moto.sts.models import AssumedRole
 
+from localaws import changes
+
 # Under it a backend keeps the names of what it had when it was made, through saving and restoring.
 _AT_FIRST = "_localaws_at_first"
 _DEPTH = 4
 
 
 def remember_beginnings() -> None:
-    """Keep of each backend what it holds when it is made, such as EC2's default VPC."""
+    """Keep of each backend what it holds when it is made, such as EC2's default VPC.
+
+    Whoever asks for a backend may change it, which is noted here, too.
+    """
     original = AccountSpecificBackend.__getitem__
 
     def getitem(self: AccountSpecificBackend[Any], region: str) -> Any:
         backend = original(self, region)
+        changes.touch(self.backend)
         if _AT_FIRST not in vars(backend):
             setattr(backend, _AT_FIRST, frozenset(_names(backend)))
         return backend

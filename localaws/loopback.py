@@ -2,12 +2,11 @@
 
 import json
 import sys
-import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from localaws import gate
+from localaws import gate, regions
 from localaws.processes import Running
 
 LOOPBACK = "127.0.0.1"
@@ -78,7 +77,15 @@ class GuardedRequests(Requests):
 
 class _Server(ThreadingHTTPServer):
     # The default of 5 refuses connections when many clients come at once.
-    request_queue_size = 128
+    request_queue_size = 4096
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._region = regions.current()
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        with regions.within(self._region):
+            super().process_request_thread(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # Clients that time out or are killed leave half-open connections behind.
@@ -101,7 +108,7 @@ class LoopbackServer(Running):
         """
         self._server = _Server((LOOPBACK, port), requests)
         self.address = f"{LOOPBACK}:{self._server.server_port}"
-        threading.Thread(
+        regions.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), daemon=True
         ).start()
 

@@ -36,6 +36,9 @@ PORT = 4588
 STATE = Path("build/localaws")
 STOP_SECONDS = 120.0
 
+BACKLOG = 4096
+"""How many clients may wait to be let in, if the kernel allows as many. Others would hang."""
+
 _POLL_SECONDS = 0.05
 
 
@@ -53,7 +56,7 @@ class Options:
         time_scale: How many times faster than on AWS the waits pass that AWS imposes.
         records_only: Keep records and execute nothing: jobs, endpoints, functions, instances.
         iam: "enforce": deny what the caller's policies do not allow; "off": allow everything.
-        save: When the state is saved: "soon" after each change of what runs, or at the "end".
+        save: When the state is saved: "soon" after each answer, or at the "end".
     """
 
     port: int | None = None
@@ -78,7 +81,7 @@ def run(folder: Path, options: Options) -> None:
     """Serve until SIGTERM or SIGINT, then save the state.
 
     Args:
-        folder: Holds the state (state.zip) and, while it is served, server.json.
+        folder: Holds the state (state.zip, objects) and, while it is served, server.json.
         options: How to serve.
 
     Raises:
@@ -100,34 +103,26 @@ def run(folder: Path, options: Options) -> None:
         for unfinished in folder.glob(".state.zip.*"):
             unfinished.unlink()
         # This takes its time; the other commands need none of it, nor does a refusal.
-        from localaws.application import Application, configure, serve
-        from localaws.execution import Execution
-        from localaws.state import StateError, restore
+        from localaws import blobs
+        from localaws.application import Application, configure
+        from localaws.execution import Executions
+        from localaws.state import restore
+        from localaws.web import serve
 
         configure()
+        blobs.keep_in(folder / "objects")
         state_file = folder / "state.zip"
         if state_file.exists():
             restore(state_file)
+        blobs.store().remove_all_unused()
         application = Application(state_file, options.calls, enforce_iam=options.iam == "enforce")
         server = serve(listener, application)
 
-        def save() -> bool:
-            if options.save == "end":
-                return True
-            try:
-                application.save()
-            except StateError as error:
-                print(f"error: {error}", file=sys.stderr, flush=True)
-                return False
-            return True
-
-        execution = Execution(
+        execution = Executions(
             _endpoint(server.port),
             (folder / "work").absolute(),
             options.time_scale,
             application.changing,
-            application.waiting,
-            save,
         )
         try:
             if not options.records_only:
@@ -135,6 +130,8 @@ def run(folder: Path, options: Options) -> None:
             with replacing(_server_file(folder)) as file:
                 told = {"endpoint": _endpoint(server.port), **application.health()}
                 file.write_text(json.dumps(told))
+            if options.save == "soon":
+                application.save_until(stop)
             stop.wait()
             execution.stop()
             application.save()
@@ -179,7 +176,7 @@ def _sole_user(folder: Path) -> Iterator[None]:
 
 def _listener(port: int) -> socket.socket:
     try:
-        return socket.create_server((LOOPBACK, port), backlog=128)
+        return socket.create_server((LOOPBACK, port), backlog=BACKLOG)
     except OSError as error:
         raise ServerError(
             f"port {port} of {LOOPBACK} cannot be had ({error.strerror}); "
@@ -299,7 +296,7 @@ def reset(folder: Path) -> str:
     if server := Server.of(folder):
         # It saves nothing on the way out, which is the point.
         _end(folder, server, signal.SIGKILL)
-    _forget(folder, "server.json", "state.zip", "work")
+    _forget(folder, "server.json", "state.zip", "objects", "work")
     return "localaws is down and its state is deleted"
 
 
@@ -376,7 +373,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--save",
         choices=("soon", "end"),
         default=os.environ.get("LOCALAWS_SAVE") or "soon",
-        help="save the state seconds after a change of what runs, so that a kill loses nothing, or"
+        help="save the state within a second of each answer, so that a kill loses no more, or"
         " at the end; default LOCALAWS_SAVE or soon",
     )
     given = vars(parser.parse_args(arguments))

@@ -1,61 +1,38 @@
-"""Lets requests in, and nobody while the state is saved."""
+"""Lets requests in, and nobody while the state is taken to be saved."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SETTLE_SECONDS = 5.0
+from localaws import changes
+
+_SETTLE_SECONDS = 1.0
+
+_of_thread = threading.local()
 
 
 class Turnstile:
-    """Counts the requests inside and, while the state is saved, lets none in."""
+    """Counts the requests inside and, while the state is taken, lets none in."""
 
     def __init__(self) -> None:
         """Nobody is inside."""
         self._changed = threading.Condition()
         self._inside = 0
         self._closed = False
-        self._of_thread = threading.local()
-        self.passed = 0
-        """How many have come in so far."""
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Around a request."""
         # Who is inside already would wait for itself.
-        if getattr(self._of_thread, "inside", False):
+        if getattr(_of_thread, "turnstile", None):
             yield
             return
-        with self._changed:
-            self._changed.wait_for(lambda: not self._closed)
-            self._inside += 1
-            self.passed += 1
-        self._of_thread.inside = True
+        self._enter()
         try:
-            yield
+            with changes.noted_at_the_end():
+                yield
         finally:
-            self._of_thread.inside = False
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
-
-    @contextmanager
-    def outside(self) -> Iterator[None]:
-        """Around what a request within `inside` waits for."""
-        if not getattr(self._of_thread, "inside", False):
-            yield
-            return
-        self._of_thread.inside = False
-        with self._changed:
-            self._inside -= 1
-            self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._closed)
-                self._inside += 1
-            self._of_thread.inside = True
+            self._leave()
 
     @contextmanager
     def closed(self) -> Iterator[None]:
@@ -63,7 +40,7 @@ class Turnstile:
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._closed = True
-            # A request that waits for something, such as a message in a queue, changes nothing.
+            # What takes longer is not answered yet, and noted again when it is.
             self._changed.wait_for(lambda: not self._inside, _SETTLE_SECONDS)
         try:
             yield
@@ -71,3 +48,29 @@ class Turnstile:
             with self._changed:
                 self._closed = False
                 self._changed.notify_all()
+
+    def _enter(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed)
+            self._inside += 1
+        _of_thread.turnstile = self
+
+    def _leave(self) -> None:
+        _of_thread.turnstile = None
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Around what a request waits for without changing anything."""
+    turnstile: Turnstile | None = getattr(_of_thread, "turnstile", None)
+    if not turnstile:
+        yield
+        return
+    turnstile._leave()
+    try:
+        yield
+    finally:
+        turnstile._enter()

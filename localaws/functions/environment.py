@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from localaws.execution import REGION
+from localaws import regions
 from localaws.functions.log import RUNTIME, FunctionLog, Phase, timestamp
 from localaws.loopback import GuardedRequests, LoopbackServer, Requests
 from localaws.processes import ManagedProcess, Running
@@ -391,7 +391,7 @@ def _timed(call: Callable[[], _Report]) -> tuple[_Report, float]:
 def _reserved_variables(program: Program, stream: str, initialization: str) -> dict[str, str]:
     """What Lambda sets for every function."""
     return {
-        "AWS_DEFAULT_REGION": REGION,
+        "AWS_DEFAULT_REGION": regions.current(),
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{RUNTIME.replace(':', '')}",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(program.memory_mb),
         "AWS_LAMBDA_FUNCTION_NAME": program.name,
@@ -399,7 +399,7 @@ def _reserved_variables(program: Program, stream: str, initialization: str) -> d
         "AWS_LAMBDA_INITIALIZATION_TYPE": initialization,
         "AWS_LAMBDA_LOG_GROUP_NAME": program.log_group,
         "AWS_LAMBDA_LOG_STREAM_NAME": stream,
-        "AWS_REGION": REGION,
+        "AWS_REGION": regions.current(),
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "LAMBDA_TASK_ROOT": str(program.code),
         "LANG": "en_US.UTF-8",

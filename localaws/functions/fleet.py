@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from localaws.execution import ACCOUNT, REGION, Execution, RoleError
+from localaws import regions
+from localaws.execution import ACCOUNT, Execution, RoleError
 from localaws.functions.environment import (
     ON_DEMAND,
     PROVISIONED,
@@ -150,7 +151,7 @@ class Fleet(Running):
             if not wanted:
                 del self._reserves[qualifier]
         for _ in range(missing):
-            threading.Thread(target=self._add_to, args=(reserve,), daemon=True).start()
+            regions.Thread(target=self._add_to, args=(reserve,), daemon=True).start()
 
     def try_again(self, qualifier: str) -> None:
         """Start what is kept ready for a qualifier anew, where that failed."""
@@ -332,7 +333,7 @@ class Fleet(Running):
         Otherwise a late line would bring back a group that was deleted with its function.
         """
         group = self.config["LoggingConfig"]["LogGroup"]
-        arn = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{group}:*"
+        arn = f"arn:aws:logs:{regions.current()}:{ACCOUNT}:log-group:{group}:*"
         with suppress(CredentialsError, PolicyError):
             caller = caller_of(self.credentials()["AWS_ACCESS_KEY_ID"])
             return decide(caller, Request("logs:CreateLogGroup", arn)).allowed

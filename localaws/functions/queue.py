@@ -2,7 +2,6 @@
 
 import json
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.core.exceptions import JsonRESTError
 
+from localaws import regions
 from localaws.execution import RoleError
 from localaws.functions.log import timestamp
 from localaws.functions.records import LATEST, InvocationError, Invoked, arn_of, function_of
@@ -57,7 +57,7 @@ class EventQueue:
             The id of the request.
         """
         queued = _Queued(name, qualifier, payload)
-        threading.Thread(target=self._see_through, args=(queued,), daemon=True).start()
+        regions.Thread(target=self._see_through, args=(queued,), daemon=True).start()
         return queued.request_id
 
     def _see_through(self, queued: _Queued) -> None:

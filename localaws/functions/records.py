@@ -8,8 +8,9 @@ from typing import Any
 from moto.awslambda.exceptions import UnknownAliasException
 from moto.awslambda.utils import get_backend
 
+from localaws import regions
 from localaws.errors import LocalAwsError
-from localaws.execution import ACCOUNT, REGION
+from localaws.execution import ACCOUNT
 from localaws.functions.environment import Outcome
 
 LATEST = "$LATEST"
@@ -51,7 +52,7 @@ class Invoked:
 
 def functions() -> list[Any]:
     """All functions, as they are not published."""
-    held = get_backend(ACCOUNT, REGION)._lambdas._functions
+    held = get_backend(ACCOUNT, regions.current())._lambdas._functions
     return [entry["latest"] for entry in list(held.values()) if entry.get("latest")]
 
 
@@ -61,12 +62,14 @@ def function_of(name: str) -> Any:
     Raises:
         JsonRESTError: There is none; moto's own answer.
     """
-    return get_backend(ACCOUNT, REGION).get_function(name, LATEST)
+    return get_backend(ACCOUNT, regions.current()).get_function(name, LATEST)
 
 
 def versions_of(function: Any) -> list[Any]:
     """All versions of a function, that which is not published first."""
-    held = get_backend(ACCOUNT, REGION)._lambdas._functions.get(function.function_name, {})
+    held = get_backend(ACCOUNT, regions.current())._lambdas._functions.get(
+        function.function_name, {}
+    )
     return [function, *held.get("versions", ())]
 
 
@@ -76,7 +79,7 @@ def version_of(name: str, qualifier: str | None) -> Any:
     Raises:
         JsonRESTError: There is no such function, alias or version; moto's own answer.
     """
-    backend = get_backend(ACCOUNT, REGION)
+    backend = get_backend(ACCOUNT, regions.current())
     number = qualifier or LATEST
     with suppress(UnknownAliasException):
         alias = backend.get_alias(number, name)

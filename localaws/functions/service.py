@@ -23,7 +23,8 @@ from typing import Any
 
 from moto.core.exceptions import JsonRESTError
 
-from localaws.execution import ACCOUNT, REGION, Execution, Metric, RoleError, Service
+from localaws import regions
+from localaws.execution import ACCOUNT, Execution, Metric, RoleError, Service
 from localaws.functions.environment import INIT_SECONDS, Environment, Event, Outcome, Program
 from localaws.functions.fleet import Fleet
 from localaws.functions.log import FunctionLog
@@ -89,7 +90,7 @@ class Functions(Service):
     def resume(self) -> None:
         """Start what is kept ready, and serve the URLs."""
         for work in (self._keep_house, self._send_logs):
-            threading.Thread(target=work, daemon=True).start()
+            regions.Thread(target=work, daemon=True).start()
 
     def stop(self) -> None:
         """End all environments."""
@@ -421,7 +422,7 @@ class LambdaFunction(Running):
             timeout_seconds: Limit of one invocation.
             init_seconds: Limit of a start.
         """
-        self.arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+        self.arn = f"arn:aws:lambda:{regions.current()}:{ACCOUNT}:function:{name}"
         """The function's ARN."""
         self._init_seconds = init_seconds
         self._turn = threading.Lock()

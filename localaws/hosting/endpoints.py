@@ -18,7 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.sagemaker.models import FakeEndpoint, sagemaker_backends
 from urllib3 import HTTPHeaderDict
 
-from localaws.execution import ACCOUNT, REGION, Execution, Service
+from localaws import regions
+from localaws.execution import ACCOUNT, Execution, Service
 from localaws.hosting import records
 from localaws.hosting.capture import Capture, Exchange
 from localaws.hosting.containers import (
@@ -83,7 +84,9 @@ class InvocationError(Exception):
                 f' "{said}".',
                 "OriginalStatusCode": reply.status,
                 "OriginalMessage": said,
-                "LogStreamArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{log_group(endpoint)}",
+                "LogStreamArn": (
+                    f"arn:aws:logs:{regions.current()}:{ACCOUNT}:log-group:{log_group(endpoint)}"
+                ),
             },
         )
 
@@ -193,7 +196,7 @@ class Endpoints(Service):
             (self._publish_processors, self.execution.seconds(_PROCESSOR_SECONDS)),
         ):
             self._start(self._repeat, task, seconds)
-        for record in sagemaker_backends[ACCOUNT][REGION].endpoints.copy().values():
+        for record in sagemaker_backends[ACCOUNT][regions.current()].endpoints.copy().values():
             if record.endpoint_status == "Deleting":
                 self._start(self._delete, self._host(record))
             elif record.endpoint_status != "Failed":
@@ -382,7 +385,7 @@ class Endpoints(Service):
             hosted.shadows.shutdown()
             self._write(hosted)
             del self._hosted[hosted.name]
-            endpoints = sagemaker_backends[ACCOUNT][REGION].endpoints
+            endpoints = sagemaker_backends[ACCOUNT][regions.current()].endpoints
             self._change(endpoints.pop, hosted.name, None)
 
     def _host(self, record: FakeEndpoint) -> _Hosted:
@@ -419,7 +422,7 @@ class Endpoints(Service):
             with suppress(_EndedError):
                 task(*given)
 
-        threading.Thread(target=run, daemon=True).start()
+        regions.Thread(target=run, daemon=True).start()
 
     def _repeat(self, task: Callable[[], None], seconds: float) -> None:
         while not self._ended.wait(seconds):

@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.sagemaker import models
 
-from localaws.execution import ACCOUNT, REGION, Execution, RoleError
+from localaws import regions
+from localaws.execution import ACCOUNT, Execution, RoleError
 from localaws.files import unpack
 from localaws.hosting.containers import HostingError
 from localaws.hosting.records import containers
-
-_REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/"
 
 
 class Role:
@@ -66,9 +65,10 @@ def require_image(image: str, role: Role) -> None:
     Raises:
         HostingError: The image does not exist, or the role may not have it.
     """
-    if not image.startswith(_REGISTRY):
+    registry = f"{ACCOUNT}.dkr.ecr.{regions.current()}.amazonaws.com/"
+    if not image.startswith(registry):
         return
-    repository, is_digest, version = image.removeprefix(_REGISTRY).partition("@")
+    repository, is_digest, version = image.removeprefix(registry).partition("@")
     repository, _, tag = repository.partition(":")
     wanted = {"imageDigest": version} if is_digest else {"imageTag": tag or "latest"}
     try:

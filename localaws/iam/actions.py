@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from localaws.execution import ACCOUNT, REGION
+from localaws import regions
+from localaws.execution import ACCOUNT
 from localaws.iam.policy import Request
 
 Parameters = Mapping[str, Any]
@@ -76,7 +77,7 @@ def requests(service: str, operation: str, told: Parameters, facts: Facts) -> li
     except KeyError as error:
         raise UnknownCallError from error
     common = {
-        "aws:RequestedRegion": REGION,
+        "aws:RequestedRegion": regions.current(),
         # Loopback stands for TLS.
         "aws:SecureTransport": "true",
         "s3:TlsVersion": "1.3",
@@ -91,8 +92,9 @@ _PREFIXES = {"sagemaker-runtime": "sagemaker", "s3control": "s3", "service-quota
 _Asker = Callable[[str, Parameters, Facts], Iterable[_Ask]]
 
 
-def _arn(service: str, resource: str, region: str = REGION, account: str = ACCOUNT) -> str:
-    return f"arn:aws:{service}:{region}:{account}:{resource}"
+def _arn(service: str, resource: str, region: str | None = None, account: str = ACCOUNT) -> str:
+    where = regions.current() if region is None else region
+    return f"arn:aws:{service}:{where}:{account}:{resource}"
 
 
 def _role_arn(name: str) -> str:
@@ -100,7 +102,7 @@ def _role_arn(name: str) -> str:
 
 
 def _named(
-    told: Parameters, kinds: Mapping[str, str], service: str, region: str = REGION
+    told: Parameters, kinds: Mapping[str, str], service: str, region: str | None = None
 ) -> list[str]:
     """Give the ARNs of what the first known parameter names; none if there is no such parameter.
 
@@ -108,7 +110,7 @@ def _named(
         told: The call's parameters.
         kinds: What stands before a name in an ARN, by parameter.
         service: The service in the ARN.
-        region: The region in the ARN.
+        region: The region in the ARN; that of the call if None.
     """
     key = next((key for key in kinds if key in told), None)
     if key is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
+from localaws import regions
 from localaws.calls import Call, refusal
 from localaws.iam.authorization import Caller, caller_of, has_old_codes
 from localaws.iam.post_policy import Post
@@ -108,6 +109,27 @@ def authenticate(call: Call, environ: dict[str, Any], post: Post | None = None) 
         check(sent, signature, caller.secret)
     _name(environ, signature.header)
     return caller
+
+
+def region_of(call: Call) -> str:
+    """Tell the region that a signed call is for.
+
+    Raises:
+        AuthenticationError: AWS has no such region, or not this service in it.
+    """
+    # Old signatures name none.
+    region = call.region or regions.DEFAULT
+    if regions.exists(region, call.service):
+        return region
+    if call.service == "s3":
+        raise AuthenticationError(
+            "malformed",
+            f"The authorization header is malformed; the region '{region}' is wrong; expecting "
+            f"'{regions.DEFAULT}'",
+        )
+    raise AuthenticationError(
+        "mismatch", f"Credential should be scoped to a valid region, not '{region}'."
+    )
 
 
 def _name(environ: dict[str, Any], header: str) -> None:

@@ -24,8 +24,9 @@ from moto.sqs.models import sqs_backends
 from moto.sts.models import sts_backends
 from werkzeug.wrappers import Response
 
+from localaws import regions
 from localaws.calls import Call, refusal
-from localaws.execution import ACCOUNT, ADMINISTRATOR, AWS, AWS_SECRET, REGION
+from localaws.execution import ACCOUNT, ADMINISTRATOR, AWS, AWS_SECRET
 from localaws.iam.actions import Parameters, UnknownCallError, requests
 from localaws.iam.policy import Decision, Outcome, PolicyError, Principal, Request, evaluate, parse
 from localaws.iam.signature import AuthenticationError
@@ -114,7 +115,7 @@ def caller_of(access_key: str, token: str | None = None) -> Caller:
         context = {"aws:PrincipalArn": role.arn, "aws:PrincipalAccount": ACCOUNT}
         # EC2 names the sessions that it makes for an instance by the instance.
         if re.fullmatch(r"i-[0-9a-f]+", session.session_name):
-            instance = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{session.session_name}"
+            instance = f"arn:aws:ec2:{regions.current()}:{ACCOUNT}:instance/{session.session_name}"
             context["ec2:SourceInstanceARN"] = instance
         return Caller(
             Principal(session.arn),
@@ -185,7 +186,7 @@ def _resource_policies(action: str, arn: str) -> Iterator[str]:
     parts = arn.split(":", 5)
     if len(parts) < 6:
         return
-    service, name = parts[2], parts[5]
+    service, region, name = parts[2], parts[3], parts[5]
     policy: Any = None
     try:
         if action in _ASSUMES:
@@ -196,17 +197,17 @@ def _resource_policies(action: str, arn: str) -> Iterator[str]:
             policy = bucket.policy if bucket else None
         elif service == "lambda":
             _, function, *qualifier = name.split(":")
-            record: Any = get_backend(ACCOUNT, REGION).get_function(function, "$LATEST")
+            record: Any = get_backend(ACCOUNT, region).get_function(function, "$LATEST")
             statements = record.at(qualifier[0] if qualifier else None).policy.statements
             policy = {"Version": "2012-10-17", "Statement": statements} if statements else None
         elif service == "sqs":
-            queue = sqs_backends[ACCOUNT][REGION].queues.get(name)
+            queue = sqs_backends[ACCOUNT][region].queues.get(name)
             policy = queue.policy if queue else None
         elif service == "sns":
-            topic = sns_backends[ACCOUNT][REGION].topics.get(arn)
+            topic = sns_backends[ACCOUNT][region].topics.get(arn)
             policy = topic.policy if topic else None
         elif service == "kms":
-            key = kms_backends[ACCOUNT][REGION].keys.get(name.removeprefix("key/"))
+            key = kms_backends[ACCOUNT][region].keys.get(name.removeprefix("key/"))
             policy = key.policy if key else None
     # What is not there has no policy; that it is not there is for its service to say.
     except (JsonRESTError, ServiceException, NotFoundException):
@@ -274,7 +275,7 @@ def hides_absence(call: Call, caller: Caller) -> bool:
     if str(call) not in ("s3:GetObject", "s3:HeadObject"):
         return False
     bucket = f"arn:aws:s3:::{call.resource['Bucket']}"
-    context = {"aws:SecureTransport": "true", "aws:RequestedRegion": REGION}
+    context = {"aws:SecureTransport": "true", "aws:RequestedRegion": regions.current()}
     return not decide(caller, Request("s3:ListBucket", bucket, context)).allowed
 
 
@@ -350,7 +351,7 @@ class _Account:
     """What moto's records say."""
 
     def tags(self, resource_id: str) -> Mapping[str, str]:
-        tags: Mapping[str, str] = ec2_backends[ACCOUNT][REGION].tags.get(resource_id, {})
+        tags: Mapping[str, str] = ec2_backends[ACCOUNT][regions.current()].tags.get(resource_id, {})
         return tags
 
     def boundary(self, role: str) -> str | None:
@@ -369,7 +370,7 @@ class _Account:
         )
 
     def launch_template(self, told: Parameters) -> tuple[str, Mapping[str, Any]]:
-        backend: Any = ec2_backends[ACCOUNT][REGION]
+        backend: Any = ec2_backends[ACCOUNT][regions.current()]
         try:
             version = backend._get_template_from_args(told)
         # There is no such template: its id is all that is known, and EC2 refuses it.

@@ -17,6 +17,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.core.utils import utcnow
 
+from localaws import regions
 from localaws.errors import LocalAwsError
 from localaws.execution import Execution, RoleError, Service
 from localaws.jobs.hosts import CONTAINER, Cluster, Host, HostError
@@ -167,7 +168,7 @@ class _Run:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name=self._job.training_job_name, daemon=True).start()
+        regions.Thread(target=self._run, name=self._job.training_job_name, daemon=True).start()
 
     def stop(self) -> None:
         with self._execution.changing(), self._lock:

@@ -11,7 +11,8 @@ from moto.sagemaker.exceptions import ResourceInUseException
 from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.utils import arn_formatter
 
-from localaws.execution import ACCOUNT, REGION
+from localaws import regions
+from localaws.execution import ACCOUNT
 
 ENDED = ("Completed", "Failed", "Stopped")
 """The statuses that a job does not leave."""
@@ -174,12 +175,12 @@ class TrainingJob(BaseModel):
 
 def arn(name: str) -> str:
     """The ARN of a job."""
-    return arn_formatter("training-job", name, ACCOUNT, REGION)
+    return arn_formatter("training-job", name, ACCOUNT, regions.current())
 
 
 def jobs() -> dict[str, TrainingJob]:
     """All jobs by name, as moto keeps them."""
-    kept: Any = sagemaker_backends[ACCOUNT][REGION].training_jobs
+    kept: Any = sagemaker_backends[ACCOUNT][regions.current()].training_jobs
     found: dict[str, TrainingJob] = kept
     return found
 

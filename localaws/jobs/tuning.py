@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from math import isfinite
 from uuid import uuid4
 
+from localaws import regions
 from localaws.execution import Execution, RoleError, Service
 from localaws.jobs.ranges import combination
 from localaws.jobs.training import TrainingJobs
@@ -63,7 +64,7 @@ class TuningJobs(Service):
         if self._leaving.is_set():
             return  # It is resumed when localaws is back.
         name = job.hyper_parameter_tuning_job_name
-        run = threading.Thread(target=self._run, args=(job,), name=name, daemon=True)
+        run = regions.Thread(target=self._run, args=(job,), name=name, daemon=True)
         self._runs.append(run)
         run.start()
 

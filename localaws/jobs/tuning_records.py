@@ -11,7 +11,8 @@ from moto.core.utils import get_service_model, utcnow
 from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.utils import arn_formatter
 
-from localaws.execution import ACCOUNT, REGION
+from localaws import regions
+from localaws.execution import ACCOUNT
 from localaws.jobs.ranges import combinations
 from localaws.jobs.training_records import ENDED, TrainingJob, keep_new
 from localaws.jobs.tuning_trials import Definition, Trial
@@ -295,12 +296,12 @@ class TuningJob(BaseModel):
 
 def arn(name: str) -> str:
     """The ARN of a tuning job."""
-    return arn_formatter("hyper-parameter-tuning-job", name, ACCOUNT, REGION)
+    return arn_formatter("hyper-parameter-tuning-job", name, ACCOUNT, regions.current())
 
 
 def tuning_jobs() -> dict[str, TuningJob]:
     """All tuning jobs by name, as moto keeps them."""
-    kept: Any = sagemaker_backends[ACCOUNT][REGION].hyper_parameter_tuning_jobs
+    kept: Any = sagemaker_backends[ACCOUNT][regions.current()].hyper_parameter_tuning_jobs
     found: dict[str, TuningJob] = kept
     return found
 

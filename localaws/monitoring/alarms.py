@@ -19,7 +19,8 @@ from moto.cloudwatch import models
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.utils import utcnow
 
-from localaws.execution import ACCOUNT, REGION, Execution, Service, running
+from localaws import regions
+from localaws.execution import ACCOUNT, Execution, Service, running
 from localaws.monitoring.metric_math import Queries, Query, period, solve
 from localaws.monitoring.metrics import (
     Grid,
@@ -267,7 +268,7 @@ class Watcher(Service):
         super().__init__(execution)
         self._called = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread = regions.Thread(target=self._watch, daemon=True)
 
     def resume(self) -> None:
         """Begin to look around."""
@@ -344,7 +345,7 @@ class Alarms(Watcher):
 
     def turn(self, now: float) -> None:
         """Evaluate the alarms that are due, then act."""
-        backend = cloudwatch_backends[ACCOUNT][REGION]
+        backend = cloudwatch_backends[ACCOUNT][regions.current()]
         with self.execution.changing():
             alarms = [cast(Alarm, alarm) for alarm in list(backend.alarms.values())]
             for alarm in alarms:
@@ -382,7 +383,7 @@ class Alarms(Watcher):
         return found
 
     def _evaluation(self, alarm: Alarm, now: float) -> Evaluation:
-        metrics = metrics_of(cloudwatch_backends[ACCOUNT][REGION])
+        metrics = metrics_of(cloudwatch_backends[ACCOUNT][regions.current()])
         queries, wanted = queries_of(alarm)
         condition = _condition(alarm)
         length = self.execution.seconds(period(queries, wanted))
@@ -412,7 +413,7 @@ class Alarms(Watcher):
         if not fraction or fraction == 1:
             return False
         enough = 10 / min(fraction, 1 - fraction) / self.execution.time_scale
-        metrics = metrics_of(cloudwatch_backends[ACCOUNT][REGION])
+        metrics = metrics_of(cloudwatch_backends[ACCOUNT][regions.current()])
         counts = [
             sum(sample.number for sample in samples)
             for samples in metrics.periods(query.key, grid, query.unit)
@@ -467,7 +468,7 @@ class Alarms(Watcher):
         try:
             self._sns.publish(
                 TopicArn=topic,
-                Subject=f'{alarm.state_value}: "{alarm.name}" in {REGION}'[:100],
+                Subject=f'{alarm.state_value}: "{alarm.name}" in {regions.current()}'[:100],
                 Message=json.dumps(_message(transition)),
             )
             summary = f"Successfully executed action {topic}"
@@ -588,7 +589,7 @@ def _message(transition: _Transition) -> dict[str, Any]:
         "NewStateValue": alarm.state_value,
         "NewStateReason": alarm.state_reason,
         "StateChangeTime": _told(seconds(alarm.state_transitioned_timestamp)),
-        "Region": REGION,
+        "Region": regions.current(),
         "AlarmArn": alarm.alarm_arn,
         "OldStateValue": transition.former,
         "OKActions": alarm.ok_actions,

@@ -15,7 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.applicationautoscaling import models
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 
-from localaws.execution import ACCOUNT, REGION, Execution
+from localaws import regions
+from localaws.execution import ACCOUNT, Execution
 from localaws.monitoring.alarms import Alarms, Watcher
 from localaws.monitoring.schedules import ScheduleError, is_due
 
@@ -223,7 +224,7 @@ class Scaling(Watcher):
 
     def resume(self) -> None:
         """Give up what was under way when localaws ended, and begin to look around."""
-        for activity in activities(applicationautoscaling_backends[ACCOUNT][REGION]):
+        for activity in activities(applicationautoscaling_backends[ACCOUNT][regions.current()]):
             if activity["StatusCode"] == "InProgress":
                 self._give_up(activity, "localaws ended before.", time.time())
         super().resume()
@@ -234,7 +235,7 @@ class Scaling(Watcher):
 
     def turn(self, now: float) -> None:
         """Run the schedules, then tend every target."""
-        backend = applicationautoscaling_backends[ACCOUNT][REGION]
+        backend = applicationautoscaling_backends[ACCOUNT][regions.current()]
         # Asked before the targets: one that is registered meanwhile is not gone.
         known = set(self._hands)
         targets = [t for kind in list(backend.targets.values()) for t in list(kind.values())]

@@ -3,12 +3,10 @@
 import io
 import json
 import os
-import threading
+import stat
 import time
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,14 @@ import boto3
 import psutil
 import pytest
 from moto import mock_aws
+from moto.awslambda.models import lambda_backends
 from moto.s3.models import s3_backends
+from moto.ssm.models import SimpleSystemManagerBackend, ssm_backends
 
-from localaws import state
+from localaws import blobs, state
 from localaws.errors import LocalAwsError
-from tests.localaws.conftest import LocalAws
+from localaws.execution import ACCOUNT
+from tests.localaws.conftest import LocalAws, until
 
 ALLOW = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
 TRUST = json.dumps(
@@ -165,6 +166,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("state")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def moto_keeps_large_contents() -> None:
+    blobs.install()
+
+
 @pytest.fixture(scope="module")
 def aws(folder: Path) -> Iterator[LocalAws]:
     running = LocalAws(folder, "--records-only")
@@ -184,34 +190,128 @@ def test_a_restart_changes_nothing(aws: LocalAws) -> None:
     assert aws.client("kms").decrypt(CiphertextBlob=secret)["Plaintext"] == b"dog"
 
 
-def test_a_killed_save_leaves_the_former_state(aws: LocalAws, folder: Path) -> None:
-    s3 = aws.client("s3")
-    s3.put_object(Bucket="kennel", Key="saved", Body=b"yes")
-    before = _picture(aws)
-    _ask_to_save(aws)
-    s3.put_object(Bucket="kennel", Key="unsaved", Body=os.urandom(60_000_000))
-
+def _kill(aws: LocalAws, folder: Path) -> None:
+    """End the server without a chance to save anything, and start it again."""
     told = folder / "server.json"
-    server = psutil.Process(json.loads(told.read_text())["pid"])
-    # It must not be done before anybody looks, however busy the machine is.
-    server.nice(19)
-    asking = threading.Thread(target=_ask_to_save, args=(aws,), daemon=True)
-    asking.start()
-    while not list(folder.glob(".state.zip.*")):
-        assert asking.is_alive(), "the save was over before it could be killed"
-    server.kill()
-    asking.join()
+    psutil.Process(json.loads(told.read_text())["pid"]).kill()
     told.unlink()
-
     aws.restart()
+
+
+def test_a_kill_loses_nothing_that_was_saved(aws: LocalAws, folder: Path) -> None:
+    s3, ssm = aws.client("s3"), aws.client("ssm")
+    objects, kept = folder / "objects", folder / "state.zip"
+    ssm.put_parameter(Name="/kennel/count", Value="0", Type="String")
+    files, body = set(objects.iterdir()), os.urandom(20_000_000)
+    s3.put_object(Bucket="kennel", Key="large", Body=body)
+    s3.copy_object(Bucket="kennel", Key="copy", CopySource="kennel/large")
+    (file,) = set(objects.iterdir()) - files
+    written = file.stat()
+    before = _picture(aws)
+    saves = [kept.stat().st_mtime_ns]
+
+    def saved_thrice() -> bool:
+        count = str(len(saves))
+        ssm.put_parameter(Name="/kennel/count", Value=count, Type="String", Overwrite=True)
+        if (now := kept.stat().st_mtime_ns) != saves[-1]:
+            saves.append(now)
+        # The first may have begun before the last answer; during another it may be killed.
+        return len(saves) > 3
+
+    until(saved_thrice)
+    told = folder / "server.json"
+    psutil.Process(json.loads(told.read_text())["pid"]).kill()
+    told.unlink()
+    aws.restart()
+
     assert _picture(aws) == before
+    assert int(ssm.get_parameter(Name="/kennel/count")["Parameter"]["Value"]) >= 2
+    # What is large was written once, for its owner only, and is not in the state file.
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (written.st_mtime_ns, written.st_ino)
+    assert stat.S_IMODE(written.st_mode) == 0o600
+    assert kept.stat().st_size < len(body) / 10
+    assert s3.get_object(Bucket="kennel", Key="copy")["Body"].read() == body
+    # What nothing names any more is removed, the rest of what a kill interrupted too.
+    assert set(objects.iterdir()) == files | {file}
     assert not list(folder.glob(".state.zip.*"))
+    for version in s3.list_object_versions(Bucket="kennel")["Versions"]:
+        if version["Key"] in {"large", "copy"}:
+            s3.delete_object(Bucket="kennel", Key=version["Key"], VersionId=version["VersionId"])
+    until(lambda: not file.exists())
 
 
-def _ask_to_save(aws: LocalAws) -> None:
-    request = urllib.request.Request(f"{aws.endpoint}/_localaws/save", method="POST")
-    with suppress(OSError), urllib.request.urlopen(request) as answer:
-        answer.read()
+def test_a_missing_object_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    blobs.keep_in(tmp_path / "objects")
+    try:
+        with mock_aws():
+            s3 = boto3.client("s3", region_name="us-east-1")
+            s3.create_bucket(Bucket="kennel")
+            s3.put_object(Bucket="kennel", Key="k", Body=b"x" * blobs.LARGE_BYTES)
+            state.save(tmp_path / "state.zip")
+            (file,) = (tmp_path / "objects").iterdir()
+            file.unlink()
+            with pytest.raises(LocalAwsError, match=f"{file.name} is not there.*local-reset"):
+                state.restore(tmp_path / "state.zip")
+    finally:
+        blobs.keep_in(None)
+
+
+def test_only_what_was_touched_is_pickled_again(tmp_path: Path) -> None:
+    with mock_aws():
+        ssm, s3 = (boto3.client(name, region_name="us-east-1") for name in ("ssm", "s3"))
+        s3.create_bucket(Bucket="kennel")
+        ssm.put_parameter(Name="/kennel", Value="first", Type="String")
+        saver = state.Saver(tmp_path / "state.zip")
+        saver.take([])  # the first time all are
+        saver.write()
+        ssm.put_parameter(Name="/kennel", Value="second", Type="String", Overwrite=True)
+        s3.create_bucket(Bucket="unseen")
+        saver.take([SimpleSystemManagerBackend])
+        saver.write()
+    with mock_aws():
+        state.restore(tmp_path / "state.zip")
+        assert ssm.get_parameter(Name="/kennel")["Parameter"]["Value"] == "second"
+        assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["kennel"]
+
+
+def test_services_that_share_an_object_share_it_afterwards(tmp_path: Path) -> None:
+    with mock_aws():
+        bucket = s3_backends[ACCOUNT]["aws"].create_bucket("kennel", "us-east-1")
+        holder: Any = ssm_backends[ACCOUNT]["us-east-1"]
+        holder.shared, holder.other = bucket, s3_backends[ACCOUNT]["aws"]
+        state.save(tmp_path / "state.zip")
+    with mock_aws():
+        state.restore(tmp_path / "state.zip")
+        holder = ssm_backends[ACCOUNT]["us-east-1"]
+        assert holder.shared is s3_backends[ACCOUNT]["aws"].buckets["kennel"]
+        assert holder.other is s3_backends[ACCOUNT]["aws"]
+
+
+def test_the_code_of_functions_is_named_not_held(tmp_path: Path) -> None:
+    blobs.keep_in(tmp_path / "objects")
+    try:
+        code = _zip("h.py", os.urandom(100_000).hex())
+        with mock_aws():
+            iam, lambdas = (boto3.client(n, region_name="us-east-1") for n in ("iam", "lambda"))
+            role = iam.create_role(RoleName="kennel", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]
+            lambdas.create_function(
+                FunctionName="f",
+                Role=role,
+                Runtime="python3.13",
+                Handler="h.h",
+                Code={"ZipFile": code},
+                Publish=True,
+            )
+            lambdas.publish_layer_version(LayerName="l", Content={"ZipFile": code})
+            state.save(tmp_path / "state.zip")
+        assert (tmp_path / "state.zip").stat().st_size < len(code)
+        assert [path.stat().st_size for path in (tmp_path / "objects").iterdir()] == [len(code)]
+        with mock_aws():
+            state.restore(tmp_path / "state.zip")
+            function: Any = lambda_backends[ACCOUNT]["us-east-1"].get_function("f", "1")
+            assert function.code_bytes == code
+    finally:
+        blobs.keep_in(None)
 
 
 def test_what_was_restored_can_be_changed(aws: LocalAws) -> None:

@@ -1,0 +1,224 @@
+"""Large contents, each in a file of its own: objects of S3, code of functions.
+
+A file is named after its content's SHA-256, written once and never changed, so that a saved state
+only has to name it, and neither memory nor the state file holds its bytes.
+"""
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary, finalize
+
+from moto.awslambda.models import LambdaFunction, LayerVersion
+from moto.core.common_models import BaseModel
+from moto.s3.models import FakeKey, FakeMultipart
+
+LARGE_BYTES = 4096
+"""Contents of this size and more get a file; less than that is cheaper to copy than to name."""
+
+
+class Blob:
+    """A content in a file."""
+
+    def __init__(self, digest: str, path: Path) -> None:
+        self.digest = digest
+        self.path = path
+
+
+class Store:
+    """The files of contents that are in use, and of those that the saved state names."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Keep contents in `folder`, which is made when it is needed; in memory if None."""
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._used: WeakValueDictionary[str, Blob] = WeakValueDictionary()
+        self._saved: frozenset[str] = frozenset()
+        # Python ends objects at any place, also in the middle of what holds the lock.
+        self._left: deque[str] = deque()
+
+    def keep(self, content: bytes) -> Blob | None:
+        """The file with a content; None if contents of its size stay in memory."""
+        if self._folder is None or len(content) < LARGE_BYTES:
+            return None
+        digest = hashlib.sha256(content).hexdigest()
+        path = self._folder / digest
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        descriptor, unfinished = tempfile.mkstemp(dir=self._folder, prefix=".")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            with self._lock:
+                # Whoever removes what nobody uses has to see either the user or no file.
+                Path(unfinished).replace(path)
+                blob = self._enter(digest)
+        except BaseException:
+            Path(unfinished).unlink(missing_ok=True)
+            raise
+        self._remove_unused()
+        return blob
+
+    def find(self, digest: str) -> Blob:
+        """The file that a saved state names.
+
+        Raises:
+            FileNotFoundError: It is not there.
+        """
+        if self._folder is None or not (self._folder / digest).is_file():
+            raise FileNotFoundError(f"{self._folder}/{digest} is not there")
+        with self._lock:
+            return self._enter(digest)
+
+    def saved(self, digests: Iterable[str]) -> None:
+        """Take note that the saved state names these files and no others."""
+        former, self._saved = self._saved, frozenset(digests)
+        self._left.extend(former - self._saved)
+        self._remove_unused()
+
+    def remove_all_unused(self) -> None:
+        """Remove what a server left that was killed; once the state is restored."""
+        self._saved = frozenset(self._used.keys())
+        if self._folder is None or not self._folder.is_dir():
+            return
+        for path in self._folder.iterdir():
+            if path.name.startswith("."):
+                path.unlink()
+            else:
+                self._left.append(path.name)
+        self._remove_unused()
+
+    def _enter(self, digest: str) -> Blob:
+        assert self._folder is not None  # noqa: S101 (tells the type)
+        blob = self._used.get(digest)
+        if blob is None:
+            blob = self._used[digest] = Blob(digest, self._folder / digest)
+            finalize(blob, self._left.append, digest).atexit = False
+        return blob
+
+    def _remove_unused(self) -> None:
+        with self._lock:
+            for _ in range(len(self._left)):
+                digest = self._left.popleft()
+                if self._folder and digest not in self._used and digest not in self._saved:
+                    (self._folder / digest).unlink(missing_ok=True)
+
+
+_store = Store()
+
+
+def keep_in(folder: Path | None) -> None:
+    """Keep large contents in a folder from now on; in memory if None."""
+    global _store
+    _store = Store(folder)
+
+
+def store() -> Store:
+    """Where large contents are kept."""
+    return _store
+
+
+class Content:
+    """Bytes in memory or in a file; as a file it can be read from the start, and closed."""
+
+    def __init__(self, content: bytes) -> None:
+        """Keep `content`."""
+        self.blob: Blob | None = _store.keep(content)
+        self._bytes = b"" if self.blob else bytes(content)
+        self._at = 0
+
+    def all(self) -> bytes:
+        """The whole content."""
+        # Whoever reads keeps the file, while another replaces the content.
+        blob = self.blob
+        return blob.path.read_bytes() if blob else self._bytes
+
+    def seek(self, place: int) -> None:
+        """Let `read` go on at a place."""
+        self._at = place
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most `size`; none at the end."""
+        if blob := self.blob:
+            with blob.path.open("rb") as file:
+                file.seek(self._at)
+                found = file.read(size)
+        else:
+            found = self._bytes[self._at : self._at + size]
+        self._at += len(found)
+        return found
+
+    def close(self) -> None:
+        """Let go of it; who has its file's name still may read."""
+        self.blob, self._bytes = None, b""
+
+    def __getstate__(self) -> tuple[str, bytes]:
+        """What the saved state holds of it."""
+        return self.blob.digest if self.blob else "", self._bytes
+
+    def __setstate__(self, state: tuple[str, bytes]) -> None:
+        digest, self._bytes = state
+        self.blob = _store.find(digest) if digest else None
+        self._at = 0
+
+
+class _Kept:
+    """An attribute of moto's classes that holds bytes: a `Content` underneath."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, owner: Any, kind: type) -> Any:
+        if owner is None:
+            return self
+        return vars(owner)[self._name].all()
+
+    def __set__(self, owner: Any, value: bytes) -> None:
+        vars(owner)[self._name] = Content(value)
+        # moto keeps the request, too, with the same bytes in it.
+        for request in ("code", "content"):
+            vars(owner).get(request, {}).pop("ZipFile", None)
+
+
+def install() -> None:
+    """Let moto's classes keep large contents in files."""
+    key: Any = FakeKey
+
+    def get_value(self: Any) -> bytes:
+        content: bytes = self._value_buffer.all()
+        return content
+
+    def set_value(self: Any, value: bytes | str) -> None:
+        self._value_buffer = Content(value.encode() if isinstance(value, str) else value)
+        self.contentsize = len(value)
+
+    def get_state(self: Any) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def set_state(self: Any, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.Lock())
+
+    def complete(self: FakeMultipart, body: Any) -> Any:
+        whole = join(self, body)
+        # The object has it all; of its parts only their sizes and digests are told.
+        for part in self.parts.values():
+            part._value_buffer.close()
+        return whole
+
+    join = FakeMultipart.complete
+    multipart: Any = FakeMultipart
+    multipart.complete = complete
+    # moto keeps all that it ever made in lists of its own, for pages that are closed here.
+    model: Any = BaseModel
+    model.__new__ = lambda kind, *given, **named: object.__new__(kind)
+    key.__del__ = lambda self: None
+    key.value = property(get_value, set_value)
+    key.__getstate__ = get_state
+    key.__setstate__ = set_state
+    kinds: tuple[Any, ...] = LambdaFunction, LayerVersion
+    for kind in kinds:
+        kind.code_bytes = _Kept("code_bytes")

@@ -1,0 +1,367 @@
+"""What AWS refuses before a service looks at it: requests that do not say what their protocol asks.
+
+Each protocol has its own words for a body that cannot be read, for members of another type than the
+service's model has, and for required ones that are missing. Members that the model does not know
+are passed over, as AWS does. Bounds of values are not looked at here.
+
+Sources: Smithy's protocol specifications (awsJson1_0, awsQuery, restJson1, restXml), "Common Error
+Types" in the services' API references, "Error responses" of S3's.
+"""
+
+import base64
+import binascii
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from math import isfinite
+from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
+from xml.etree import ElementTree
+
+from botocore.exceptions import UnknownServiceError
+from botocore.model import OperationModel, Shape
+from moto.core.parse import PROTOCOL_PARSERS
+from moto.core.request import Request
+from moto.core.utils import get_service_model
+from werkzeug.wrappers import Response
+
+from localaws.calls import Call, refusal
+
+_MOST_BYTES = 96 << 20
+_XML = "The XML you provided was not well-formed or did not validate against our published schema"
+_KINDS = {"structure": dict, "map": dict, "list": list, "string": str, "boolean": bool, "blob": str}
+_SERIALIZATION = "SerializationException"
+_JSON = re.compile(r"application/(x-amz-)?json\b")
+_UNREADABLE = {
+    "ec2": "InvalidParameterValue",
+    "query": "MalformedInput",
+    "rest-xml": "InvalidArgument",
+}
+_BITS = {"byte": 8, "short": 16, "integer": 32, "long": 64}
+# Who calls a missing member otherwise than ValidationException.
+_MISSING_CODES = {
+    "codebuild": "InvalidInputException",
+    "ecr": "InvalidParameterException",
+    "logs": "InvalidParameterException",
+    "sns": "InvalidParameter",
+    "sqs": "MissingParameter",
+}
+
+
+class _BadError(Exception):
+    """A request is refused."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+def refuse(call: Call, request: Request) -> Response | None:
+    """Answer a request that its service could not understand; None for another.
+
+    Args:
+        call: What is asked for.
+        request: The request; its body is read, unless it is an object's or an event's content.
+    """
+    try:
+        operation = _operation(call, request)
+        if operation and operation.input_shape:
+            _check(call, operation, operation.input_shape, request)
+    except _BadError as error:
+        return refusal(call, error.status, error.code, str(error))
+    return None
+
+
+def _operation(call: Call, request: Request) -> OperationModel | None:
+    """The model of what is asked for; None where it is no operation of a service that AWS has."""
+    if call.protocol not in PROTOCOL_PARSERS:
+        return None
+    try:
+        service = get_service_model(call.service)
+    except UnknownServiceError:
+        return None
+    known = call.operation in service.operation_names
+    if call.protocol == "json":
+        prefix = request.headers.get("X-Amz-Target", "").rpartition(".")[0]
+        content = request.headers.get("Content-Type", "application/json")
+        known = known and prefix == service.metadata.get("targetPrefix")
+        known = known and bool(_JSON.match(content))
+    if known:
+        return service.operation_model(call.operation)
+    if call.protocol == "json":
+        raise _BadError("UnknownOperationException", "")
+    if service.protocol in {"query", "ec2"}:
+        action = request.values.get("Action")
+        if not action:
+            raise _BadError("MissingAction", "The request is missing an Action parameter.")
+        version = request.values.get("Version", "NO_VERSION_SPECIFIED")
+        told = f"Could not find operation {action} for version {version}"
+        if call.protocol == "ec2":
+            told = f"The action {action} is not valid for this web service."
+        raise _BadError("InvalidAction", told)
+    return None
+
+
+def _check(call: Call, operation: OperationModel, shape: Shape, request: Request) -> None:
+    body = b"" if _is_content(shape) else _body(request, operation)
+    if call.protocol in {"json", "rest-json"}:
+        _check_json(call, shape, body)
+    elif call.protocol in {"query", "ec2"}:
+        _check_form(body, request)
+    elif call.protocol == "rest-xml":
+        _check_xml(call, shape, body)
+    told = _parsed(call, operation, request, body)
+    if _is_content(shape):
+        told = {**told, shape.serialization["payload"]: ""}
+        if str(call) == "s3:PutBucketPolicy":
+            _check_policy(request.get_data())
+    elif call.service == "s3" and any(_wrong(shape, told)):
+        raise _BadError("MalformedXML", _XML)
+    if missing := next(_missing(shape, told, ""), None):
+        _refuse_missing(call, shape, missing)
+
+
+def _is_content(shape: Any) -> bool:
+    """Whether a body is taken as it is: an object, an event, an image."""
+    payload = shape.serialization.get("payload")
+    return bool(payload) and shape.members[payload].type_name in {"blob", "string"}
+
+
+def _body(request: Request, operation: Any) -> bytes:
+    body: bytes = request.get_data()
+    if request.headers.get("Content-Encoding", "").lower() != "gzip":
+        return body
+    if not operation.request_compression:
+        raise _BadError(_SERIALIZATION, "The operation takes no compressed body")
+    try:
+        unpacked = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, _MOST_BYTES + 1)
+        whole = gzip.decompress(body) if len(unpacked) <= _MOST_BYTES else b""
+    except (OSError, EOFError, zlib.error) as error:
+        raise _BadError(_SERIALIZATION, f"The body is no gzip: {error}") from error
+    if len(unpacked) > _MOST_BYTES:
+        raise _BadError("RequestEntityTooLargeException", "The body is too large", 413)
+    return whole
+
+
+def _check_json(call: Call, shape: Any, body: bytes) -> None:
+    if _is_content(shape):
+        return
+    if payload := shape.serialization.get("payload"):
+        shape = shape.members[payload]
+    elif call.protocol == "rest-json" and not _body_members(shape):
+        return
+    if not body:
+        return
+    try:
+        content = json.loads(body.decode(), parse_constant=_no_number)
+    # Nested deeper than Python goes, it is more than any service takes.
+    except (ValueError, RecursionError) as error:
+        code, what = _SERIALIZATION, ""
+        if call.service == "lambda":
+            code, what = (
+                "InvalidRequestContentException",
+                "Could not parse request body into json: ",
+            )
+        raise _BadError(code, f"{what}{error}") from error
+    _check_types(shape, content)
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _body_members(shape: Any) -> list[str]:
+    return [name for name, m in shape.members.items() if "location" not in m.serialization]
+
+
+def _check_types(shape: Any, value: Any) -> None:
+    """Look whether a value of JSON has the types of its shape."""
+    kind = shape.type_name
+    if value is None or getattr(shape, "is_document_type", False):
+        return
+    if kind in _BITS:
+        if not _is_number(value) or value != int(value) or int(value).bit_length() >= _BITS[kind]:
+            _refuse_type(kind, value)
+    elif kind in {"float", "double"}:
+        if not _is_number(value) and value not in ("NaN", "Infinity", "-Infinity"):
+            _refuse_type(kind, value)
+    elif kind == "timestamp":
+        if not _is_number(value) and not isinstance(value, str):
+            _refuse_type(kind, value)
+        _check_time(value)
+    elif not isinstance(value, _KINDS[kind]):
+        _refuse_type(kind, value)
+    if kind == "structure":
+        for name, member in shape.members.items():
+            _check_types(member, value.get(member.serialization.get("name", name)))
+    elif kind == "map":
+        for item in value.values():
+            _check_types(shape.value, item)
+    elif kind == "list":
+        for item in value:
+            _check_types(shape.member, item)
+    elif kind in {"blob", "string"}:
+        try:
+            # Half of a surrogate pair is no text.
+            content = value.encode()
+            if kind == "blob":
+                base64.b64decode(content, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise _BadError(_SERIALIZATION, f"a {kind} cannot be read: {error}") from error
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _check_time(value: int | float | str) -> None:
+    try:
+        if isinstance(value, str) and not re.fullmatch(r"-?\d+(\.\d+)?", value):
+            datetime.fromisoformat(value)
+        else:
+            datetime.fromtimestamp(float(value))
+    except (ValueError, OverflowError, OSError) as error:
+        raise _BadError(_SERIALIZATION, f"{value!r:.40} is no timestamp") from error
+
+
+def _refuse_type(kind: str, value: Any) -> NoReturn:
+    if isinstance(value, dict):
+        told = "Start of structure or map found where not expected."
+    elif isinstance(value, list):
+        told = "Start of list found where not expected."
+    elif isinstance(value, bool):
+        told = f"{str(value).upper()}_VALUE cannot be converted to {_named(kind)}"
+    else:
+        token = "STRING_VALUE" if isinstance(value, str) else "NUMBER_VALUE"
+        told = f"{token} cannot be converted to {_named(kind)}"
+    raise _BadError(_SERIALIZATION, told)
+
+
+def _named(kind: str) -> str:
+    return {"structure": "Structure", "blob": "ByteBuffer"}.get(kind, kind.capitalize())
+
+
+def _check_form(body: bytes, request: Request) -> None:
+    for sent in (body, request.query_string):
+        try:
+            unquote_to_bytes(sent).decode()
+        except UnicodeDecodeError as error:
+            raise _BadError("MalformedInput", f"The request is not in UTF-8: {error}") from error
+
+
+def _check_policy(body: bytes) -> None:
+    try:
+        is_object = isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        told = "Policies must be valid JSON and the first byte must be '{'"
+        raise _BadError("MalformedPolicy", told)
+
+
+def _check_xml(call: Call, shape: Any, body: bytes) -> None:
+    payload = shape.serialization.get("payload")
+    if _is_content(shape):
+        return
+    if not payload and not _body_members(shape):
+        return
+    expected = shape.members[payload] if payload else shape
+    if not body.strip():
+        required = payload in shape.required_members
+        if required and call.service == "s3":
+            raise _BadError("MissingRequestBodyError", "Request Body is empty")
+        return
+    try:
+        root = ElementTree.fromstring(body)  # noqa: S314 (expat expands no entity that is large)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise _BadError("MalformedXML", _XML) from error
+    name = expected.serialization.get("name", expected.name)
+    if call.service == "s3" and root.tag.rpartition("}")[2] not in {name, expected.name}:
+        raise _BadError("MalformedXML", _XML)
+
+
+def _parsed(
+    call: Call, operation: OperationModel, request: Request, body: bytes
+) -> Mapping[str, Any]:
+    """What is told, by the model's names and in its types."""
+    by_form = call.protocol in {"query", "ec2"}
+    try:
+        told: Mapping[str, Any] | None = PROTOCOL_PARSERS[call.protocol](operation).parse(
+            {
+                "method": request.method,
+                # What a sender calls a form may be an object's content.
+                "values": request.values if by_form else request.args,
+                "headers": request.headers,
+                "body": body,
+                "url_path": request.path,
+                "url_params": dict(call.resource),
+            }
+        )
+    # moto's parser raises what it stumbles over.
+    except Exception as error:
+        if call.protocol == "rest-xml" and body:
+            raise _BadError("MalformedXML", _XML) from error
+        code = _UNREADABLE.get(call.protocol, _SERIALIZATION)
+        raise _BadError(code, f"The request cannot be read: {error}") from error
+    return told or {}
+
+
+def _missing(shape: Any, value: Any, where: str) -> Iterator[str]:
+    """The places of required members that are not there."""
+    kind = shape.type_name
+    if value is None:
+        return
+    if kind == "structure" and isinstance(value, Mapping):
+        for name, member in shape.members.items():
+            path = f"{where}.{name[:1].lower()}{name[1:]}".lstrip(".")
+            if value.get(name) is not None:
+                yield from _missing(member, value[name], path)
+            elif name in shape.required_members and not _is_part_of_host(member):
+                yield path
+    elif kind == "list" and isinstance(value, list):
+        for number, item in enumerate(value, 1):
+            yield from _missing(shape.member, item, f"{where}.{number}.member")
+    elif kind == "map" and isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _missing(shape.value, item, f"{where}.{key}.member")
+
+
+def _wrong(shape: Any, value: Any) -> Iterator[bool]:
+    """Whether texts in what S3 was told in XML are none of those that its schema has."""
+    kind = shape.type_name
+    if "location" in shape.serialization:
+        return
+    if kind == "structure" and isinstance(value, Mapping):
+        for name, member in shape.members.items():
+            yield from _wrong(member, value.get(name))
+    elif kind == "list" and isinstance(value, list):
+        for item in value:
+            yield from _wrong(shape.member, item)
+    elif isinstance(value, str) and shape.metadata.get("enum"):
+        yield value not in shape.metadata["enum"]
+
+
+def _is_part_of_host(member: Any) -> bool:
+    return bool(member.serialization.get("hostLabel"))
+
+
+def _refuse_missing(call: Call, shape: Any, where: str) -> NoReturn:
+    if call.protocol == "rest-xml" and call.service == "s3":
+        first = where.partition(".")[0]
+        if "." in where or first[:1].upper() + first[1:] == shape.serialization.get("payload"):
+            raise _BadError("MalformedXML", _XML)
+        raise _BadError("InvalidRequest", f"Missing required parameter: {where}")
+    name = where.rpartition(".")[2]
+    if call.protocol == "ec2" or _MISSING_CODES.get(call.service) == "MissingParameter":
+        told = f"The request must contain the parameter {name[:1].upper()}{name[1:]}"
+        raise _BadError("MissingParameter", told)
+    default = "ValidationError" if call.protocol == "query" else "ValidationException"
+    raise _BadError(
+        _MISSING_CODES.get(call.service, default),
+        f"1 validation error detected: Value null at '{where}' failed to satisfy constraint: "
+        "Member must not be null",
+    )
