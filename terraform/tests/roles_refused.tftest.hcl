@@ -27,6 +27,48 @@ run "refuses_wildcards_of_repositories" {
   expect_failures = [var.github]
 }
 
+run "refuses_ids_in_the_name" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example@123456/kennel@456789" }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "refuses_one_id_without_the_other" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example/kennel", repository_id = "456789" }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "refuses_ids_that_are_no_numbers" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example/kennel", owner_id = "*", repository_id = "456789" }
+  }
+
+  expect_failures = [var.github]
+}
+
 run "refuses_wildcards_of_branches" {
   command = plan
 

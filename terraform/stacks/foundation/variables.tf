@@ -90,10 +90,12 @@ variable "github" {
     branch          = optional(string)
     create_provider = optional(bool, true)
     environments    = optional(list(string), ["prod"])
+    owner_id        = optional(string)
     provider_arn    = optional(string)
     repository      = string
+    repository_id   = optional(string)
   })
-  description = "GitHub repository (\"owner/name\") whose workflows may take the deploy role; null for no deploy role."
+  description = "GitHub repository (\"owner/name\") whose workflows may take the deploy role; null for no deploy role. See ../../modules/roles for when it needs its ids."
   default     = null
 }
 
