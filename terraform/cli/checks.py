@@ -149,17 +149,18 @@ def terraform(plan: Plan) -> Iterator[Row]:
     serving = Stack("serving", plan.target, BUILD)
     version = stack.provider_version(serving)
     is_local = is_loopback(os.environ.get("AWS_ENDPOINT_URL"))
+    oldest = ".".join(map(str, stack.OLDEST_ON_AWS))
     if version is None:
-        remedy = f"{plan.make('plan STACK=serving')} chooses one, 6.21 or later on AWS"
+        remedy = f"{plan.make('plan STACK=serving')} chooses one, {oldest} or later on AWS"
         yield Row("provider", "pass" if is_local else "warn", "none chosen yet", remedy)
-    elif is_local or stack.updates_endpoints(version):
+    elif is_local or stack.suits_aws(version):
         yield Row("provider", "pass", version)
     else:
         remedy = (
-            f"remove {serving.lock_file}, and let this machine reach the registry: 6.21 or later "
-            "is needed"
+            f"remove {serving.lock_file}, and let this machine reach the registry: {oldest} or "
+            "later is needed"
         )
-        yield Row("provider", "fail", f"{version} drops an endpoint's new configuration", remedy)
+        yield Row("provider", "fail", f"{version} is too old for AWS", remedy)
 
 
 def state_bucket(plan: Plan) -> Iterator[Row]:

@@ -16,6 +16,7 @@ class Settings:
         endpoint_instance_type: SageMaker's type.
         endpoint_instances: The most that autoscaling starts.
         image_uri: Serving image; None for the one that was built last.
+        architecture: Lambda's processors, for which the function's zip is built.
         runtime: Lambda's Python.
         warm: The most warm environments of the function; 0 for none.
         reserved: Executions reserved for the function; None for no reservation.
@@ -28,6 +29,7 @@ class Settings:
     endpoint_instance_type: str = "ml.m5.large"
     endpoint_instances: int = 4
     image_uri: str | None = None
+    architecture: str = "arm64"
     runtime: str = "python3.13"
     warm: int = 2
     reserved: int | None = None
@@ -51,6 +53,7 @@ def read(target: Target) -> Settings:
         endpoint_instance_type=told.get("instance_type", usual.endpoint_instance_type),
         endpoint_instances=_object(told, "scaling").get("max_capacity", usual.endpoint_instances),
         image_uri=told.get("image_uri"),
+        architecture=lambda_.get("architecture", usual.architecture),
         runtime=lambda_.get("runtime", usual.runtime),
         warm=max(warm.get("executions", usual.warm), _object(warm, "autoscaling").get("max", 0)),
         reserved=lambda_.get("reserved_concurrency"),

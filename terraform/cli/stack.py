@@ -18,7 +18,7 @@ from typing import IO, Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
-from terraform.cli import adopt, binary, compare, model, objects, provider, summary
+from terraform.cli import adopt, binary, compare, model, objects, provider, settings, summary
 from terraform.cli.paths import TERRAFORM, root_module
 from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
@@ -29,10 +29,14 @@ from trainer.target import Target
 STACKS = ("foundation", "serving")
 """In the order in which they are applied; each needs those before it."""
 
-UPDATES_ENDPOINTS = (6, 21)
-"""First version of the provider that names the new configuration when an endpoint is updated.
+OLDEST_ON_AWS = (6, 40)
+"""First version of the provider that may work on AWS.
 
-Source: hashicorp/terraform-provider-aws, issue 40048.
+Before 6.21 it updates an endpoint to the configuration that it has already; before 6.29 a public
+function URL answers 403; from 6.22 to 6.39 the bucket's encryption is a change in every plan.
+
+Source: hashicorp/terraform-provider-aws, issues 40048 and 44829; cloudposse's
+terraform-aws-cloudfront-s3-cdn, issue 379.
 """
 
 CHANGES = 2
@@ -272,9 +276,9 @@ def provider_version(stack: Stack) -> str | None:
     return next(chosen, None)
 
 
-def updates_endpoints(version: str) -> bool:
-    """Whether a version of the provider names the new configuration when it updates an endpoint."""
-    return tuple(map(int, version.split(".")[:2])) >= UPDATES_ENDPOINTS
+def suits_aws(version: str) -> bool:
+    """Whether a version of the provider may work on AWS."""
+    return tuple(map(int, version.split(".")[:2])) >= OLDEST_ON_AWS
 
 
 def resources(stack: Stack) -> list[dict[str, Any]]:
@@ -416,7 +420,8 @@ def _plan(
 
 def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     """Write what the environment's variables cannot say: the models and the function's zip."""
-    zip_path = (stack.out / "lambda" / "kennel-lambda-arm64.zip").absolute()
+    architecture = settings.read(stack.target).architecture
+    zip_path = (stack.out / "lambda" / f"kennel-lambda-{architecture}.zip").absolute()
     if not zip_path.exists():
         raise KennelError(f"{zip_path} is not there: `make lambda` builds it")
     present = outputs(stack)
@@ -577,9 +582,11 @@ def _check_state_bucket(target: Target) -> None:
 
 def _check_provider(stack: Stack) -> None:
     version = provider_version(stack)
-    if version and not updates_endpoints(version):
+    if version and not suits_aws(version):
+        oldest = ".".join(map(str, OLDEST_ON_AWS))
         raise KennelError(
-            f"the provider {provider.PROVIDER} {version} must not be used on AWS: before 6.21 it "
-            "updates an endpoint to the configuration that it has already, and deletes that one; "
-            "let this machine reach the registry, or put a later version into the mirror"
+            f"the provider {provider.PROVIDER} {version} must not be used on AWS, only {oldest} or "
+            "later: older ones update an endpoint to the configuration that it has already, leave "
+            "a public function URL shut or plan changes for ever; let this machine reach the "
+            f"registry or put a later one into the mirror, and remove {stack.lock_file}"
         )

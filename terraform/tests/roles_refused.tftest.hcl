@@ -137,8 +137,23 @@ run "refuses_other_names" {
 
   variables {
     name                    = "Kennel*"
+    trainer_instance_types  = ["p5.*"]
     training_image_accounts = ["aws"]
   }
 
-  expect_failures = [var.name, var.training_image_accounts]
+  expect_failures = [var.name, var.trainer_instance_types, var.training_image_accounts]
+}
+
+run "refuses_to_launch_nothing" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    trainer_instance_types = []
+  }
+
+  expect_failures = [var.trainer_instance_types]
 }

@@ -375,7 +375,8 @@ def test_the_user_s_own_region_may_differ(plan: Plan, monkeypatch: pytest.Monkey
         (None, "http://127.0.0.1:4588", "pass"),
         ("5.100.0", None, "fail"),
         ("6.9.0", None, "fail"),
-        ("6.21.0", None, "pass"),
+        ("6.39.1", None, "fail"),
+        ("6.40.0", None, "pass"),
         (None, None, "warn"),
     ],
 )
@@ -503,6 +504,7 @@ STACKS = {
         (Settings().endpoint_instance_type, r'"instance_type" .*?default     = "(.*?)"'),
         (Settings().endpoint_instances, r"max_capacity         = optional\(number, (\d+)\)"),
         (Settings().warm, r"executions  = optional\(number, (\d+)\)"),
+        (Settings().architecture, r'architecture = optional\(string, "(.*?)"\)'),
         (Settings().runtime, r'runtime              = optional\(string, "(.*?)"\)'),
     ],
     "foundation": [
@@ -539,11 +541,12 @@ def test_variables_are_read_as_terraform_reads_them(
     (tmp_path / "local.serving.tfvars").write_text(
         'scaling = { max_capacity = 9 }\nimage_uri = null\ninstance_type = "ml.c5.large"\n'
         "lambda = {\n  provisioned_concurrency = { executions = 3, autoscaling = { max = 7 } }\n"
-        '  reserved_concurrency = 20, runtime = "python3.14"\n}\n'
+        '  reserved_concurrency = 20, runtime = "python3.14", architecture = "x86_64"\n}\n'
     )
     assert settings.read(target) == Settings(
         endpoint_instance_type="ml.c5.large",
         endpoint_instances=9,
+        architecture="x86_64",
         runtime="python3.14",
         warm=7,
         reserved=20,

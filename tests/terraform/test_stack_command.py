@@ -115,6 +115,16 @@ def test_what_it_comes_to_is_said_before_the_question(
     assert refused.stdout.splitlines()[-1].startswith("plan of serving (dev): 1 to ")
 
 
+def test_the_zip_is_that_of_the_function_s_architecture(checkout: Checkout) -> None:
+    own = checkout.folder / "terraform/environments/dev.serving.tfvars"
+    own.write_text('lambda = { architecture = "x86_64" }\n')
+    refused = serving(checkout, command="plan")
+    own.unlink()
+    assert refused.returncode == 1
+    wanted = checkout.folder / "build/lambda/kennel-lambda-x86_64.zip"
+    assert refused.stderr.endswith(f"error: {wanted} is not there: `make lambda` builds it\n")
+
+
 def test_a_second_model_keeps_the_first_for_a_rollback(
     checkout: Checkout, archives: dict[str, Path], s3: Any
 ) -> None:
@@ -310,7 +320,7 @@ def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path)
         "old",
         'case "$1" in\n'
         'version) if [ "$2" = -json ]; then\n'
-        """echo '{"provider_selections": {"registry.terraform.io/hashicorp/aws": "6.20.0"}}'\n"""
+        """echo '{"provider_selections": {"registry.terraform.io/hashicorp/aws": "6.39.0"}}'\n"""
         "else echo 'Terraform v1.12.0'; echo 'on linux_amd64'; fi;;\n"
         "esac",
     )
@@ -324,7 +334,7 @@ def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path)
         "plan", "foundation", "--env", "dev", TERRAFORM=str(fake), AWS_ENDPOINT_URL=real, **own
     )
     assert refused.returncode == 1
-    assert "hashicorp/aws 6.20.0 must not be used on AWS: before 6.21" in refused.stderr
+    assert "hashicorp/aws 6.39.0 must not be used on AWS, only 6.40 or later" in refused.stderr
 
 
 def test_all_is_destroyed_in_reverse(checkout: Checkout, localaws: LocalAws, s3: Any) -> None:

@@ -32,7 +32,6 @@ data "aws_iam_policy_document" "operate" {
       "sagemaker:DeleteModelPackageGroup",
       "sagemaker:DescribeModelPackage",
       "sagemaker:DescribeModelPackageGroup",
-      "sagemaker:ListModelPackages",
       "sagemaker:ListTags",
       "sagemaker:UpdateModelPackage",
     ]
@@ -150,6 +149,7 @@ data "aws_iam_policy_document" "operate" {
       "ecr:GetAuthorizationToken",
       "lambda:GetAccountSettings",
       "sagemaker:ListModelPackageGroups",
+      "sagemaker:ListModelPackages",
       "sagemaker:ListProcessingJobs",
       "servicequotas:GetServiceQuota",
       "servicequotas:ListServiceQuotas",

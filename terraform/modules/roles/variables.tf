@@ -153,3 +153,15 @@ variable "training_image_accounts" {
     error_message = "training_image_accounts must be account ids of 12 digits, such as [\"763104351884\"]."
   }
 }
+
+variable "trainer_instance_types" {
+  type        = list(string)
+  description = "Instance types that may be launched from the EC2 trainer's template."
+  default     = ["g5.xlarge"]
+  nullable    = false
+
+  validation {
+    condition     = length(var.trainer_instance_types) > 0 && alltrue([for type in var.trainer_instance_types : can(regex("^[a-z0-9-]+[.][a-z0-9-]+$", type))])
+    error_message = "trainer_instance_types must name one EC2 type or more, such as [\"g5.xlarge\"], without wildcards: each may be launched at your expense."
+  }
+}

@@ -93,6 +93,7 @@ module "roles" {
   project                  = var.project
   repository_arn           = module.registry.repository_arn
   state_bucket_arn         = local.state_bucket_arn
+  trainer_instance_types   = distinct(concat([var.ec2_trainer.instance_type], var.ec2_trainer.other_instance_types))
   training_image_accounts  = var.training_image_accounts
 }
 

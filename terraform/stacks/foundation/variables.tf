@@ -27,14 +27,15 @@ variable "cost_centre" {
 
 variable "ec2_trainer" {
   type = object({
-    ami_id         = optional(string)
-    enable_spot    = optional(bool, false)
-    instance_type  = optional(string, "g5.xlarge")
-    max_hours      = optional(number, 12)
-    ssh            = optional(object({ key_name = string, cidr_blocks = list(string) }))
-    volume_size_gb = optional(number, 45)
+    ami_id               = optional(string)
+    enable_spot          = optional(bool, false)
+    instance_type        = optional(string, "g5.xlarge")
+    max_hours            = optional(number, 12)
+    other_instance_types = optional(list(string), [])
+    ssh                  = optional(object({ key_name = string, cidr_blocks = list(string) }))
+    volume_size_gb       = optional(number, 45)
   })
-  description = "The EC2 trainer's machine, with `enable_ec2_trainer`; see ../../modules/ec2_trainer."
+  description = "The EC2 trainer's machine, with `enable_ec2_trainer`; see ../../modules/ec2_trainer. Who trains may launch `instance_type` and, by `INSTANCE_TYPE=`, `other_instance_types`, and no more."
   default     = {}
   nullable    = false
 }
