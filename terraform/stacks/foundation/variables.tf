@@ -9,13 +9,25 @@ variable "access_log_bucket" {
 
 variable "alarm_emails" {
   type        = set(string)
-  description = "Addresses that are told of alarms and of the budget. Each must confirm the e-mail that AWS sends."
+  description = "Addresses that are told of alarms and of the budget. Each must confirm the e-mail that AWS sends. Without any, nobody is told."
   default     = []
   nullable    = false
 
   validation {
     condition     = alltrue([for address in var.alarm_emails : can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", address))])
     error_message = "Each of alarm_emails must be one e-mail address, such as \"platform@example.com\"."
+  }
+}
+
+variable "budget_scope" {
+  type        = string
+  description = "What the budget counts: \"project\", what carries the project's tag (once the tag is activated in the billing console, see `make preflight`), or \"account\", everything."
+  default     = "project"
+  nullable    = false
+
+  validation {
+    condition     = contains(["account", "project"], var.budget_scope)
+    error_message = "budget_scope must be \"project\" or \"account\"."
   }
 }
 
@@ -49,7 +61,7 @@ variable "enable_ec2_trainer" {
 
 variable "enable_job_log_groups" {
   type        = bool
-  description = "Whether this stack owns SageMaker's log groups of training jobs and notebooks. They are one for each account and region: let one environment own them, and import them if they are there."
+  description = "Whether to make SageMaker's log groups of training jobs and notebooks where they are not there. They are one for each account and region: what others have made is left as it is, and destroying leaves all."
   default     = true
   nullable    = false
 }
