@@ -21,6 +21,8 @@ class Settings:
         warm: The most warm environments of the function; 0 for none.
         reserved: Executions reserved for the function; None for no reservation.
         ec2_instance_type: Type of the EC2 trainer; None where there is none.
+        ec2_image: Id of its machine image; None for AWS's Deep Learning AMI.
+        ec2_volume_gb: Size of its root volume in GiB.
         is_spot: Whether the EC2 trainer is a spot instance.
         notebook_instance_type: SageMaker's type; None where there is no notebook.
         notebook_platform: Its platform; None for SageMaker's choice.
@@ -34,6 +36,8 @@ class Settings:
     warm: int = 2
     reserved: int | None = None
     ec2_instance_type: str | None = "g5.xlarge"
+    ec2_image: str | None = None
+    ec2_volume_gb: int = 45
     is_spot: bool = False
     notebook_instance_type: str | None = "ml.t3.medium"
     notebook_platform: str | None = None
@@ -60,6 +64,8 @@ def read(target: Target) -> Settings:
         ec2_instance_type=ec2.get("instance_type", usual.ec2_instance_type)
         if told.get("enable_ec2_trainer", True)
         else None,
+        ec2_image=ec2.get("ami_id"),
+        ec2_volume_gb=ec2.get("volume_size_gb", usual.ec2_volume_gb),
         is_spot=ec2.get("enable_spot", usual.is_spot),
         notebook_instance_type=notebook.get("instance_type", usual.notebook_instance_type)
         if told.get("enable_notebook", True)

@@ -139,7 +139,7 @@ class China(Target):
 
     @property
     def _caller(self) -> list[str]:  # type: ignore[override]
-        return "arn:aws-cn:sts::210987654321:assumed-role/deploy/me".split(":")
+        return ["arn", "aws-cn", "sts", "", "210987654321", "assumed-role/deploy/me"]
 
 
 def test_what_is_there_is_imported_in_every_partition() -> None:
