@@ -18,7 +18,17 @@ from typing import IO, Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
-from terraform.cli import adopt, binary, compare, model, objects, provider, settings, summary
+from terraform.cli import (
+    adopt,
+    binary,
+    compare,
+    function,
+    model,
+    objects,
+    provider,
+    settings,
+    summary,
+)
 from terraform.cli.paths import TERRAFORM, root_module
 from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
@@ -206,19 +216,19 @@ def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: b
         if archive:
             model.publish(archive, stack.target)
 
-    return _apply(stack, _choice(archive), begin, extra, approved)
+    return _opened(stack, _apply(stack, _choice(archive), begin, extra, approved))
 
 
 def release(
     stack: Stack, archive: model.Archive, begin: Begin, extra: Sequence[str], approved: bool
 ) -> int:
     """Like `apply`, of a model that `begin` brings to the bucket once somebody has said yes."""
-    return _apply(stack, _choice(archive), begin, extra, approved)
+    return _opened(stack, _apply(stack, _choice(archive), begin, extra, approved))
 
 
 def roll_back(stack: Stack, choice: Choice, extra: Sequence[str], approved: bool) -> int:
     """Like `apply`, to a model that has been served: `model.former` or `model.restored`."""
-    return _apply(stack, choice, lambda: None, extra, approved)
+    return _opened(stack, _apply(stack, choice, lambda: None, extra, approved))
 
 
 def plan_destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
@@ -346,6 +356,13 @@ def _warn(stack: Stack, archive: model.Archive) -> None:
 
 def _choice(archive: model.Archive | None) -> Choice:
     return partial(model.choose, requested=archive)
+
+
+def _opened(stack: Stack, code: int) -> int:
+    """Give the code, after a success with all that a public function URL needs."""
+    if code == 0 and stack.name == "serving":
+        function.complete_url(stack.target)
+    return code
 
 
 def _apply(

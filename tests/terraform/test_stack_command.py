@@ -15,6 +15,7 @@ from inference.archive import open_model
 from terraform.cli.model import Archive, choose, former, restored
 from tests.archives import make_archive
 from tests.localaws.conftest import SECONDS
+from tests.localaws.roles import create_role
 from tests.terraform.checkout import ROOT, Checkout, done, make_checkout
 from tests.terraform.conftest import LocalAws
 from trainer.errors import UsageError
@@ -335,6 +336,37 @@ def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path)
     )
     assert refused.returncode == 1
     assert "hashicorp/aws 6.39.0 must not be used on AWS, only 6.40 or later" in refused.stderr
+
+
+def test_a_public_url_gets_the_right_that_the_modules_cannot_say(
+    checkout: Checkout, localaws: LocalAws
+) -> None:
+    """And loses it again: all of it whatever Terraform itself has to do."""
+    client, name = localaws.client("lambda"), "kennel-dev-classify"
+    client.create_function(
+        FunctionName=name,
+        Runtime="python3.13",
+        Role=create_role(localaws.client("iam"), "url", "lambda"),
+        Handler="main.handler",
+        Code={"ZipFile": b""},
+    )
+    client.create_alias(FunctionName=name, Name="live", FunctionVersion="$LATEST")
+    live = {"FunctionName": name, "Qualifier": "live"}
+    parameter = {"Name": "/kennel/dev/function_name"}
+    localaws.client("ssm").put_parameter(**parameter, Type="String", Value=name)
+    client.create_function_url_config(**live, AuthType="NONE")
+
+    for _ in range(2):
+        done(serving(checkout))
+        (statement,) = json.loads(client.get_policy(**live)["Policy"])["Statement"]
+        assert statement["Condition"] == {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
+        assert (statement["Action"], statement["Principal"]) == ("lambda:InvokeFunction", "*")
+    client.update_function_url_config(**live, AuthType="AWS_IAM")
+    done(serving(checkout))
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.get_policy(**live)
+    client.delete_function(FunctionName=name)
+    localaws.client("ssm").delete_parameter(**parameter)
 
 
 def test_all_is_destroyed_in_reverse(checkout: Checkout, localaws: LocalAws, s3: Any) -> None:
