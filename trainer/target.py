@@ -76,7 +76,18 @@ class Target:
     @cached_property
     def account(self) -> str:
         """Id of the account that the credentials belong to."""
-        return str(self.client("sts").get_caller_identity()["Account"])
+        return self._caller[4]
+
+    @property
+    def partition(self) -> str:
+        """AWS's own part of every ARN there: `aws`, in China `aws-cn`."""
+        return self._caller[1]
+
+    @cached_property
+    def _caller(self) -> list[str]:
+        """The parts of the ARN that the credentials have."""
+        arn: str = self.client("sts").get_caller_identity()["Arn"]
+        return arn.split(":")
 
     def client(self, service: str) -> Any:
         """A boto3 client of a service, in the region."""

@@ -20,7 +20,7 @@ from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 
 from localaws.additions import Gap
-from localaws.additions._moto import plain_client
+from localaws.additions._moto import plain_client, refuses
 from localaws.execution import running
 from localaws.instances import Instances
 
@@ -70,6 +70,16 @@ def _launches_as_the_template_says() -> bool:
     return bool(told["InstanceInitiatedShutdownBehavior"]["Value"] == "terminate")
 
 
+def _refuses_a_root_volume_below_its_snapshot() -> bool:
+    root = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 1}}
+    with plain_client("ec2") as ec2:
+        return refuses(
+            lambda: ec2.run_instances(
+                ImageId="ami-999844e0", MinCount=1, MaxCount=1, BlockDeviceMappings=[root]
+            )
+        )
+
+
 def _tells_what_an_instance_prints() -> bool:
     with plain_client("ec2") as ec2:
         launched = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)
@@ -96,6 +106,12 @@ GAPS = [
         operation="RunInstances.LaunchTemplate",
         effect="an instance lacks its template's profile and market, and stops when it should end",
         closed=_launches_as_the_template_says,
+    ),
+    Gap(
+        service="ec2",
+        operation="RunInstances.BlockDeviceMappings",
+        effect="a root volume that cannot hold its image's snapshot is made",
+        closed=_refuses_a_root_volume_below_its_snapshot,
     ),
     Gap(
         service="ec2",
@@ -146,6 +162,7 @@ def _mend_instances() -> None:
     ) -> Reservation:
         template = _template(self, told)
         _check_user_data(user_data)
+        _check_volumes(self, image_id or template.get("ImageId"), told, template)
         _check_capacity(self, told, template)
         reservation = run_instances(
             self, image_id, count, user_data, groups, **_completed(told, template)
@@ -218,6 +235,22 @@ def _check_user_data(user_data: Any) -> None:
         raise EC2ClientError(
             "InvalidParameterValue", f"User data is limited to {_MOST_USER_DATA_BYTES} bytes"
         )
+
+
+def _check_volumes(
+    backend: EC2Backend, image: Any, told: dict[str, Any], template: dict[str, Any]
+) -> None:
+    """A root volume holds at least its image's snapshot."""
+    asked = told.get("block_device_mappings") or template.get("BlockDeviceMappings") or []
+    sizes = {each["DeviceName"]: each.get("Ebs", {}).get("VolumeSize") for each in asked}
+    for held in backend.amis[image].block_device_mappings if image in backend.amis else []:
+        size, least = sizes.get(held["DeviceName"]), held["Ebs"]["VolumeSize"]
+        if size is not None and int(size) < least:
+            raise EC2ClientError(
+                "InvalidBlockDeviceMapping",
+                f"Volume of size {size}GB is smaller than snapshot "
+                f"'{held['Ebs']['SnapshotId']}', expect size >= {least}GB",
+            )
 
 
 def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[str, Any]) -> None:

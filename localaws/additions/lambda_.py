@@ -424,6 +424,10 @@ class Answers(InvocationAnswers):
     def add_permission(self) -> ActionResult:  # type: ignore[override]
         """Add a statement to the policy of a qualifier."""
         policy, given = self._qualified().policy, self.json_body
+        if "FunctionUrlAuthType" in given and given["Action"] != "lambda:InvokeFunctionUrl":
+            raise InvalidParameterValueException(
+                "FunctionUrlAuthType is only supported for lambda:InvokeFunctionUrl action"
+            )
         if any(found["Sid"] == given["StatementId"] for found in policy.statements):
             raise ResourceConflictException(
                 f"The statement id ({given['StatementId']}) provided already exists. Please"
@@ -652,6 +656,12 @@ def _conditions_url_permission() -> bool:
         return "Condition" in json.loads(answer["Statement"])
 
 
+def _refuses_url_condition_elsewhere() -> bool:
+    given = {**_INVOKER, "Action": "lambda:InvokeFunction", "FunctionUrlAuthType": "NONE"}
+    with _probe() as client:
+        return refuses(lambda: client.add_permission(FunctionName="probe", **given))
+
+
 def _refuses_same_statement() -> bool:
     with _probe() as client:
         client.add_permission(FunctionName="probe", **_INVOKER)
@@ -727,6 +737,11 @@ GAPS = [
         "AddPermission.FunctionUrlAuthType",
         "no condition in the policy: endless diff",
         _conditions_url_permission,
+    ),
+    _flawed(
+        "AddPermission.Action",
+        "a condition on the kind of URL is taken for other actions, which AWS refuses",
+        _refuses_url_condition_elsewhere,
     ),
     _flawed(
         "AddPermission.StatementId",

@@ -3,6 +3,7 @@
 from typing import Any
 
 from moto.core.utils import utcnow
+from moto.ec2.models.amis import Ami
 from moto.ssm.models import Parameter, ParameterDict
 
 from localaws.additions import Gap
@@ -16,6 +17,8 @@ _PUBLISHED = (
 )
 # The one among the images that moto's EC2 knows, so that DescribeImages and RunInstances know it.
 _IMAGE = "ami-999844e0"
+# No document says how large its snapshot is: all that the trainer's volume holds by default.
+_SNAPSHOT_GIB = 45
 
 
 def _probe() -> bool:
@@ -45,6 +48,16 @@ def install() -> None:
 
     mended: Any = ParameterDict
     mended._check_loading_status = check_loading_status
+    mappings = Ami.block_device_mappings.fget
+
+    def block_device_mappings(self: Ami) -> list[dict[str, Any]]:
+        told: list[dict[str, Any]] = mappings(self)
+        if self.id == _IMAGE:
+            told[0]["Ebs"]["VolumeSize"] = _SNAPSHOT_GIB
+        return told
+
+    mended = Ami
+    mended.block_device_mappings = property(block_device_mappings)
 
 
 def _publish(parameters: ParameterDict) -> None:

@@ -260,7 +260,14 @@ _SAGEMAKER = {
 }
 
 
+# Lists whose filter is the name of something, which no document calls the resource of the list.
+_SAGEMAKER_LISTS = {"ListModelPackages"}
+
+
 def _sagemaker(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
+    if operation in _SAGEMAKER_LISTS:
+        yield _Ask(f"sagemaker:{operation}", "*")
+        return
     resources = _named(told, _SAGEMAKER, "sagemaker")
     if operation in ("CreateEndpoint", "UpdateEndpoint"):
         resources += _named(told, {"EndpointConfigName": "endpoint-config/"}, "sagemaker")

@@ -14,6 +14,7 @@ from terraform.cli import (
     docs,
     image,
     invoke,
+    job_logs,
     logs,
     outputs,
     preflight,
@@ -160,9 +161,12 @@ def _apply(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _destroy(options: argparse.Namespace, extra: list[str]) -> int:
-    return teardown.destroy(
-        _stacks(options)[::-1], extra, options.auto_approve, options.delete_data
-    )
+    stacks = _stacks(options)[::-1]
+    code = teardown.destroy(stacks, extra, options.auto_approve, options.delete_data)
+    # Who names targets has not destroyed a whole stack.
+    if code == 0 and stacks[-1].name == "foundation" and not extra:
+        job_logs.let_go(stacks[-1].target, options.delete_data)
+    return code
 
 
 def _output(options: argparse.Namespace, extra: list[str]) -> int:

@@ -31,7 +31,7 @@ _IDS = {
     "aws_codebuild_project": "{name}",
     "aws_ecr_repository": "{name}",
     "aws_iam_instance_profile": "{name}",
-    "aws_iam_policy": "arn:aws:iam::{account}:policy/{name}",
+    "aws_iam_policy": "arn:{partition}:iam::{account}:policy/{name}",
     "aws_iam_role": "{name}",
     "aws_lambda_alias": "{function_name}/{name}",
     "aws_lambda_function": "{function_name}",
@@ -85,7 +85,8 @@ def _import_id(kind: str, planned: Mapping[str, Any], target: Target) -> str | N
     with suppress(KeyError):
         if kind in find:
             return find[kind](planned, target)
-        return _IDS[kind].format(account=target.account, **planned)
+        places = {"account": target.account, "partition": target.partition}
+        return _IDS[kind].format(**places, **planned)
     return None
 
 

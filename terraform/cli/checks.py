@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import boto3
 
-from terraform.cli import binary, deploy, image, model, objects, stack
+from terraform.cli import binary, deploy, image, job_logs, model, objects, stack
 from terraform.cli.paths import BUILD
 from terraform.cli.settings import Settings
 from terraform.cli.stack import Stack
@@ -40,6 +40,7 @@ _EC2_QUOTAS = {
     **dict.fromkeys(("p",), ("L-417A185B", "L-7212CCBC")),
     **dict.fromkeys("acdhimrtz", ("L-1216C47A", "L-34B43A08")),
 }
+_ROOT_DEVICE = "/dev/xvda"  # the EC2 trainer's
 # Measured: the server with its libraries takes 65 MiB, the runtime 2.1 times the network while it
 # loads it, and a batch of 8 small pictures 15 MiB.
 _SERVER_MIB = 256
@@ -149,17 +150,18 @@ def terraform(plan: Plan) -> Iterator[Row]:
     serving = Stack("serving", plan.target, BUILD)
     version = stack.provider_version(serving)
     is_local = is_loopback(os.environ.get("AWS_ENDPOINT_URL"))
+    oldest = ".".join(map(str, stack.OLDEST_ON_AWS))
     if version is None:
-        remedy = f"{plan.make('plan STACK=serving')} chooses one, 6.21 or later on AWS"
+        remedy = f"{plan.make('plan STACK=serving')} chooses one, {oldest} or later on AWS"
         yield Row("provider", "pass" if is_local else "warn", "none chosen yet", remedy)
-    elif is_local or stack.updates_endpoints(version):
+    elif is_local or stack.suits_aws(version):
         yield Row("provider", "pass", version)
     else:
         remedy = (
-            f"remove {serving.lock_file}, and let this machine reach the registry: 6.21 or later "
-            "is needed"
+            f"remove {serving.lock_file}, and let this machine reach the registry: {oldest} or "
+            "later is needed"
         )
-        yield Row("provider", "fail", f"{version} drops an endpoint's new configuration", remedy)
+        yield Row("provider", "fail", f"{version} is too old for AWS", remedy)
 
 
 def state_bucket(plan: Plan) -> Iterator[Row]:
@@ -224,6 +226,25 @@ def end_of_patch(plan: Plan) -> Iterator[Row]:
         yield _known(plan, "notebook platform", "notebook_platform", settings.notebook_platform)
 
 
+def job_log_group(plan: Plan) -> Iterator[Row]:
+    """Whether training jobs have a log: no role may make the group, and SageMaker says nothing."""
+    name, group = "log group of jobs", job_logs.found(plan.target).get(job_logs.TRAINING)
+    if group is None:
+        remedy = (
+            f"{plan.make('apply STACK=foundation')} makes it, unless enable_job_log_groups is off"
+        )
+        found = f"there is no {job_logs.TRAINING}: jobs would leave no logs"
+        yield Row(name, "fail" if plan.instance_type else "warn", found, remedy)
+    elif "retentionInDays" not in group:
+        remedy = (
+            f"`aws logs put-retention-policy --region {plan.target.region} --log-group-name "
+            f"{job_logs.TRAINING} --retention-in-days 30`, if nobody needs them longer"
+        )
+        yield Row(name, "warn", f"{job_logs.TRAINING} keeps logs for ever", remedy)
+    else:
+        yield Row(name, "pass", f"{job_logs.TRAINING}, {group['retentionInDays']} days")
+
+
 def sagemaker_quotas(plan: Plan) -> Iterator[Row]:
     """How many machines SageMaker lets the account have."""
     pages = plan.target.client("service-quotas").get_paginator("list_service_quotas")
@@ -265,6 +286,44 @@ def ec2_quota(plan: Plan) -> Iterator[Row]:
     allowed = {quota["QuotaName"]: int(quota["Value"])}
     needed, why = catalogue.machine(kind).vcpus, f" (vCPUs of a {kind})"
     yield _quota(allowed, quota["QuotaName"], needed, why, "warn")
+
+
+def machine_image(plan: Plan) -> Iterator[Row]:
+    """Whether AWS publishes the EC2 trainer's image, and the root volume holds it."""
+    settings = plan.settings
+    if settings.ec2_instance_type is None:
+        return
+    name, client = "EC2 machine image", plan.target.client("ssm")
+    variables = f"terraform/environments/{plan.target.name}.foundation.tfvars"
+    image = settings.ec2_image
+    if image is None:
+        published = catalogue.load().entries["machine_image", "pytorch"].value
+        try:
+            image = str(client.get_parameter(Name=published)["Parameter"]["Value"])
+        except client.exceptions.ParameterNotFound:
+            remedy = f"set ec2_trainer.ami_id in {variables}, or enable_ec2_trainer = false"
+            yield Row(name, "fail", f"AWS has no {published} here", remedy)
+            return
+    wanted = [{"Name": "image-id", "Values": [image]}]
+    found = plan.target.client("ec2").describe_images(Filters=wanted)["Images"]
+    if not found:
+        remedy = f"correct ec2_trainer.ami_id in {variables}"
+        yield Row(name, "fail", f"{image} is not there for this account", remedy)
+        return
+    root = found[0].get("RootDeviceName", "")
+    sizes = {
+        mapping["DeviceName"]: mapping.get("Ebs", {}).get("VolumeSize", 0)
+        for mapping in found[0].get("BlockDeviceMappings", [])
+    }
+    held = f"{image}, {sizes.get(root, 0)} GiB on {root}; the volume has {settings.ec2_volume_gb}"
+    if sizes.get(root, 0) > settings.ec2_volume_gb:
+        remedy = f"set ec2_trainer.volume_size_gb to {sizes[root] + 10} in {variables}"
+        yield Row(name, "fail", held, remedy)
+    elif root != _ROOT_DEVICE:
+        remedy = f"its root is not {_ROOT_DEVICE}: the module's root_device_name must say {root}"
+        yield Row(name, "warn", held, remedy)
+    else:
+        yield Row(name, "pass", held)
 
 
 def ec2_zones(plan: Plan) -> Iterator[Row]:
@@ -337,8 +396,10 @@ CHECKS = (
     Check("serving image", serving_image, is_needed=True),
     Check("training image", training_image),
     Check("end of patch", end_of_patch),
+    Check("log group of jobs", job_log_group),
     Check("quotas of SageMaker", sagemaker_quotas),
     Check("quota of EC2", ec2_quota),
+    Check("EC2 machine image", machine_image),
     Check("zones", ec2_zones),
     Check("Lambda concurrency", lambda_concurrency),
     Check("archive", archive, is_needed=True),

@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ ALIAS = "live"
 
 MAX_PAYLOAD_BYTES = 6 * 2**20
 """What Lambda takes with a synchronous call, the base64 of a photo included."""
+
+# The second right that a public URL asks for since October 2025, under the provider's own id.
+# https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
+_INVOKE_BY_URL = {
+    "StatementId": "FunctionURLAllowInvokeAction",
+    "Action": "lambda:InvokeFunction",
+    "Principal": "*",
+    "InvokedViaFunctionUrl": True,
+}
 
 # Lambda's own report of a call, in the two formats of its logs.
 _REPORT = re.compile(r"^REPORT .*?\tDuration: ([\d.]+) ms", re.MULTILINE)
@@ -66,6 +76,28 @@ def photo(path: Path) -> dict[str, str]:
             "make it smaller, or put it where the function can fetch it and pass its URL"
         )
     return event
+
+
+def complete_url(target: Target) -> None:
+    """Let everybody use a public URL, and nobody one that is public no more.
+
+    The modules cannot say it: the provider knows the right's condition since 6.29 only. By itself
+    it adds the right from then on, but not to a URL that becomes public, and never removes it.
+    """
+    name, client = target.parameter("function_name"), target.client("lambda")
+    if name is None:
+        return
+    alias = {"FunctionName": name, "Qualifier": ALIAS}
+    is_public = is_open = False
+    with suppress(client.exceptions.ResourceNotFoundException):
+        is_public = client.get_function_url_config(**alias)["AuthType"] == "NONE"
+    with suppress(client.exceptions.ResourceNotFoundException):
+        policy = json.loads(client.get_policy(**alias)["Policy"])
+        is_open = _INVOKE_BY_URL["StatementId"] in {each["Sid"] for each in policy["Statement"]}
+    if is_public and not is_open:
+        client.add_permission(**alias, **_INVOKE_BY_URL)
+    elif is_open and not is_public:
+        client.remove_permission(**alias, StatementId=_INVOKE_BY_URL["StatementId"])
 
 
 def call(target: Target, event: Mapping[str, str]) -> Answer:

@@ -16,10 +16,13 @@ class Settings:
         endpoint_instance_type: SageMaker's type.
         endpoint_instances: The most that autoscaling starts.
         image_uri: Serving image; None for the one that was built last.
+        architecture: Lambda's processors, for which the function's zip is built.
         runtime: Lambda's Python.
         warm: The most warm environments of the function; 0 for none.
         reserved: Executions reserved for the function; None for no reservation.
         ec2_instance_type: Type of the EC2 trainer; None where there is none.
+        ec2_image: Id of its machine image; None for AWS's Deep Learning AMI.
+        ec2_volume_gb: Size of its root volume in GiB.
         is_spot: Whether the EC2 trainer is a spot instance.
         notebook_instance_type: SageMaker's type; None where there is no notebook.
         notebook_platform: Its platform; None for SageMaker's choice.
@@ -28,10 +31,13 @@ class Settings:
     endpoint_instance_type: str = "ml.m5.large"
     endpoint_instances: int = 4
     image_uri: str | None = None
+    architecture: str = "arm64"
     runtime: str = "python3.13"
     warm: int = 2
     reserved: int | None = None
     ec2_instance_type: str | None = "g5.xlarge"
+    ec2_image: str | None = None
+    ec2_volume_gb: int = 45
     is_spot: bool = False
     notebook_instance_type: str | None = "ml.t3.medium"
     notebook_platform: str | None = None
@@ -51,12 +57,15 @@ def read(target: Target) -> Settings:
         endpoint_instance_type=told.get("instance_type", usual.endpoint_instance_type),
         endpoint_instances=_object(told, "scaling").get("max_capacity", usual.endpoint_instances),
         image_uri=told.get("image_uri"),
+        architecture=lambda_.get("architecture", usual.architecture),
         runtime=lambda_.get("runtime", usual.runtime),
         warm=max(warm.get("executions", usual.warm), _object(warm, "autoscaling").get("max", 0)),
         reserved=lambda_.get("reserved_concurrency"),
         ec2_instance_type=ec2.get("instance_type", usual.ec2_instance_type)
         if told.get("enable_ec2_trainer", True)
         else None,
+        ec2_image=ec2.get("ami_id"),
+        ec2_volume_gb=ec2.get("volume_size_gb", usual.ec2_volume_gb),
         is_spot=ec2.get("enable_spot", usual.is_spot),
         notebook_instance_type=notebook.get("instance_type", usual.notebook_instance_type)
         if told.get("enable_notebook", True)

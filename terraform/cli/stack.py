@@ -19,7 +19,17 @@ from typing import IO, Any, NoReturn
 from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
-from terraform.cli import adopt, binary, compare, model, objects, provider, summary
+from terraform.cli import (
+    adopt,
+    binary,
+    compare,
+    function,
+    model,
+    objects,
+    provider,
+    settings,
+    summary,
+)
 from terraform.cli import outputs as outputs_here
 from terraform.cli.paths import TERRAFORM, root_module
 from trainer.errors import Interrupted, KennelError, UsageError
@@ -31,10 +41,14 @@ from trainer.target import Target
 STACKS = ("foundation", "serving")
 """In the order in which they are applied; each needs those before it."""
 
-UPDATES_ENDPOINTS = (6, 21)
-"""First version of the provider that names the new configuration when an endpoint is updated.
+OLDEST_ON_AWS = (6, 40)
+"""First version of the provider that may work on AWS.
 
-Source: hashicorp/terraform-provider-aws, issue 40048.
+Before 6.21 it updates an endpoint to the configuration that it has already; before 6.29 a public
+function URL answers 403; from 6.22 to 6.39 the bucket's encryption is a change in every plan.
+
+Source: hashicorp/terraform-provider-aws, issues 40048 and 44829; cloudposse's
+terraform-aws-cloudfront-s3-cdn, issue 379.
 """
 
 CHANGES = 2
@@ -204,19 +218,19 @@ def apply(stack: Stack, requested: str | None, extra: Sequence[str], approved: b
         if archive:
             model.publish(archive, stack.target)
 
-    return _apply(stack, _choice(archive), begin, extra, approved)
+    return _opened(stack, _apply(stack, _choice(archive), begin, extra, approved))
 
 
 def release(
     stack: Stack, archive: model.Archive, begin: Begin, extra: Sequence[str], approved: bool
 ) -> int:
     """Like `apply`, of a model that `begin` brings to the bucket once somebody has said yes."""
-    return _apply(stack, _choice(archive), begin, extra, approved)
+    return _opened(stack, _apply(stack, _choice(archive), begin, extra, approved))
 
 
 def roll_back(stack: Stack, choice: Choice, extra: Sequence[str], approved: bool) -> int:
     """Like `apply`, to a model that has been served: `model.former` or `model.restored`."""
-    return _apply(stack, choice, lambda: None, extra, approved)
+    return _opened(stack, _apply(stack, choice, lambda: None, extra, approved))
 
 
 def plan_destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
@@ -292,9 +306,9 @@ def provider_version(stack: Stack) -> str | None:
     return next(chosen, None)
 
 
-def updates_endpoints(version: str) -> bool:
-    """Whether a version of the provider names the new configuration when it updates an endpoint."""
-    return tuple(map(int, version.split(".")[:2])) >= UPDATES_ENDPOINTS
+def suits_aws(version: str) -> bool:
+    """Whether a version of the provider may work on AWS."""
+    return tuple(map(int, version.split(".")[:2])) >= OLDEST_ON_AWS
 
 
 def resources(stack: Stack) -> list[dict[str, Any]]:
@@ -362,6 +376,13 @@ def _warn(stack: Stack, archive: model.Archive) -> None:
 
 def _choice(archive: model.Archive | None) -> Choice:
     return partial(model.choose, requested=archive)
+
+
+def _opened(stack: Stack, code: int) -> int:
+    """Give the code, after a success with all that a public function URL needs."""
+    if code == 0 and stack.name == "serving":
+        function.complete_url(stack.target)
+    return code
 
 
 def _apply(
@@ -452,7 +473,8 @@ def _plan(
 
 def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     """Write what the environment's variables cannot say: the models and the function's zip."""
-    zip_path = (stack.out / "lambda" / "kennel-lambda-arm64.zip").absolute()
+    architecture = settings.read(stack.target).architecture
+    zip_path = (stack.out / "lambda" / f"kennel-lambda-{architecture}.zip").absolute()
     if not zip_path.exists():
         raise KennelError(f"{zip_path} is not there: `make lambda` builds it")
     present = outputs(stack)
@@ -645,9 +667,11 @@ def _check_state_bucket(target: Target) -> None:
 
 def _check_provider(stack: Stack) -> None:
     version = provider_version(stack)
-    if version and not updates_endpoints(version):
+    if version and not suits_aws(version):
+        oldest = ".".join(map(str, OLDEST_ON_AWS))
         raise KennelError(
-            f"the provider {provider.PROVIDER} {version} must not be used on AWS: before 6.21 it "
-            "updates an endpoint to the configuration that it has already, and deletes that one; "
-            "let this machine reach the registry, or put a later version into the mirror"
+            f"the provider {provider.PROVIDER} {version} must not be used on AWS, only {oldest} or "
+            "later: older ones update an endpoint to the configuration that it has already, leave "
+            "a public function URL shut or plan changes for ever; let this machine reach the "
+            f"registry or put a later one into the mirror, and remove {stack.lock_file}"
         )

@@ -1,1 +1,2 @@
+alarm_emails  = ["me@example.com"] # no message leaves this machine
 force_destroy = true

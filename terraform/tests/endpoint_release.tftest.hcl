@@ -35,6 +35,19 @@ run "canary" {
   }
 }
 
+run "all_at_once_is_watched" {
+  command = plan
+
+  module {
+    source = "./modules/endpoint"
+  }
+
+  assert {
+    condition     = aws_sagemaker_endpoint.this.deployment_config[0].blue_green_update_policy[0].traffic_routing_configuration[0].type == "ALL_AT_ONCE" && aws_sagemaker_endpoint.this.deployment_config[0].blue_green_update_policy[0].termination_wait_in_seconds == 180
+    error_message = "The old instances must stay as long as the alarms need: SageMaker watches no longer."
+  }
+}
+
 run "canary_of_half" {
   command = plan
 
@@ -285,6 +298,20 @@ run "canary_of_a_single_instance" {
   expect_failures = [check.gradual_release]
 }
 
+run "at_once_without_a_watch" {
+  command = plan
+
+  module {
+    source = "./modules/endpoint"
+  }
+
+  variables {
+    release = { termination_wait_s = 0 }
+  }
+
+  expect_failures = [check.watched_release]
+}
+
 run "wait_that_no_alarm_can_end" {
   command = plan
 
@@ -293,7 +320,8 @@ run "wait_that_no_alarm_can_end" {
   }
 
   variables {
-    release = { wait_s = 120 }
+    release  = { strategy = "canary", wait_s = 120 }
+    variants = { main = { initial_instance_count = 4 } }
   }
 
   expect_failures = [check.watched_release]

@@ -27,6 +27,48 @@ run "refuses_wildcards_of_repositories" {
   expect_failures = [var.github]
 }
 
+run "refuses_ids_in_the_name" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example@123456/kennel@456789" }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "refuses_one_id_without_the_other" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example/kennel", repository_id = "456789" }
+  }
+
+  expect_failures = [var.github]
+}
+
+run "refuses_ids_that_are_no_numbers" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    github = { repository = "example/kennel", owner_id = "*", repository_id = "456789" }
+  }
+
+  expect_failures = [var.github]
+}
+
 run "refuses_wildcards_of_branches" {
   command = plan
 
@@ -95,8 +137,23 @@ run "refuses_other_names" {
 
   variables {
     name                    = "Kennel*"
+    trainer_instance_types  = ["p5.*"]
     training_image_accounts = ["aws"]
   }
 
-  expect_failures = [var.name, var.training_image_accounts]
+  expect_failures = [var.name, var.trainer_instance_types, var.training_image_accounts]
+}
+
+run "refuses_to_launch_nothing" {
+  command = plan
+
+  module {
+    source = "./modules/roles"
+  }
+
+  variables {
+    trainer_instance_types = []
+  }
+
+  expect_failures = [var.trainer_instance_types]
 }

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+from botocore.exceptions import ClientError
+
 from tests.localaws.conftest import LocalAws
 
 
@@ -44,3 +47,31 @@ def test_a_templates_tags_are_those_it_has_now(aws: LocalAws) -> None:
     ec2.delete_launch_template(LaunchTemplateId=made["LaunchTemplateId"])
     assert made["Tags"] == [{"Key": "Name", "Value": "launch-template"}]
     assert found["Tags"] == new
+
+
+def test_a_root_volume_holds_its_image_s_snapshot(aws: LocalAws) -> None:
+    ec2 = aws.client("ec2")
+    name = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-ubuntu-22.04/latest/ami-id"
+    image = aws.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+    (mapping,) = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"]
+    least = mapping["Ebs"]["VolumeSize"]
+
+    def launched(size: int, template: str = "") -> str:
+        volumes = [{"DeviceName": mapping["DeviceName"], "Ebs": {"VolumeSize": size}}]
+        given: dict[str, Any] = {"ImageId": image, "BlockDeviceMappings": volumes}
+        if template:
+            ec2.create_launch_template(LaunchTemplateName=template, LaunchTemplateData=given)
+            given = {"LaunchTemplate": {"LaunchTemplateName": template}}
+        (made,) = ec2.run_instances(MinCount=1, MaxCount=1, **given)["Instances"]
+        ec2.terminate_instances(InstanceIds=[made["InstanceId"]])
+        return str(made["State"]["Name"])
+
+    for template in ("", "small"):
+        with pytest.raises(ClientError) as refused:
+            launched(least - 1, template)
+        error = refused.value.response["Error"]
+        assert error["Code"] == "InvalidBlockDeviceMapping"
+        assert error["Message"].endswith(f"expect size >= {least}GB")
+    assert launched(least, "large") == launched(least) == "pending"
+    for template in ("small", "large"):
+        ec2.delete_launch_template(LaunchTemplateName=template)

@@ -310,15 +310,26 @@ def test_a_function_and_its_alias_have_urls_of_their_own(lambdas: Any) -> None:
 def test_a_permission_is_written_as_aws_does(
     lambdas: Any, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    lambdas.add_permission(**LIVE, StatementId="one", Action="lambda:InvokeFunction", **given)
+    action = (
+        "lambda:InvokeFunctionUrl" if "FunctionUrlAuthType" in given else "lambda:InvokeFunction"
+    )
+    lambdas.add_permission(**LIVE, StatementId="one", Action=action, **given)
     (statement,) = json.loads(lambdas.get_policy(**LIVE)["Policy"])["Statement"]
     assert statement == {
         "Sid": "one",
         "Effect": "Allow",
-        "Action": "lambda:InvokeFunction",
+        "Action": action,
         "Resource": f"{ARN}:live",
         **expected,
     }
+
+
+@pytest.mark.usefixtures("live")
+def test_the_kind_of_url_is_no_condition_of_other_actions(lambdas: Any) -> None:
+    everybody = {"StatementId": "one", "Principal": "*", "FunctionUrlAuthType": "NONE"}
+    with pytest.raises(ClientError) as error:
+        lambdas.add_permission(**LIVE, **everybody, Action="lambda:InvokeFunction")
+    assert refused(error) == "InvalidParameterValueException"
 
 
 @pytest.mark.usefixtures("live")

@@ -422,6 +422,12 @@ TUNING = {
             {"ModelPackageGroupName": "k"},
             ["sagemaker:CreateModelPackage sagemaker:us-east-1:123456789012:model-package/k/*"],
         ),
+        # The group is a filter: no document calls it the resource of the list.
+        (
+            "sagemaker:ListModelPackages",
+            {"ModelPackageGroupName": "k"},
+            ["sagemaker:ListModelPackages *"],
+        ),
         (
             "lambda:Invoke",
             {"FunctionName": "classify", "Qualifier": "live"},

@@ -455,6 +455,38 @@ def test_a_canary_takes_its_share_until_an_alarm_ends_it(endpoint: Endpoint) -> 
     cloudwatch.delete_alarms(AlarmNames=["kennel-rollback"])
 
 
+def test_all_at_once_is_watched_only_while_the_old_instances_are_kept(endpoint: Endpoint) -> None:
+    cloudwatch = endpoint.aws.client("cloudwatch")
+    alarm = {"AlarmName": "kennel-at-once"}
+    cloudwatch.put_metric_alarm(
+        **alarm,
+        Namespace="probe",
+        MetricName="probe",
+        Statistic="Sum",
+        ComparisonOperator="GreaterThanThreshold",
+        EvaluationPeriods=1,
+        Period=3600,
+        Threshold=1.0,
+        TreatMissingData="breaching",
+    )
+    cloudwatch.set_alarm_state(**alarm, StateValue="ALARM", StateReason="a test")
+    endpoint.create("red")
+
+    def released(kept_seconds: int) -> str:
+        routing = {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": 300}
+        policy = {
+            "TrafficRoutingConfiguration": routing,
+            "TerminationWaitInSeconds": kept_seconds,
+        }
+        guard = {"BlueGreenUpdatePolicy": policy, "AutoRollbackConfiguration": {"Alarms": [alarm]}}
+        endpoint.update("blue", DeploymentConfig=guard)
+        return str(endpoint.settled()["EndpointConfigName"])
+
+    assert released(180) == "red"
+    assert released(0) == "blue"
+    cloudwatch.delete_alarms(AlarmNames=[alarm["AlarmName"]])
+
+
 def test_a_rolling_update_replaces_the_instances_in_batches(endpoint: Endpoint) -> None:
     for name in ("red", "blue"):
         endpoint.config(f"{name}-2", {"ModelName": name, "InitialInstanceCount": 2})

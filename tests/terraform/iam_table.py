@@ -28,6 +28,7 @@ TRAINER = {"aws:ResourceTag/Name": "kennel-dev-trainer"}
 BY_S3 = {"kms:ViaService": "s3.us-east-1.amazonaws.com"}
 FROM_TEMPLATE = {"ec2:LaunchTemplate": arn("ec2", "launch-template/lt-1")}
 AS_TRAINER = {**FROM_TEMPLATE, "aws:RequestTag/Name": "kennel-dev-trainer"}
+ITS_TYPE = {"ec2:InstanceType": "g5.xlarge"}
 AT_LAUNCH = {"ec2:CreateAction": "RunInstances", "aws:RequestTag/Name": "kennel-dev-trainer"}
 TO_SAGEMAKER = {"iam:PassedToService": "sagemaker.amazonaws.com"}
 TO_LAMBDA = {"iam:PassedToService": "lambda.amazonaws.com"}
@@ -56,7 +57,7 @@ TRAIN: list[Row] = [
     ("logs:GetLogEvents", log_stream("/kennel-dev/ec2-trainer", "kennel-dev-1")),
     ("ec2:DescribeLaunchTemplateVersions", "*"),
     ("ec2:RunInstances", arn("ec2", "launch-template/lt-1"), TRAINER),
-    ("ec2:RunInstances", arn("ec2", "instance/i-1"), AS_TRAINER),
+    ("ec2:RunInstances", arn("ec2", "instance/i-1"), {**AS_TRAINER, **ITS_TYPE}),
     ("ec2:RunInstances", arn("ec2", "volume/vol-1"), AS_TRAINER),
     ("ec2:RunInstances", arn("ec2", "subnet/subnet-1"), FROM_TEMPLATE),
     ("ec2:CreateTags", arn("ec2", "instance/i-1"), AT_LAUNCH),
@@ -78,6 +79,8 @@ OPERATE: list[Row] = [
     ("sagemaker:DescribeNotebookInstance", arn("sagemaker", "notebook-instance/kennel-dev")),
     ("sagemaker:DescribeProcessingJob", arn("sagemaker", "processing-job/kennel-dev-1")),
     ("sagemaker:ListProcessingJobs", "*"),
+    ("sagemaker:ListModelPackages", "*"),
+    ("sagemaker:ListModelPackages", arn("sagemaker", "model-package-group/kennel-dev")),
     ("lambda:GetAlias", FUNCTION),
     ("lambda:GetFunctionConfiguration", f"{FUNCTION}:live"),
     ("lambda:GetProvisionedConcurrencyConfig", f"{FUNCTION}:live"),
@@ -99,12 +102,19 @@ NOT_TRAIN: list[Row] = [
     ("ec2:RunInstances", arn("ec2", "launch-template/lt-2"), FROM_TEMPLATE),
     ("ec2:RunInstances", arn("ec2", "instance/i-1")),
     ("ec2:RunInstances", arn("ec2", "subnet/subnet-1")),
-    ("ec2:RunInstances", arn("ec2", "instance/i-1"), FROM_TEMPLATE),
+    ("ec2:RunInstances", arn("ec2", "instance/i-1"), {**FROM_TEMPLATE, **ITS_TYPE}),
     (
         "ec2:RunInstances",
         arn("ec2", "instance/i-1"),
-        {**FROM_TEMPLATE, "aws:RequestTag/Name": "kennel-prod-trainer"},
+        {**FROM_TEMPLATE, **ITS_TYPE, "aws:RequestTag/Name": "kennel-prod-trainer"},
     ),
+    # Of one type, whatever the launch says in place of the template.
+    (
+        "ec2:RunInstances",
+        arn("ec2", "instance/i-1"),
+        {**AS_TRAINER, "ec2:InstanceType": "p5.48xlarge"},
+    ),
+    ("ec2:RunInstances", arn("ec2", "instance/i-1"), AS_TRAINER),
     ("ec2:CreateTags", arn("ec2", "instance/i-1")),
     ("ec2:CreateTags", arn("ec2", "launch-template/lt-2"), AT_LAUNCH),
     ("ec2:TerminateInstances", arn("ec2", "instance/i-1")),

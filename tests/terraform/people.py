@@ -43,6 +43,9 @@ class Account:
             photo.parent.mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(photo)
         self._make_trainer(trainer_policies)
+        group = {"logGroupName": "/aws/sagemaker/TrainingJobs"}
+        self.aws.client("logs").create_log_group(**group)
+        self.aws.client("logs").put_retention_policy(**group, retentionInDays=30)
         model = str(make_archive(folder / "model"))
         done(self._checkout.run("deploy", "--env", "dev", "--auto-approve", "--model", model))
 

@@ -12,6 +12,7 @@ from terraform.cli import adopt
 from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import SHARED, Checkout, make_checkout
 from tests.terraform.conftest import LocalAws
+from trainer.target import Target
 
 STACK = (
     SHARED
@@ -131,6 +132,27 @@ def test_what_another_has_made_is_not_taken() -> None:
         change("known", {}),
     ]
     assert adopt.foreign(changes) == ["other", "bare"]
+
+
+class China(Target):
+    """An environment whose credentials are of another partition."""
+
+    @property
+    def _caller(self) -> list[str]:  # type: ignore[override]
+        return ["arn", "aws-cn", "sts", "", "210987654321", "assumed-role/deploy/me"]
+
+
+def test_what_is_there_is_imported_in_every_partition() -> None:
+    said = 'Error: EntityAlreadyExists\n\n  with aws_iam_policy.deploy["train"],\n'
+    change = {
+        "address": 'aws_iam_policy.deploy["train"]',
+        "type": "aws_iam_policy",
+        "change": {"actions": ["create"], "after": {"name": "kennel-dev-deploy-train"}},
+    }
+    target = China("dev", "kennel", "cn-north-1")
+    assert adopt.imports(said, [change], target) == {
+        change["address"]: "arn:aws-cn:iam::210987654321:policy/kennel-dev-deploy-train"
+    }
 
 
 def test_what_is_there_is_told_by_errors_on_a_terminal() -> None:

@@ -68,6 +68,13 @@ module "prod" {{
   name                   = "kennel-prod"
   project                = "kennel"
   repository_arn         = "arn:aws:ecr:us-east-1:{ACCOUNT}:repository/kennel-prod-serving"
+  github = {{
+    branch          = "main"
+    create_provider = false
+    owner_id        = 123456
+    repository      = "example/kennel"
+    repository_id   = 456789
+  }}
 }}
 
 output "policies" {{
@@ -75,7 +82,7 @@ output "policies" {{
 }}
 
 output "trust" {{
-  value = module.dev.trust_policies
+  value = {{ dev = module.dev.trust_policies, prod = module.prod.trust_policies }}
 }}
 """
 
@@ -84,10 +91,10 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rendered:
-    """Policies of each role of both environments, trust policies of dev, the bucket's policy."""
+    """Policies and trust policies of each role of both environments, the bucket's policy."""
 
     policies: dict[str, dict[str, list[Document]]]
-    trust: dict[str, Document]
+    trusts: dict[str, dict[str, Document]]
     bucket: Document
 
 
@@ -123,7 +130,10 @@ def rendered(
             }
             for environment, roles in outputs["policies"]["value"].items()
         },
-        {name: json.loads(text) for name, text in outputs["trust"]["value"].items()},
+        {
+            environment: {name: json.loads(text) for name, text in roles.items()}
+            for environment, roles in outputs["trust"]["value"].items()
+        },
         json.loads(resources["module.bucket.aws_s3_bucket_policy.this"]["policy"]),
     )
 
@@ -172,7 +182,7 @@ def test_every_role_has_rows_of_both_kinds(rendered):
 def test_sagemaker_takes_roles_for_this_account_only(rendered, role, account, taken):
     context = {"aws:SourceAccount": account}
     request = Request("sts:AssumeRole", table.role(role), context, SAGEMAKER)
-    assert evaluate([], request, resource_policies=[rendered.trust[role]]).allowed == taken
+    assert evaluate([], request, resource_policies=[rendered.trusts["dev"][role]]).allowed == taken
 
 
 @pytest.mark.parametrize("role", ["ec2", "lambda"])
@@ -188,7 +198,7 @@ def test_each_service_takes_its_own_role_only(rendered, role):
                 {"aws:SourceAccount": ACCOUNT},
                 Principal(f"{service}.amazonaws.com", "Service"),
             ),
-            resource_policies=[rendered.trust[role]],
+            resource_policies=[rendered.trusts["dev"][role]],
         ).allowed
     ]
     assert taken == [role]
@@ -210,7 +220,25 @@ def test_each_service_takes_its_own_role_only(rendered, role):
 def test_github_takes_the_deploy_role_from_named_jobs_only(rendered, subject, audience, taken):
     context = {f"{GITHUB_HOST}:sub": subject, f"{GITHUB_HOST}:aud": audience}
     request = Request("sts:AssumeRoleWithWebIdentity", table.role("deploy"), context, GITHUB)
-    trust = rendered.trust["deploy"]
+    trust = rendered.trusts["dev"]["deploy"]
+    assert evaluate([], request, resource_policies=[trust]).allowed == taken
+
+
+@pytest.mark.parametrize(
+    ("subject", "taken"),
+    [
+        ("repo:example@123456/kennel@456789:environment:prod", True),
+        ("repo:example@123456/kennel@456789:ref:refs/heads/main", True),
+        ("repo:example@123456/kennel@456789:pull_request", False),
+        # Somebody else who has the name now, and a token of before the ids.
+        ("repo:example@123457/kennel@456790:environment:prod", False),
+        ("repo:example/kennel:environment:prod", False),
+    ],
+)
+def test_a_repository_with_ids_is_told_by_them(rendered, subject, taken):
+    context = {f"{GITHUB_HOST}:sub": subject, f"{GITHUB_HOST}:aud": "sts.amazonaws.com"}
+    request = Request("sts:AssumeRoleWithWebIdentity", table.role("deploy"), context, GITHUB)
+    trust = rendered.trusts["prod"]["deploy"]
     assert evaluate([], request, resource_policies=[trust]).allowed == taken
 
 

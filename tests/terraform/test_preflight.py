@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from inference.archive import open_model
-from terraform.cli import checks, settings, stack
+from terraform.cli import checks, job_logs, settings, stack
 from terraform.cli.checks import CHECKS, Check, Plan, Row
 from terraform.cli.model import Archive, publish
 from terraform.cli.preflight import look
@@ -22,6 +22,7 @@ from tests.archives import make_archive
 from tests.localaws.conftest import LocalAws
 from tests.outside import open_environments
 from tests.terraform.conftest import CommandLine
+from trainer import catalogue
 from trainer import target as targets
 from trainer.errors import UsageError
 from trainer.target import Target, load
@@ -46,6 +47,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     subnets = running.client("ec2").describe_subnets(
         Filters=[{"Name": "availability-zone", "Values": ["us-east-1a", "us-east-1e"]}]
     )["Subnets"]
+    logs = running.client("logs")
+    logs.create_log_group(logGroupName=job_logs.TRAINING)
+    logs.put_retention_policy(logGroupName=job_logs.TRAINING, retentionInDays=30)
     put_parameters(
         running,
         "kennel/local",
@@ -214,9 +218,57 @@ def test_zones_without_a_subnet_fail(plan: Plan) -> None:
     assert one(checks.ec2_zones, before_the_foundation).found.count(",") == 4
 
 
+def test_a_volume_holds_the_snapshot_of_its_image(plan: Plan) -> None:
+    found = one(checks.machine_image, plan)
+    assert (found.state, found.found.split(", ")[1]) == (
+        "pass",
+        "45 GiB on /dev/xvda; the volume has 45",
+    )
+    small = one(checks.machine_image, asked(plan, ec2_volume_gb=44))
+    assert small.state == "fail"
+    assert small.remedy.startswith("set ec2_trainer.volume_size_gb to 55 in ")
+    gone = one(checks.machine_image, asked(plan, ec2_image="ami-0123456789abcdef0"))
+    assert (gone.state, gone.found) == (
+        "fail",
+        "ami-0123456789abcdef0 is not there for this account",
+    )
+    # On Ubuntu the root has another name.
+    other = one(checks.machine_image, asked(plan, ec2_image="ami-1e749f67"))
+    assert (other.state, "must say /dev/sda1" in other.remedy) == ("warn", True)
+
+
+def test_an_image_that_aws_does_not_publish_is_named(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = catalogue.load()
+    entry = replace(known.entries["machine_image", "pytorch"], value="/aws/service/none/ami-id")
+    entries = {**known.entries, ("machine_image", "pytorch"): entry}
+    monkeypatch.setattr(catalogue, "load", lambda: replace(known, entries=entries))
+    row = one(checks.machine_image, plan)
+    assert (row.state, row.found) == ("fail", "AWS has no /aws/service/none/ami-id here")
+
+
+def test_jobs_without_a_log_group_are_told_of(plan: Plan, aws: LocalAws) -> None:
+    logs, group = aws.client("logs"), {"logGroupName": job_logs.TRAINING}
+    assert one(checks.job_log_group, plan).found == "/aws/sagemaker/TrainingJobs, 30 days"
+    logs.delete_retention_policy(**group)
+    row = one(checks.job_log_group, plan)
+    assert (row.state, row.found) == ("warn", "/aws/sagemaker/TrainingJobs keeps logs for ever")
+    logs.delete_log_group(**group)
+    assert one(checks.job_log_group, plan).state == "warn"
+    row = one(checks.job_log_group, replace(plan, instance_type="ml.g5.xlarge"))
+    assert (row.state, row.remedy) == (
+        "fail",
+        "`make apply STACK=foundation ENV=local` makes it, unless enable_job_log_groups is off",
+    )
+    logs.create_log_group(**group)
+    logs.put_retention_policy(**group, retentionInDays=30)
+
+
 def test_without_an_ec2_trainer_nothing_of_ec2_is_asked(plan: Plan) -> None:
     none = asked(plan, ec2_instance_type=None)
-    assert [*checks.ec2_quota(none), *checks.ec2_zones(none)] == []
+    looks = (checks.ec2_quota, checks.machine_image, checks.ec2_zones)
+    assert [row for look_at in looks for row in look_at(none)] == []
 
 
 @pytest.mark.parametrize(
@@ -396,7 +448,8 @@ def test_the_user_s_own_region_may_differ(plan: Plan, monkeypatch: pytest.Monkey
         (None, "http://127.0.0.1:4588", "pass"),
         ("5.100.0", None, "fail"),
         ("6.9.0", None, "fail"),
-        ("6.21.0", None, "pass"),
+        ("6.39.1", None, "fail"),
+        ("6.40.0", None, "pass"),
         (None, None, "warn"),
     ],
 )
@@ -524,11 +577,16 @@ STACKS = {
         (Settings().endpoint_instance_type, r'"instance_type" .*?default     = "(.*?)"'),
         (Settings().endpoint_instances, r"max_capacity         = optional\(number, (\d+)\)"),
         (Settings().warm, r"executions  = optional\(number, (\d+)\)"),
+        (Settings().architecture, r'architecture = optional\(string, "(.*?)"\)'),
         (Settings().runtime, r'runtime              = optional\(string, "(.*?)"\)'),
     ],
     "foundation": [
-        (Settings().ec2_instance_type, r'instance_type  = optional\(string, "(.*?)"\)'),
-        ("false", r"enable_spot    = optional\(bool, (.*?)\)"),
+        (
+            Settings().ec2_instance_type,
+            r'"ec2_trainer" .*? instance_type +?= optional\(string, "(.*?)"\)',
+        ),
+        (Settings().ec2_volume_gb, r"volume_size_gb +?= optional\(number, (\d+)\)"),
+        ("false", r"enable_spot +?= optional\(bool, (.*?)\)"),
         ("true", r'"enable_ec2_trainer" .*?default     = (\w+)'),
         ("true", r'"enable_notebook" .*?default     = (\w+)'),
         (Settings().notebook_instance_type, r'instance_type       = optional\(string, "(.*?)"\)'),
@@ -560,11 +618,12 @@ def test_variables_are_read_as_terraform_reads_them(
     (tmp_path / "local.serving.tfvars").write_text(
         'scaling = { max_capacity = 9 }\nimage_uri = null\ninstance_type = "ml.c5.large"\n'
         "lambda = {\n  provisioned_concurrency = { executions = 3, autoscaling = { max = 7 } }\n"
-        '  reserved_concurrency = 20, runtime = "python3.14"\n}\n'
+        '  reserved_concurrency = 20, runtime = "python3.14", architecture = "x86_64"\n}\n'
     )
     assert settings.read(target) == Settings(
         endpoint_instance_type="ml.c5.large",
         endpoint_instances=9,
+        architecture="x86_64",
         runtime="python3.14",
         warm=7,
         reserved=20,

@@ -15,6 +15,7 @@ from inference.archive import open_model
 from terraform.cli.model import Archive, choose, former, restored
 from tests.archives import make_archive
 from tests.localaws.conftest import SECONDS
+from tests.localaws.roles import create_role
 from tests.terraform.checkout import ROOT, Checkout, done, make_checkout
 from tests.terraform.conftest import LocalAws
 from trainer.errors import UsageError
@@ -113,6 +114,16 @@ def test_what_it_comes_to_is_said_before_the_question(
     # The plan itself, and what it comes to: a line of its own where there is something to price.
     assert "terraform_data.endpoint will be" in refused.stdout
     assert refused.stdout.splitlines()[-1].startswith("plan of serving (dev): 1 to ")
+
+
+def test_the_zip_is_that_of_the_function_s_architecture(checkout: Checkout) -> None:
+    own = checkout.folder / "terraform/environments/dev.serving.tfvars"
+    own.write_text('lambda = { architecture = "x86_64" }\n')
+    refused = serving(checkout, command="plan")
+    own.unlink()
+    assert refused.returncode == 1
+    wanted = checkout.folder / "build/lambda/kennel-lambda-x86_64.zip"
+    assert refused.stderr.endswith(f"error: {wanted} is not there: `make lambda` builds it\n")
 
 
 def test_a_second_model_keeps_the_first_for_a_rollback(
@@ -310,7 +321,7 @@ def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path)
         "old",
         'case "$1" in\n'
         'version) if [ "$2" = -json ]; then\n'
-        """echo '{"provider_selections": {"registry.terraform.io/hashicorp/aws": "6.20.0"}}'\n"""
+        """echo '{"provider_selections": {"registry.terraform.io/hashicorp/aws": "6.39.0"}}'\n"""
         "else echo 'Terraform v1.12.0'; echo 'on linux_amd64'; fi;;\n"
         "esac",
     )
@@ -324,7 +335,38 @@ def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path)
         "plan", "foundation", "--env", "dev", TERRAFORM=str(fake), AWS_ENDPOINT_URL=real, **own
     )
     assert refused.returncode == 1
-    assert "hashicorp/aws 6.20.0 must not be used on AWS: before 6.21" in refused.stderr
+    assert "hashicorp/aws 6.39.0 must not be used on AWS, only 6.40 or later" in refused.stderr
+
+
+def test_a_public_url_gets_the_right_that_the_modules_cannot_say(
+    checkout: Checkout, localaws: LocalAws
+) -> None:
+    """And loses it again: all of it whatever Terraform itself has to do."""
+    client, name = localaws.client("lambda"), "kennel-dev-classify"
+    client.create_function(
+        FunctionName=name,
+        Runtime="python3.13",
+        Role=create_role(localaws.client("iam"), "url", "lambda"),
+        Handler="main.handler",
+        Code={"ZipFile": b""},
+    )
+    client.create_alias(FunctionName=name, Name="live", FunctionVersion="$LATEST")
+    live = {"FunctionName": name, "Qualifier": "live"}
+    parameter = {"Name": "/kennel/dev/function_name"}
+    localaws.client("ssm").put_parameter(**parameter, Type="String", Value=name)
+    client.create_function_url_config(**live, AuthType="NONE")
+
+    for _ in range(2):
+        done(serving(checkout))
+        (statement,) = json.loads(client.get_policy(**live)["Policy"])["Statement"]
+        assert statement["Condition"] == {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
+        assert (statement["Action"], statement["Principal"]) == ("lambda:InvokeFunction", "*")
+    client.update_function_url_config(**live, AuthType="AWS_IAM")
+    done(serving(checkout))
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.get_policy(**live)
+    client.delete_function(FunctionName=name)
+    localaws.client("ssm").delete_parameter(**parameter)
 
 
 def test_a_question_about_destroying_comes_after_names_not_after_the_whole_plan(

@@ -97,4 +97,20 @@ def test_plan_and_apply_see_the_same_changes() -> None:
     ]
     assert paths[0] == paths[1]
     for glob in paths[0]:
-        assert (ROOT / glob.removesuffix("/**")).is_dir(), glob
+        assert (ROOT / glob.removesuffix("/**")).exists(), glob
+
+
+@pytest.mark.parametrize(("name", "event"), [("plan", "pull_request"), ("apply", "push")])
+def test_whatever_the_commands_are_made_of_is_seen(name: str, event: str) -> None:
+    """The packages that they import, what `make` does, and what its environment is made of."""
+    sources = [path.read_text() for path in (ROOT / "terraform/cli").glob("*.py")]
+    imported = {
+        package
+        for text in sources
+        for package in re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE)
+        if (ROOT / package).is_dir()
+    }
+    assert {"terraform", "trainer"} <= imported
+    made_of = {f"{package}/**" for package in imported}
+    watched = set(triggers(ROOT / f".github/workflows/{name}.yml")[event]["paths"])
+    assert made_of | {"Makefile", "pyproject.toml", "requirements.lock"} <= watched

@@ -4,12 +4,16 @@ locals {
   least_percent   = { all_at_once = 100, canary = 1, linear = 10, rolling = 5 }[var.release.strategy]
   most_percent    = { all_at_once = 100, canary = 50, linear = 50, rolling = 50 }[var.release.strategy]
 
+  # All at once there is no step to wait after: SageMaker watches the alarms while it keeps the old instances, or not at all.
+  is_at_once         = var.release.strategy == "all_at_once"
+  termination_wait_s = coalesce(var.release.termination_wait_s, local.is_at_once ? local.alarm_s : 0)
+
   deployment = {
     maximum_execution_timeout_s = var.release.maximum_execution_timeout_s
     step_size                   = var.release.instances != null ? var.release.instances : coalesce(var.release.percent, local.default_percent)
     step_type                   = var.release.instances != null ? "INSTANCE_COUNT" : "CAPACITY_PERCENT"
     strategy                    = var.release.strategy
-    termination_wait_s          = var.release.termination_wait_s
+    termination_wait_s          = local.termination_wait_s
     wait_s                      = var.release.wait_s
   }
 
@@ -21,7 +25,7 @@ locals {
 
   # What a fleet, or a batch of a rolling release, takes to start: usually 3 to 5 minutes with a small image.
   start_s   = 300 * (var.release.strategy == "rolling" ? local.steps : 1)
-  release_s = local.start_s + local.steps * var.release.wait_s + var.release.termination_wait_s
+  release_s = local.start_s + local.steps * var.release.wait_s + local.termination_wait_s
 }
 
 resource "aws_sagemaker_endpoint" "this" {
@@ -128,7 +132,7 @@ check "gradual_release" {
 
 check "watched_release" {
   assert {
-    condition     = var.release.wait_s >= local.alarm_s
-    error_message = "The rollback alarms need ${local.alarm_s} s to see an error, so a release.wait_s of ${var.release.wait_s} ends before they could stop the release. Set it to ${local.alarm_s} or more."
+    condition     = (local.is_at_once ? local.termination_wait_s : var.release.wait_s) >= local.alarm_s
+    error_message = "The rollback alarms need ${local.alarm_s} s to see an error, so a release.${local.is_at_once ? "termination_wait_s of ${local.termination_wait_s}" : "wait_s of ${var.release.wait_s}"} ends before they could stop the release. Set it to ${local.alarm_s} or more."
   }
 }

@@ -120,10 +120,10 @@ variable "release" {
     maximum_execution_timeout_s = optional(number, 3000)
     percent                     = optional(number)
     strategy                    = optional(string, "all_at_once")
-    termination_wait_s          = optional(number, 0)
+    termination_wait_s          = optional(number)
     wait_s                      = optional(number, 300)
   })
-  description = "How a new configuration takes over. `strategy`: all_at_once, canary (one step, then the rest), linear (equal steps) or rolling (batches that replace the old instances). The step is `percent` of a variant (canary up to 50, by default 10; linear 10 to 50 and rolling 5 to 50, by default 25) or `instances`. After each step SageMaker watches the rollback alarms for `wait_s` seconds, and it keeps the old instances for another `termination_wait_s` seconds. A release that takes more than `maximum_execution_timeout_s` seconds is rolled back."
+  description = "How a new configuration takes over. `strategy`: all_at_once, canary (one step, then the rest), linear (equal steps) or rolling (batches that replace the old instances). The step is `percent` of a variant (canary up to 50, by default 10; linear 10 to 50 and rolling 5 to 50, by default 25) or `instances`. After each step SageMaker watches the rollback alarms for `wait_s` seconds, and it keeps the old instances for another `termination_wait_s` seconds, in which it watches them too: by default 0, all at once as long as the alarms need to see an error, since nothing else is watched there. A release that takes more than `maximum_execution_timeout_s` seconds is rolled back."
   default     = {}
   nullable    = false
 
@@ -156,12 +156,12 @@ variable "release" {
   }
 
   validation {
-    condition     = alltrue([for seconds in [var.release.wait_s, var.release.termination_wait_s] : seconds >= 0 && seconds <= 3600 && floor(seconds) == seconds])
+    condition     = alltrue([for seconds in [var.release.wait_s, coalesce(var.release.termination_wait_s, 0)] : seconds >= 0 && seconds <= 3600 && floor(seconds) == seconds])
     error_message = "release.wait_s and release.termination_wait_s must be whole numbers from 0 to 3600 (seconds)."
   }
 
   validation {
-    condition     = var.release.strategy != "rolling" || var.release.termination_wait_s == 0
+    condition     = var.release.strategy != "rolling" || coalesce(var.release.termination_wait_s, 0) == 0
     error_message = "A rolling release ends each old instance after its batch, so there is none to keep: remove release.termination_wait_s."
   }
 

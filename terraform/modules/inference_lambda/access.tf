@@ -26,6 +26,8 @@ resource "aws_lambda_permission" "invoke_url" {
   function_url_auth_type = "AWS_IAM"
 }
 
+# The second right, to invoke the function by its URL, has a condition that the provider knows since 6.29 only: from then on
+# it adds it by itself when it makes a public URL; terraform/cli/function.py does so for all versions, and removes it.
 # The provider adds a statement of this very id when it makes a public URL, and never removes it. Made here first, it is ours to remove.
 resource "aws_lambda_permission" "public_url" {
   #checkov:skip=CKV_AWS_301:Made only where function_url.auth is "NONE", the caller's explicit choice.

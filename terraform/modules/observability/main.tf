@@ -21,6 +21,8 @@ resource "aws_cloudwatch_log_group" "jobs" {
   name              = each.value
   retention_in_days = var.log_retention_days
   kms_key_id        = var.kms_key_arn
+  # Others write to them, too.
+  skip_destroy = true
 }
 
 resource "aws_budgets_budget" "this" {

@@ -24,7 +24,7 @@ variable "budget" {
       value = string
     }))
   })
-  description = "Monthly budget in USD: a message when 80 % are spent and when AWS forecasts more than 100 %, to the topic and to emails (at most 10). tag counts only what carries it; it must first be activated as a cost allocation tag in the billing console. null for no budget."
+  description = "Monthly budget in USD: a message when 80 % are spent and when AWS forecasts more than 100 %, to the topic and to emails (at most 10). tag counts only what carries it, and nothing until it has been activated as a cost allocation tag, which takes a day. null for no budget."
   default     = null
 
   validation {
@@ -46,7 +46,7 @@ variable "cost_markdown" {
 
 variable "job_log_groups" {
   type        = list(string)
-  description = "Log groups that AWS writes to under fixed names, such as /aws/sagemaker/TrainingJobs; made here so that they have retention. They are shared by all of an account's region: name each in one place only."
+  description = "Log groups that AWS writes to under fixed names, such as /aws/sagemaker/TrainingJobs; made here so that they have retention. They are shared by all of an account's region: name each in one place only. Destroying leaves them, since others write to them."
   default     = []
   nullable    = false
 

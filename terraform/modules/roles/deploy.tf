@@ -11,9 +11,15 @@ locals {
     "arn:${local.partition}:iam::${local.account}:oidc-provider/${trimprefix(local.github_url, "https://")}",
   )
 
+  # OWNER/NAME, or with their ids OWNER@ID/NAME@ID: GitHub's tokens say one or the other, never both.
+  github_repository = try(format(
+    "%s@%s/%s@%s",
+    split("/", var.github.repository)[0], var.github.owner_id, split("/", var.github.repository)[1], var.github.repository_id,
+  ), var.github.repository, null)
+
   github_subjects = var.github == null ? [] : concat(
-    [for environment in var.github.environments : "repo:${var.github.repository}:environment:${environment}"],
-    var.github.branch == null ? [] : ["repo:${var.github.repository}:ref:refs/heads/${var.github.branch}"],
+    [for environment in var.github.environments : "repo:${local.github_repository}:environment:${environment}"],
+    var.github.branch == null ? [] : ["repo:${local.github_repository}:ref:refs/heads/${var.github.branch}"],
   )
 
   may_empty_bucket = var.environment != "prod"

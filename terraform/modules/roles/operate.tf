@@ -32,7 +32,6 @@ data "aws_iam_policy_document" "operate" {
       "sagemaker:DeleteModelPackageGroup",
       "sagemaker:DescribeModelPackage",
       "sagemaker:DescribeModelPackageGroup",
-      "sagemaker:ListModelPackages",
       "sagemaker:ListTags",
       "sagemaker:UpdateModelPackage",
     ]
@@ -99,6 +98,13 @@ data "aws_iam_policy_document" "operate" {
     }
   }
 
+  # Whether the groups are there: a list of all.
+  statement {
+    sid       = "ListLogGroups"
+    actions   = ["logs:DescribeLogGroups"]
+    resources = ["arn:${local.partition}:logs:${local.here}:log-group:*"]
+  }
+
   statement {
     sid       = "ReadLogs"
     actions   = ["logs:DescribeLogStreams", "logs:FilterLogEvents", "logs:GetLogEvents"]
@@ -139,18 +145,27 @@ data "aws_iam_policy_document" "operate" {
     resources = [replace(local.parameters_arn, "*", "image_uri")]
   }
 
+  # AWS's own parameters: the ids of its machine images.
+  statement {
+    sid       = "FindMachineImage"
+    actions   = ["ssm:GetParameter"]
+    resources = ["arn:${local.partition}:ssm:${local.region}::parameter/aws/service/deeplearning/*"]
+  }
+
   # Lists, metrics, quotas and registry tokens are no resources, or have no names of ours.
   statement {
     sid = "LookAround"
     actions = [
       "cloudwatch:DescribeAlarms",
       "cloudwatch:GetMetricData",
+      "ec2:DescribeImages",
       "ec2:DescribeInstanceTypeOfferings",
       "ec2:DescribeRegions",
       "ec2:DescribeSubnets",
       "ecr:GetAuthorizationToken",
       "lambda:GetAccountSettings",
       "sagemaker:ListModelPackageGroups",
+      "sagemaker:ListModelPackages",
       "sagemaker:ListProcessingJobs",
       "servicequotas:GetServiceQuota",
       "servicequotas:ListServiceQuotas",

@@ -1,6 +1,6 @@
 locals {
   launch_template_arns = "arn:${local.partition}:ec2:${local.here}:launch-template/*"
-  trainer_made_arns    = [for kind in ["instance", "volume"] : "arn:${local.partition}:ec2:${local.here}:${kind}/*"]
+  trainer_made_arns    = { for kind in ["instance", "volume"] : kind => "arn:${local.partition}:ec2:${local.here}:${kind}/*" }
 }
 
 # What starting, watching and ending a training asks for: SageMaker's jobs, and with `make train WHERE=ec2` a machine from
@@ -86,22 +86,36 @@ data "aws_iam_policy_document" "train" {
     }
   }
 
-  # What is made carries the template's tag, by which it can be ended.
-  statement {
-    sid       = "LaunchTrainer"
-    actions   = ["ec2:RunInstances"]
-    resources = local.trainer_made_arns
+  # What is made carries the template's tag, by which it can be ended. A launch may name another type than the template.
+  dynamic "statement" {
+    for_each = local.trainer_made_arns
 
-    condition {
-      test     = "ArnLike"
-      variable = "ec2:LaunchTemplate"
-      values   = [local.launch_template_arns]
-    }
+    content {
+      sid       = "Launch${title(statement.key)}"
+      actions   = ["ec2:RunInstances"]
+      resources = [statement.value]
 
-    condition {
-      test     = "StringEquals"
-      variable = "aws:RequestTag/Name"
-      values   = [local.trainer_name]
+      condition {
+        test     = "ArnLike"
+        variable = "ec2:LaunchTemplate"
+        values   = [local.launch_template_arns]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "aws:RequestTag/Name"
+        values   = [local.trainer_name]
+      }
+
+      dynamic "condition" {
+        for_each = statement.key == "instance" ? [var.trainer_instance_types] : []
+
+        content {
+          test     = "StringEquals"
+          variable = "ec2:InstanceType"
+          values   = condition.value
+        }
+      }
     }
   }
 
@@ -127,7 +141,7 @@ data "aws_iam_policy_document" "train" {
   statement {
     sid       = "TagTrainer"
     actions   = ["ec2:CreateTags"]
-    resources = local.trainer_made_arns
+    resources = values(local.trainer_made_arns)
 
     condition {
       test     = "StringEquals"

@@ -45,15 +45,27 @@ variable "github" {
     branch          = optional(string)
     create_provider = optional(bool, true)
     environments    = optional(list(string), ["prod"])
+    owner_id        = optional(string)
     provider_arn    = optional(string)
     repository      = string
+    repository_id   = optional(string)
   })
-  description = "GitHub repository (\"owner/name\") whose workflows may take the deploy role, from jobs of the named deployment environments and from the branch, if any; null for no deploy role. An account has one identity provider for GitHub: with `create_provider = false` it is the one that is there, or `provider_arn`."
+  description = "GitHub repository (\"owner/name\") whose workflows may take the deploy role, from jobs of the named deployment environments and from the branch, if any; null for no deploy role. A repository that was made, renamed or transferred on github.com after 2026-07-15, or has opted in, needs `owner_id` and `repository_id` too: its tokens name both. An account has one identity provider for GitHub: with `create_provider = false` it is the one that is there, or `provider_arn`."
   default     = null
 
   validation {
     condition     = var.github == null || can(regex("^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$", var.github.repository))
-    error_message = "github.repository must be \"owner/name\", without wildcards: every workflow that it names may deploy."
+    error_message = "github.repository must be \"owner/name\", without wildcards: every workflow that it names may deploy. The numbers of \"owner@1/name@2\" go to github.owner_id and github.repository_id."
+  }
+
+  validation {
+    condition     = var.github == null || try((var.github.owner_id == null) == (var.github.repository_id == null), true)
+    error_message = "github.owner_id and github.repository_id go together: set both, or neither for a repository whose tokens name no ids. `gh api repos/OWNER/NAME --jq '.owner.id, .id'` prints them."
+  }
+
+  validation {
+    condition     = var.github == null || try(alltrue([for id in compact([var.github.owner_id, var.github.repository_id]) : can(regex("^[1-9][0-9]*$", id))]), true)
+    error_message = "github.owner_id and github.repository_id must be the numbers that GitHub gives: `gh api repos/OWNER/NAME --jq '.owner.id, .id'` prints them."
   }
 
   validation {
@@ -139,5 +151,17 @@ variable "training_image_accounts" {
   validation {
     condition     = alltrue([for account in var.training_image_accounts : can(regex("^[0-9]{12}$", account))])
     error_message = "training_image_accounts must be account ids of 12 digits, such as [\"763104351884\"]."
+  }
+}
+
+variable "trainer_instance_types" {
+  type        = list(string)
+  description = "Instance types that may be launched from the EC2 trainer's template."
+  default     = ["g5.xlarge"]
+  nullable    = false
+
+  validation {
+    condition     = length(var.trainer_instance_types) > 0 && alltrue([for type in var.trainer_instance_types : can(regex("^[a-z0-9-]+[.][a-z0-9-]+$", type))])
+    error_message = "trainer_instance_types must name one EC2 type or more, such as [\"g5.xlarge\"], without wildcards: each may be launched at your expense."
   }
 }

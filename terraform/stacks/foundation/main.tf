@@ -93,6 +93,7 @@ module "roles" {
   project                  = var.project
   repository_arn           = module.registry.repository_arn
   state_bucket_arn         = local.state_bucket_arn
+  trainer_instance_types   = distinct(concat([var.ec2_trainer.instance_type], var.ec2_trainer.other_instance_types))
   training_image_accounts  = var.training_image_accounts
 }
 
@@ -135,14 +136,19 @@ module "observability" {
   budget = var.monthly_budget_usd == null ? null : {
     emails    = var.alarm_emails
     limit_usd = var.monthly_budget_usd
+    tag       = var.budget_scope == "account" ? null : { key = "project", value = var.project }
   }
-  job_log_groups = var.enable_job_log_groups ? [
-    "/aws/sagemaker/NotebookInstances",
-    "/aws/sagemaker/TrainingJobs",
-  ] : []
+  job_log_groups     = local.own_job_log_groups
   kms_key_arn        = var.kms_key_arn
   log_retention_days = var.log_retention_days
   name               = local.name
+}
+
+check "somebody_is_told" {
+  assert {
+    condition     = length(var.alarm_emails) > 0
+    error_message = "Nobody is told of alarms${var.monthly_budget_usd == null ? "" : " or of the budget"}: set alarm_emails to who is called, in the environment's foundation variables."
+  }
 }
 
 # The handover to `serving` and to the commands. A map with literal keys: `for_each` must know them before an apply.

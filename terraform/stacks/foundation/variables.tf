@@ -9,13 +9,25 @@ variable "access_log_bucket" {
 
 variable "alarm_emails" {
   type        = set(string)
-  description = "Addresses that are told of alarms and of the budget. Each must confirm the e-mail that AWS sends."
+  description = "Addresses that are told of alarms and of the budget. Each must confirm the e-mail that AWS sends. Without any, nobody is told."
   default     = []
   nullable    = false
 
   validation {
     condition     = alltrue([for address in var.alarm_emails : can(regex("^[^@\\s]+@[^@\\s]+\\.[^@\\s]+$", address))])
     error_message = "Each of alarm_emails must be one e-mail address, such as \"platform@example.com\"."
+  }
+}
+
+variable "budget_scope" {
+  type        = string
+  description = "What the budget counts: \"project\", what carries the project's tag (once the tag is activated in the billing console, see `make preflight`), or \"account\", everything."
+  default     = "project"
+  nullable    = false
+
+  validation {
+    condition     = contains(["account", "project"], var.budget_scope)
+    error_message = "budget_scope must be \"project\" or \"account\"."
   }
 }
 
@@ -27,14 +39,15 @@ variable "cost_centre" {
 
 variable "ec2_trainer" {
   type = object({
-    ami_id         = optional(string)
-    enable_spot    = optional(bool, false)
-    instance_type  = optional(string, "g5.xlarge")
-    max_hours      = optional(number, 12)
-    ssh            = optional(object({ key_name = string, cidr_blocks = list(string) }))
-    volume_size_gb = optional(number, 45)
+    ami_id               = optional(string)
+    enable_spot          = optional(bool, false)
+    instance_type        = optional(string, "g5.xlarge")
+    max_hours            = optional(number, 12)
+    other_instance_types = optional(list(string), [])
+    ssh                  = optional(object({ key_name = string, cidr_blocks = list(string) }))
+    volume_size_gb       = optional(number, 45)
   })
-  description = "The EC2 trainer's machine, with `enable_ec2_trainer`; see ../../modules/ec2_trainer."
+  description = "The EC2 trainer's machine, with `enable_ec2_trainer`; see ../../modules/ec2_trainer. Who trains may launch `instance_type` and, by `INSTANCE_TYPE=`, `other_instance_types`, and no more."
   default     = {}
   nullable    = false
 }
@@ -48,7 +61,7 @@ variable "enable_ec2_trainer" {
 
 variable "enable_job_log_groups" {
   type        = bool
-  description = "Whether this stack owns SageMaker's log groups of training jobs and notebooks. They are one for each account and region: let one environment own them, and import them if they are there."
+  description = "Whether to make SageMaker's log groups of training jobs and notebooks where they are not there. They are one for each account and region: what others have made is left as it is, and destroying leaves all."
   default     = true
   nullable    = false
 }
@@ -90,10 +103,12 @@ variable "github" {
     branch          = optional(string)
     create_provider = optional(bool, true)
     environments    = optional(list(string), ["prod"])
+    owner_id        = optional(string)
     provider_arn    = optional(string)
     repository      = string
+    repository_id   = optional(string)
   })
-  description = "GitHub repository (\"owner/name\") whose workflows may take the deploy role; null for no deploy role."
+  description = "GitHub repository (\"owner/name\") whose workflows may take the deploy role; null for no deploy role. See ../../modules/roles for when it needs its ids."
   default     = null
 }
 

@@ -157,7 +157,7 @@ variable "release" {
     maximum_execution_timeout_s = optional(number, 3000)
     percent                     = optional(number)
     strategy                    = optional(string, "all_at_once")
-    termination_wait_s          = optional(number, 0)
+    termination_wait_s          = optional(number)
     wait_s                      = optional(number, 300)
   })
   description = "How a new model takes over: all_at_once, canary, linear or rolling, in steps that the rollback alarms watch; see ../../modules/endpoint."
