@@ -28,7 +28,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, deletions, gate, inventory, state
+from localaws import additions, bounds, deletions, gate, inventory, state
 from localaws.calls import Call, form_of, identify, parameters, refusal
 from localaws.execution import running
 from localaws.iam import authentication, authorization
@@ -165,7 +165,8 @@ class Application:
 
     def _aws(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # An object of S3 may well be JSON.
-        reads_all = self._enforces_iam and "/s3/" not in environ.get("HTTP_AUTHORIZATION", "")
+        scope = environ.get("HTTP_AUTHORIZATION", "")
+        reads_all = ("/lambda/" if not self._enforces_iam else "/") in scope and "/s3/" not in scope
         body = _read_body(environ, _MOST_BODY_BYTES if reads_all else _READ_BODY_BYTES)
         # Each reader of the request has a stream of its own.
         call = identify(_request(environ, body), form_of(environ.get("CONTENT_TYPE", ""), body))
@@ -187,7 +188,7 @@ class Application:
                 return [kept[0]]
             # Who signs nothing may do what IAM allows everybody, whether it is enforced or not.
             enforces = self._enforces_iam or not caller.principal
-            if enforces or self._calls:
+            if enforces or self._calls or call.service in bounds.SERVICES:
                 told = parameters(call, _request(environ, body))
             chunks, status, headers = self._answer(
                 call, caller if enforces else None, environ, told
@@ -211,6 +212,8 @@ class Application:
     ) -> tuple[Iterable[bytes], str, Any]:
         """The answer to a call; `asks` is who has to be allowed to make it, if anybody has."""
         try:
+            if refused := bounds.refuse(call, told):
+                return run_wsgi_app(refused, environ)
             if asks:
                 return self._authorized_answer(call, asks, environ, told)
             return self._motos_answer(environ)

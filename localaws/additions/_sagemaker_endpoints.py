@@ -15,7 +15,7 @@ from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.utils import arn_formatter
 
 from localaws.additions._moto import ROLE, plain_client, refuses
-from localaws.additions._sagemaker import flawed, missing, require_enum
+from localaws.additions._sagemaker import flawed, missing
 from localaws.additions.application_autoscaling import delete_scaling
 from localaws.execution import running
 from localaws.hosting import records
@@ -35,8 +35,7 @@ class EndpointConfig(models.FakeEndpointConfig):
     """An endpoint configuration with today's instance types."""
 
     def validate_instance_type(self, instance_type: str) -> None:
-        """Refuse an instance type that SageMaker does not know."""
-        require_enum("ProductionVariantInstanceType", instance_type)
+        """Take every type: what SageMaker does not know was refused before, see `bounds`."""
 
 
 class EndpointAnswers(responses.SageMakerResponse):

@@ -332,10 +332,8 @@ class Fleet(Running):
 
         def made(variants: Iterable[Variant], name: str) -> list[VariantFleet]:
             return [
-                VariantFleet(
-                    execution, endpoint, release, variant, folder / name / variant["VariantName"]
-                )
-                for variant in variants
+                VariantFleet(execution, endpoint, release, variant, folder / name / str(number))
+                for number, variant in enumerate(variants)
             ]
 
         self._folder = folder
