@@ -95,6 +95,7 @@ class Application:
         """
         self._state_file = state_file
         self._enforces_iam = enforce_iam
+        authorization.enforce(enforce_iam)
         self._calls = calls.open("ab", buffering=0) if calls else None
         self._moto = _Dispatcher()
         self._turnstile = Turnstile()
