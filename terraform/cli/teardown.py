@@ -113,7 +113,7 @@ def _destroy(
         raise KennelError(f"{label} was written to meanwhile, nothing was changed: try again")
     if each.name == "serving" and not delete_data:
         _record_served(each)
-    return stack.apply_destroy(each)
+    return stack.apply_destroy(each, [*extra, *targets])
 
 
 def data_in(target: Target, held: Held) -> dict[tuple[str, str], str]:
