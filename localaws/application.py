@@ -28,7 +28,18 @@ from moto.sqs.models import Queue
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, blobs, bodies, changes, deletions, gate, inventory, regions, state
+from localaws import (
+    additions,
+    blobs,
+    bodies,
+    bounds,
+    changes,
+    deletions,
+    gate,
+    inventory,
+    regions,
+    state,
+)
 from localaws.calls import Call, form_of, identify, parameters, refusal
 from localaws.execution import everywhere
 from localaws.iam import authentication, authorization
@@ -96,6 +107,7 @@ class Application:
         """
         self._state_file = state_file
         self._enforces_iam = enforce_iam
+        authorization.enforce(enforce_iam)
         self._calls = calls.open("ab", buffering=0) if calls else None
         self._moto = _Dispatcher()
         self._turnstile = Turnstile()
@@ -191,7 +203,8 @@ class Application:
         self, environ: dict[str, Any], start_response: Any, incoming: Incoming
     ) -> Iterable[bytes]:
         # An object of S3 may well be JSON.
-        reads_all = self._enforces_iam and "/s3/" not in environ.get("HTTP_AUTHORIZATION", "")
+        scope = environ.get("HTTP_AUTHORIZATION", "")
+        reads_all = ("/lambda/" if not self._enforces_iam else "/") in scope and "/s3/" not in scope
         body = _read_body(environ, _MOST_BODY_BYTES if reads_all else _READ_BODY_BYTES)
         # Each reader of the request has a stream of its own.
         call = identify(_request(environ, body), form_of(environ.get("CONTENT_TYPE", ""), body))
@@ -220,7 +233,7 @@ class Application:
             else:
                 # Who signs nothing may do what IAM allows everybody, enforced or not.
                 enforces = self._enforces_iam or not caller.principal
-                if enforces or self._calls:
+                if enforces or self._calls or call.service in bounds.SERVICES:
                     told = parameters(call, _request(environ, body))
                 with regions.within(region):
                     chunks, status, headers = self._answer(
@@ -245,6 +258,8 @@ class Application:
     ) -> tuple[Iterable[bytes], str, Any]:
         """The answer to a call; `asks` is who has to be allowed to make it, if anybody has."""
         try:
+            if refused := bounds.refuse(call, told):
+                return run_wsgi_app(refused, environ)
             if asks:
                 return self._authorized_answer(call, asks, environ, told)
             return self._motos_answer(environ)

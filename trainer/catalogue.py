@@ -20,6 +20,11 @@ CATALOGUE = Path(__file__).with_name("catalogue.toml")
 TRAINING_TYPE = "ml.g5.xlarge"
 """What trains unless another type is asked for."""
 
+# A "d" after the generation says so; families of accelerators have disks without one.
+_LOCAL_DISKS = re.compile(
+    r"(ml\.)?([a-z]+\d[a-z]*d[a-z]*|g[5-9][a-z]*|p[5-9][a-z]*|(dl|gr|trn)\d[a-z]*)[.-]"
+)
+
 ROLLING = "rolling"
 """AWS replaces the thing under the same name, and names no last day."""
 
@@ -169,6 +174,15 @@ def machine(instance_type: str) -> Machine:
 def has_gpu(instance_type: str) -> bool:
     """Whether an instance type has NVIDIA GPUs, by the letter of its family."""
     return re.match(r"(ml\.)?[gp]\d", instance_type) is not None
+
+
+def has_local_disks(instance_type: str) -> bool:
+    """Whether an instance type has disks of its own, by the name of its family.
+
+    Its hardware encrypts them, and SageMaker refuses a key of one's own for its volume
+    (EC2's user guide, "Instance store volumes"; `ResourceConfig.VolumeKmsKeyId`).
+    """
+    return _LOCAL_DISKS.match(instance_type) is not None
 
 
 def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer import source
-from trainer.catalogue import has_gpu, training_image
+from trainer.catalogue import has_gpu, has_local_disks, training_image
 from trainer.errors import KennelError, UsageError
 from trainer.job_logs import Preamble, Tail
 from trainer.jobs import Job, Outcome, State, slug
@@ -81,6 +81,38 @@ class Machines:
     def gpu(self) -> bool:
         """Whether they have GPUs."""
         return has_gpu(self.instance_type)
+
+
+@dataclass(frozen=True)
+class Protection:
+    """Where jobs run and what encrypts what they keep, as the foundation says.
+
+    Attributes:
+        kms_key_arn: Key of volumes and of what jobs write; None: AWS's own keys.
+        subnets: Subnets that jobs run in; none: in SageMaker's own network.
+        security_groups: The jobs' security groups there.
+    """
+
+    kms_key_arn: str | None
+    subnets: tuple[str, ...]
+    security_groups: tuple[str, ...]
+
+    @classmethod
+    def of(cls, target: Target) -> "Protection":
+        """What the foundation of an environment says."""
+        subnets, groups = (
+            tuple(filter(None, (target.parameter(name) or "").split(",")))
+            for name in ("job_subnet_ids", "job_security_group_ids")
+        )
+        return cls(target.parameter("kms_key_arn"), subnets, groups)
+
+    def volume_key(self, machines: Machines) -> str | None:
+        """The key of the volumes of such machines; disks of their own are always encrypted."""
+        return None if has_local_disks(machines.instance_type) else self.kms_key_arn
+
+    def encrypts_traffic(self, machines: Machines) -> bool:
+        """Whether what the machines tell each other is encrypted, which takes time."""
+        return machines.count > 1 and bool(self.kms_key_arn or self.subnets)
 
 
 @dataclass(frozen=True)
@@ -157,6 +189,7 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
         CheckpointConfig,
         Compute,
         MetricDefinition,
+        Networking,
         OutputDataConfig,
         SourceCode,
         StoppingCondition,
@@ -172,6 +205,15 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
     compute: dict[str, Any] = {}
     if machines.keep_alive_seconds:
         compute["keep_alive_period_in_seconds"] = machines.keep_alive_seconds
+    protection = Protection.of(target)
+    if key := protection.volume_key(machines):
+        compute["volume_kms_key_id"] = key
+    network: dict[str, Any] = {}
+    if protection.subnets:
+        network["subnets"] = list(protection.subnets)
+        network["security_group_ids"] = list(protection.security_groups)
+    if protection.encrypts_traffic(machines):
+        network["enable_inter_container_traffic_encryption"] = True
     tags = {
         "project": target.project,
         "environment": target.name,
@@ -203,8 +245,14 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
             enable_managed_spot_training=machines.spot,
             **compute,
         ),
+        # Not isolated: code and requirements.txt are installed as the container starts.
+        networking=Networking(**network) if network else None,
         stopping_condition=StoppingCondition(**stopping),
-        output_data_config=OutputDataConfig(s3_output_path=f"s3://{bucket}/jobs/"),
+        output_data_config=OutputDataConfig(
+            s3_output_path=f"s3://{bucket}/jobs/",
+            # Without it, SageMaker writes under the account's default key.
+            **({"kms_key_id": protection.kms_key_arn} if protection.kms_key_arn else {}),
+        ),
         checkpoint_config=CheckpointConfig(s3_uri=f"s3://{bucket}/{checkpoints}/"),
         environment={
             # torchrun kills after half a minute what SageMaker gives two to save its state.

@@ -121,8 +121,20 @@ def start_search(
     trainer.environment |= STOP_ENVIRONMENT
     from sagemaker.train.tuner import HyperparameterTuner
 
+    class Tuner(HyperparameterTuner):  # type: ignore[misc]
+        """The SDK's tuner, which drops the volumes' key and the encryption between instances."""
+
+        def _build_training_job_definition(self, inputs: Any) -> Any:
+            definition = super()._build_training_job_definition(inputs)
+            definition.resource_config.volume_kms_key_id = trainer.compute.volume_kms_key_id
+            encrypts = getattr(
+                trainer.networking, "enable_inter_container_traffic_encryption", None
+            )
+            definition.enable_inter_container_traffic_encryption = encrypts
+            return definition
+
     parent = _warm_start(target, warm_start, trainer) if warm_start else None
-    tuner = HyperparameterTuner(
+    tuner = Tuner(
         model_trainer=trainer,
         objective_metric_name=OBJECTIVE,
         objective_type="Minimize",

@@ -1,11 +1,9 @@
-"""What the additions to SageMaker share: what it refuses, the pages of its lists, its gaps."""
+"""What the additions to SageMaker share: the pages of its lists, its gaps."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from botocore import xform_name
-from moto.core.utils import get_service_model
 from moto.sagemaker import responses
 from moto.sagemaker.exceptions import ValidationError
 
@@ -39,63 +37,6 @@ def sorted_page(
         raise ValidationError(f'Invalid pagination token because "{token}".')
     listed = sorted(found, key=key, reverse=is_reversed)
     return page(listed, token, request._get_param("MaxResults", _PAGE))
-
-
-def require_enum(shape: str, value: str) -> None:
-    """Refuse a value that SageMaker does not know.
-
-    Raises:
-        ValidationError: It is none of the shape's.
-    """
-    # Botocore knows the service's own list; a client that is newer may know more.
-    known = get_service_model("sagemaker").shape_for(shape).enum
-    if value not in known:
-        raise ValidationError(
-            f"1 validation error detected: Value '{value}' at 'instanceType' failed to satisfy"
-            f" constraint: Member must satisfy enum value set: [{', '.join(known)}]"
-        )
-
-
-def refuse_out_of_bounds(shape: str, request: Mapping[str, Any]) -> None:
-    """Refuse values outside the bounds that the service's model gives to a shape."""
-    members = get_service_model("sagemaker").shape_for(shape)
-    if violations := list(_violations(members, request, "")):
-        count = f"{len(violations)} validation error{'s' if len(violations) > 1 else ''}"
-        raise ValidationError(f"{count} detected: {'; '.join(violations)}")
-
-
-def _violations(shape: Any, value: Any, where: str) -> Iterator[str]:
-    """What in a request lies outside the bounds that the service's model gives."""
-    if shape.type_name == "structure":
-        for name, member in shape.members.items():
-            if name in value:
-                path = f"{where}.{name}" if where else name
-                yield from _violations(member, value[name], path[:1].lower() + path[1:])
-    elif shape.type_name == "list":
-        for position, item in enumerate(value, 1):
-            path = f"{where}.{position}.member"
-            yield from _violations(shape.member, item, path)
-    constraint = _constraint(shape, value)
-    if constraint:
-        yield f"Value '{value}' at '{where}' failed to satisfy constraint: Member must {constraint}"
-
-
-def _constraint(shape: Any, value: Any) -> str | None:
-    """The bound that a value breaks, in AWS's words."""
-    bounds = shape.metadata
-    size = value if isinstance(value, int | float) else len(value)
-    measured = "value" if isinstance(value, int | float) else "length"
-    if "enum" in bounds and value not in bounds["enum"]:
-        return f"satisfy enum value set: [{', '.join(bounds['enum'])}]"
-    if size < bounds.get("min", size):
-        return f"have {measured} greater than or equal to {bounds['min']}"
-    if size > bounds.get("max", size):
-        return f"have {measured} less than or equal to {bounds['max']}"
-    # What is left out are classes of characters that Python's expressions do not have.
-    pattern = bounds.get("pattern", "")
-    if pattern and r"\p{" not in pattern and not re.fullmatch(pattern, value, re.DOTALL):
-        return f"satisfy regular expression pattern: {pattern}"
-    return None
 
 
 def missing(operation: str, effect: str) -> Gap:

@@ -16,7 +16,7 @@ from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.utils import arn_formatter
 
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, plain_client, refuses
-from localaws.additions._sagemaker import flawed, missing, require_enum
+from localaws.additions._sagemaker import flawed, missing
 from localaws.additions._sagemaker_images import refuse_image
 from localaws.additions.application_autoscaling import delete_scaling
 from localaws.additions.ecr import OCI_MANIFEST
@@ -38,8 +38,7 @@ class EndpointConfig(models.FakeEndpointConfig):
     """An endpoint configuration with today's instance types."""
 
     def validate_instance_type(self, instance_type: str) -> None:
-        """Refuse an instance type that SageMaker does not know."""
-        require_enum("ProductionVariantInstanceType", instance_type)
+        """Take every type: what SageMaker does not know was refused before, see `bounds`."""
 
 
 class EndpointAnswers(responses.SageMakerResponse):

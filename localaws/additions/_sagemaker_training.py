@@ -7,12 +7,14 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import get_service_model, utcnow
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.sagemaker import responses
 from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, ValidationError
 
+from localaws import network
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
-from localaws.additions._sagemaker import missing, refuse_out_of_bounds, sorted_page
+from localaws.additions._sagemaker import missing, sorted_page
 from localaws.execution import RoleError, running
 from localaws.jobs.training import TrainingJobs
 from localaws.jobs.training_records import TrainingJob, arn, jobs, keep
@@ -131,7 +133,6 @@ def _plain(time: datetime) -> datetime:
 
 def refuse_invalid(request: Mapping[str, Any]) -> None:
     """Refuse what SageMaker refuses before a training job exists."""
-    refuse_out_of_bounds("CreateTrainingJobRequest", request)
     algorithm = request.get("AlgorithmSpecification", {})
     if not algorithm.keys() & {"TrainingImage", "AlgorithmName"}:
         raise ValidationError(
@@ -152,6 +153,12 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
     names = [channel["ChannelName"] for channel in request.get("InputDataConfig", [])]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ValidationError(f"Channel names must be unique: {', '.join(sorted(repeated))}")
+    _refuse_volume_key(request.get("ResourceConfig", {}))
+    if vpc := request.get("VpcConfig"):
+        try:
+            network.require(vpc)
+        except network.NetworkError as error:
+            raise ValidationError(str(error)) from error
     limits = request.get("StoppingCondition", {})
     longest, wait = limits.get("MaxRuntimeInSeconds", 0), limits.get("MaxWaitTimeInSeconds")
     if request.get("EnableManagedSpotTraining"):
@@ -164,6 +171,23 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
         raise ValidationError(
             "Invalid MaxWaitTimeInSeconds. It can only be given with EnableManagedSpotTraining"
         )
+
+
+def _refuse_volume_key(resources: Mapping[str, Any]) -> None:
+    """Refuse a key for volumes that the instances themselves encrypt.
+
+    API reference, `ResourceConfig.VolumeKmsKeyId`: it cannot be requested for an instance type with
+    local storage.
+    """
+    if not resources.get("VolumeKmsKeyId"):
+        return
+    for group in [resources, *resources.get("InstanceGroups", [])]:
+        kind = str(group.get("InstanceType", "")).removeprefix("ml.")
+        if INSTANCE_TYPES.get(kind, {}).get("InstanceStorageSupported"):
+            raise ValidationError(
+                f"VolumeKmsKeyId is not supported for the instance type ml.{kind}, which has local"
+                " storage that its own hardware encrypts."
+            )
 
 
 def _create(client: Any, name: str = "probe", **more: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from localaws.additions import _sagemaker_endpoints as endpoints
 from localaws.additions import _sagemaker_training as training
 from localaws.additions import _sagemaker_tuning as tuning
 from localaws.additions._moto import ROLE, answer_with, plain_client, refuses
-from localaws.additions._sagemaker import flawed, missing, require_enum
+from localaws.additions._sagemaker import flawed, missing
 from localaws.additions._sagemaker_endpoints import EndpointAnswers, EndpointConfig
 from localaws.additions._sagemaker_training import TrainingAnswers
 from localaws.additions._sagemaker_tuning import TuningAnswers
@@ -60,8 +60,7 @@ class NotebookInstance(models.FakeSagemakerNotebookInstance):
     platform_identifier = "notebook-al2-v3"
 
     def validate_instance_type(self, instance_type: str) -> None:
-        """Refuse an instance type that SageMaker does not know."""
-        require_enum("InstanceType", instance_type)
+        """Take every type: what SageMaker does not know was refused before, see `bounds`."""
 
     def to_dict(self) -> dict[str, Any]:
         """What `DescribeNotebookInstance` answers."""

@@ -88,7 +88,7 @@ class Fleet(Running):
         """
         self.config = config
         self._execution = execution
-        name = f"{config['FunctionName']}-{config['Version']}-{config['RevisionId']}"
+        name = f"{config['RevisionId']}-{config['Version']}"
         self._folder = execution.folder / "functions" / name.replace("$", "")
         with zipfile.ZipFile(io.BytesIO(code)) as archive:
             archive.extractall(self._folder / "code")

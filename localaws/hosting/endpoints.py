@@ -394,7 +394,7 @@ class Endpoints(Service):
         return hosted
 
     def _fleet(self, hosted: _Hosted, release: Release) -> Fleet:
-        folder = self.execution.folder / "endpoints" / f"{hosted.name}-{next(self._folders)}"
+        folder = self.execution.folder / "endpoints" / str(next(self._folders))
         try:
             return Fleet(self.execution, hosted.name, release, folder)
         except BaseException:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from localaws import network
 from localaws.execution import Execution, Metric
 from localaws.hosting.containers import (
     ANSWER_SECONDS,
@@ -119,6 +120,31 @@ class Instance(Running):
         self.output.ship()
 
 
+def _require_network(
+    vpc: Mapping[str, Any] | None, definition: Mapping[str, Any], role: Role
+) -> None:
+    """Look whether SageMaker can place a model in its VPC, and fetch it from there.
+
+    Raises:
+        HostingError: It cannot.
+    """
+    if not vpc:
+        return
+    try:
+        network.require(vpc)
+        network.require_rights(role.credentials["AWS_ACCESS_KEY_ID"], role.arn)
+    except network.NetworkError as error:
+        raise HostingError(f"{error}.") from error
+    try:
+        network.require_s3(vpc)
+    except network.NetworkError as error:
+        raise HostingError(
+            f'Failed to download model data from URL "{definition.get("ModelDataUrl", "")}". Please'
+            " ensure that an S3 VPC endpoint exists in route table or NAT gateway for the VPC mode"
+            " and the URL is reachable from within the subnets provided."
+        ) from error
+
+
 class VariantFleet(Running):
     """The instances of one variant of one release."""
 
@@ -162,6 +188,7 @@ class VariantFleet(Running):
         self._processor_seconds: dict[str, float] = {}
         self._processor_read = time.monotonic()
         require_image(definition.get("Image", ""), self.role)
+        _require_network(vars(model).get("vpc_config"), definition, self.role)
         model_folder = folder / "model"
         model_folder.mkdir(parents=True)
         fetch_model(definition.get("ModelDataUrl", ""), model_folder, self.role)
@@ -332,10 +359,8 @@ class Fleet(Running):
 
         def made(variants: Iterable[Variant], name: str) -> list[VariantFleet]:
             return [
-                VariantFleet(
-                    execution, endpoint, release, variant, folder / name / variant["VariantName"]
-                )
-                for variant in variants
+                VariantFleet(execution, endpoint, release, variant, folder / name / str(number))
+                for number, variant in enumerate(variants)
             ]
 
         self._folder = folder

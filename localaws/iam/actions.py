@@ -43,6 +43,12 @@ class Facts(Protocol):
     def has_role(self, name: str) -> bool:
         """Whether there is a role of that name."""
 
+    def key(self, bucket: str, name: str | None = None) -> str | None:
+        """ARN of the KMS key that a bucket, or an object in it, is encrypted with, if any is."""
+
+    def volume_key(self, endpoint_config: str) -> str | None:
+        """The KMS key that an endpoint configuration has volumes encrypted with, if any."""
+
 
 @dataclass(frozen=True)
 class _Ask:
@@ -202,7 +208,19 @@ _S3_CONTEXT = {
 }
 
 
-def _s3(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
+# What S3 does with a KMS key in the caller's name (user guide, "Using server-side encryption with
+# AWS KMS keys"): the parts of an upload are decrypted when they are put together.
+_S3_KEYS = {
+    "CompleteMultipartUpload": ("Decrypt",),
+    "CopyObject": ("GenerateDataKey",),
+    "CreateMultipartUpload": ("GenerateDataKey",),
+    "PutObject": ("GenerateDataKey",),
+    "UploadPart": ("Decrypt", "GenerateDataKey"),
+    "UploadPartCopy": ("Decrypt", "GenerateDataKey"),
+}
+
+
+def _s3(operation: str, told: Parameters, facts: Facts) -> Iterator[_Ask]:
     name = _S3_ACTIONS.get(operation, operation)
     if operation == "ListBuckets":
         yield _Ask(f"s3:{name}", "*")
@@ -220,6 +238,7 @@ def _s3(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
     if name in ("ListBucket", "ListBucketVersions"):
         context |= {"s3:prefix": str(told["Prefix"])} if "Prefix" in told else {}
     yield _Ask(_s3_action(name, told), resource, context)
+    yield from _s3_keys(operation, told, facts)
     if "CopySource" in told:
         yield _copied(told["CopySource"])
     if "Tagging" in told and "Key" in told and name == "PutObject":
@@ -228,6 +247,53 @@ def _s3(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
         yield _Ask("s3:PutObjectAcl" if "Key" in told else "s3:PutBucketAcl", resource)
     if operation == "CreateBucket" and "ObjectOwnership" in told:
         yield _Ask("s3:PutBucketOwnershipControls", resource)
+
+
+def _s3_keys(operation: str, told: Parameters, facts: Facts) -> Iterator[_Ask]:
+    if operation == "GetObject":
+        key, actions = facts.key(told["Bucket"], told["Key"]), ("Decrypt",)
+    elif operation in _S3_KEYS:
+        given = told.get("ServerSideEncryption") or told.get("SSECustomerAlgorithm")
+        key = told.get("SSEKMSKeyId") if given else facts.key(told["Bucket"])
+        actions = _S3_KEYS[operation]
+    else:
+        return
+    for action in actions if key else ():
+        yield _Ask(f"kms:{action}", _key_arn(str(key)), _via("s3"))
+
+
+def _key_arn(key: str) -> str:
+    return key if key.startswith("arn:") else _arn("kms", f"key/{key}")
+
+
+def _via(service: str) -> Context:
+    """What KMS is told if a service uses a key in its caller's name."""
+    return {"kms:ViaService": f"{service}.{REGION}.amazonaws.com"}
+
+
+def lent_key(key: str, service: str) -> list[Request]:
+    """What is asked of who lets a service encrypt a volume with a key.
+
+    Args:
+        key: The key's ARN or id.
+        service: The service's name, such as "ec2".
+    """
+    uses = _VOLUME_USES if service == "ec2" else []
+    lent = {**_via(service), "kms:GrantIsForAWSResource": "true"}
+    return [
+        *(Request(f"kms:{use}", _key_arn(key), {**_via(service)}) for use in uses),
+        Request("kms:CreateGrant", _key_arn(key), lent),
+    ]
+
+
+# EC2's user guide, "Requirements for Amazon EBS encryption", permissions for users.
+_VOLUME_USES = [
+    "Decrypt",
+    "DescribeKey",
+    "GenerateDataKeyWithoutPlaintext",
+    "ReEncryptFrom",
+    "ReEncryptTo",
+]
 
 
 def _s3_action(name: str, told: Parameters) -> str:
@@ -264,7 +330,7 @@ _SAGEMAKER = {
 _SAGEMAKER_LISTS = {"ListModelPackages"}
 
 
-def _sagemaker(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
+def _sagemaker(operation: str, told: Parameters, facts: Facts) -> Iterator[_Ask]:
     if operation in _SAGEMAKER_LISTS:
         yield _Ask(f"sagemaker:{operation}", "*")
         return
@@ -289,6 +355,13 @@ def _sagemaker(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
         roles = {part.get(key) for part in parts for key in ("ExecutionRoleArn", "RoleArn")}
         for role in sorted(roles - {None}):
             yield _pass_role(role, "sagemaker.amazonaws.com")
+    # A training job's volumes are encrypted with the job's role's rights instead.
+    lent = told.get("KmsKeyId") if operation == "CreateNotebookInstance" else None
+    if operation in ("CreateEndpoint", "UpdateEndpoint"):
+        lent = facts.volume_key(told["EndpointConfigName"])
+    if lent:
+        for request in lent_key(str(lent), "sagemaker"):
+            yield _Ask(request.action, request.resource, request.context)
 
 
 # --- Lambda
@@ -687,7 +760,10 @@ def _kms(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
         yield _Ask("kms:CreateKey", "*", _tagging(told))
         return
     (key,) = _or_all(_named(told, {"KeyId": "key/"}, "kms"), operation)
-    yield _Ask(f"kms:{operation}", key, _tagging(told))
+    context = _tagging(told)
+    if str(told.get("GranteePrincipal", "")).endswith(".amazonaws.com"):
+        context["kms:GrantIsForAWSResource"] = "true"
+    yield _Ask(f"kms:{operation}", key, context)
 
 
 def _quotas(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:

@@ -19,6 +19,7 @@ from moto.iam.exceptions import NotFoundException
 from moto.iam.models import IAMBackend, Policy, iam_backends
 from moto.kms.models import kms_backends
 from moto.s3.models import s3_backends
+from moto.sagemaker.models import sagemaker_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 from moto.sts.models import sts_backends
@@ -140,6 +141,20 @@ def caller_of(access_key: str, token: str | None = None) -> Caller:
                 who, secret = Principal(user.arn), key.secret_access_key
                 return Caller(who, tuple(policies), boundary, None, context, secret)
     raise CredentialsError
+
+
+def enforce(enforced: bool) -> None:
+    """Say whether IAM is enforced, for what AWS's services look at without a call; see `allows`."""
+    global _enforced
+    _enforced = enforced
+
+
+_enforced = False
+
+
+def allows(access_key: str, request: Request) -> bool:
+    """Whether who signs with a key may do something; everybody may where IAM is not enforced."""
+    return not _enforced or not _denied(caller_of(access_key), request)
 
 
 def policies_of(holder: Any) -> Iterator[str]:
@@ -377,6 +392,28 @@ class _Account:
         except ServiceException:
             return str(told.get("LaunchTemplateId", "lt-unknown")), {}
         return version.template.id, version.data
+
+    def key(self, bucket: str, name: str | None = None) -> str | None:
+        found: Any = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
+        if not found:
+            return None
+        stored = found.keys.get(name) if name else None
+        if name and not stored:
+            return None
+        if stored and stored.kms_key_id:
+            return str(stored.kms_key_id)
+        if stored and stored.encryption not in (None, "aws:kms"):
+            return None
+        rule = (found.encryption or {}).get("Rule", {})
+        default: str | None = rule.get("ApplyServerSideEncryptionByDefault", {}).get(
+            "KMSMasterKeyID"
+        )
+        return default
+
+    def volume_key(self, endpoint_config: str) -> str | None:
+        configs = sagemaker_backends[ACCOUNT][REGION].endpoint_configs
+        config = configs.get(endpoint_config.rpartition("/")[2])
+        return getattr(config, "kms_key_id", None)
 
     def has_role(self, name: str) -> bool:
         return any(role.name == name for role in iam_backends[ACCOUNT]["aws"].roles.values())

@@ -11,11 +11,13 @@ images is bash, which waits for it and has no trap (aws/deep-learning-containers
 scripts/docker/pytorch/start_with_right_hostname.sh).
 """
 
+import builtins
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +30,24 @@ MASTER_PORT = 7777
 
 # SageMaker's tuner adds the second.
 _OWN = ("sagemaker_", "_tuning_objective_metric")
+# What tells the toolkit that a line belongs to the error (`_PYTHON_ERRORS_`, `_MPI_ERRORS_`): the
+# names of Python's own errors, which are in those of most others, too, and a few more.
+_ERRORS = [
+    name
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type)
+    and issubclass(kind, Exception)
+    and not issubclass(kind, Warning | StopIteration | StopAsyncIteration)
+] + [
+    "BaseException",
+    "ExecuteUserScriptError",
+    "InvalidArgumentError",
+    "Invalidrequirement",
+    "ORTE",
+    "OutOfRangeError",
+    "ResourceExhaustedError",
+    "mpirun.real",
+]
 
 
 def main() -> None:
@@ -48,7 +68,8 @@ def main() -> None:
     os.environ.update(variables)
     os.chdir(code)
     if Path("requirements.txt").exists():
-        _run([sys.executable, "-m", "pip", "install", "-r", "requirements.txt"], folder)
+        pip = [sys.executable, "-m", "pip", "install", "-r", "requirements.txt"]
+        _run(pip, folder, "InstallRequirementsError")
     command = [*_launcher(own, resources), own["sagemaker_program"], *_arguments(flags)]
     print("Invoking user script\n\n" + " ".join(command), flush=True)
     _run(command, folder)
@@ -163,17 +184,38 @@ def _arguments(flags: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _run(command: list[str], folder: Path) -> None:
-    """Run a command; where it fails, say so as the toolkit does, and exit with its status."""
-    code = subprocess.run(command, check=False).returncode
-    if code:
-        failure = folder / "output/failure"
-        if not failure.exists():
-            failure.write_text(
-                f'ExecuteUserScriptError:\nExitCode {code}\nErrorMessage ""\n'
-                f'Command "{" ".join(command)}"'
-            )
-        sys.exit(code if code > 0 else 128 - code)
+def _run(command: list[str], folder: Path, error: str = "ExecuteUserScriptError") -> None:
+    """Run a command; where it fails, say so as the toolkit does, and exit as it does."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    with ThreadPoolExecutor(2) as threads:
+        said = list(threads.map(_watch, (process.stdout, process.stderr)))
+    code = process.wait()
+    if not code:
+        return
+    code = code if code > 0 else 128 - code
+    failure = folder / "output/failure"
+    if not failure.exists():
+        message = "\n".join(dict.fromkeys(" ".join(said).split("\n"))).strip()
+        failure.write_text(
+            f'{error}:\nExitCode {code}\nErrorMessage "{message}"\n'
+            + ('ExtraInfo "OutOfMemory: Process killed by SIGKILL (signal 9)"\n' * (code == 137))
+            + f'Command "{" ".join(command)}"'
+        )
+    # Whatever the program's own status was.
+    sys.exit(1)
+
+
+def _watch(stream: Iterable[str]) -> str:
+    """Pass on what is printed; give the part of it from the first line that names an error on."""
+    told: list[str] = []
+    for line in stream:
+        print(line, end="", flush=True)
+        text = line.rstrip("\n")
+        if (told or any(name in text for name in _ERRORS)) and text not in told:
+            told.append(text.strip(" :\n") + "\n")
+    return " ".join(told)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.core.utils import utcnow
 
-from localaws import regions
+from localaws import network, regions
 from localaws.errors import LocalAwsError
 from localaws.execution import Execution, RoleError, Service
 from localaws.jobs.hosts import CONTAINER, Cluster, Host, HostError
@@ -25,6 +25,7 @@ from localaws.jobs.training_records import TrainingJob, jobs, keep
 from localaws.jobs.transfers import (
     Mirror,
     TransferError,
+    encryption,
     fetch_channel,
     fetch_prefix,
     pack,
@@ -217,7 +218,12 @@ class _Run:
         cluster = Cluster.of(given.get("ResourceConfig", {}))
         shutil.rmtree(self._folder, ignore_errors=True)
         hosts: list[Host] = []
+        interfaces: network.Interfaces | None = None
         try:
+            with _reasons("ClientError: The KMS key cannot be used:"):
+                self._require_keys()
+            if vpc := given.get("VpcConfig"):
+                interfaces = self._attach(vpc, len(cluster.instances))
             self._report("Downloading")
             with _reasons("ClientError: Data download failed:"):
                 for number in range(len(cluster.instances)):
@@ -236,6 +242,8 @@ class _Run:
         finally:
             for host in hosts:
                 host.stop()
+            if interfaces:
+                interfaces.remove()
         if ending is None:
             self._end("Completed")
         else:
@@ -268,14 +276,16 @@ class _Run:
             folder = Path(host.path(path))
             folder.mkdir(parents=True, exist_ok=True)
             fetch_prefix(s3, checkpoints["S3Uri"], folder)
-            mirrors.append(Mirror(folder, checkpoints["S3Uri"]))
+            mirrors.append(Mirror(folder, checkpoints["S3Uri"], self._encryption))
         return mirrors
 
     def _train(self, hosts: list[Host], mirrors: list[Mirror]) -> str | None:
         """Start the hosts and wait for them; give the secondary status if they were made to end."""
         credentials = self._credentials()
+        # An isolated container reaches nothing, so that it gets no credentials either.
+        is_isolated = self._job.given.get("EnableNetworkIsolation", False)
         environment = {
-            **self._execution.environment(credentials),
+            **self._execution.environment({} if is_isolated else credentials),
             "TRAINING_JOB_ARN": self._job.arn,
             "TRAINING_JOB_NAME": self._job.training_job_name,
         }
@@ -347,12 +357,46 @@ class _Run:
         models = [host.folder / "model" for host in hosts]
         if uri.endswith("/"):
             for folder in reversed(models):
-                put_files(s3, folder, uri)
+                put_files(s3, folder, uri, self._encryption)
         elif pack(models, archive := self._folder / "model.tar.gz"):
-            put_file(s3, archive, uri)
+            put_file(s3, archive, uri, self._encryption)
         outputs = [host.folder / "output/data" for host in hosts]
         if pack(outputs, archive := self._folder / "output.tar.gz"):
-            put_file(s3, archive, f"{uri.rstrip('/').rpartition('/')[0]}/output.tar.gz")
+            beside = f"{uri.rstrip('/').rpartition('/')[0]}/output.tar.gz"
+            put_file(s3, archive, beside, self._encryption)
+
+    @property
+    def _encryption(self) -> dict[str, str]:
+        return encryption(self._job.given["OutputDataConfig"])
+
+    def _require_keys(self) -> None:
+        """Use the job's keys as SageMaker does, which asks IAM for the role's right to each."""
+        given = self._job.given
+        kms = self._client("kms")
+        if key := given["OutputDataConfig"].get("KmsKeyId"):
+            kms.encrypt(KeyId=key, Plaintext=b"SageMaker")
+        if key := given.get("ResourceConfig", {}).get("VolumeKmsKeyId"):
+            kms.create_grant(
+                KeyId=key,
+                GranteePrincipal=_SERVICE,
+                Operations=["CreateGrant", "Decrypt", "GenerateDataKeyWithoutPlaintext"],
+            )
+
+    def _attach(self, vpc: Mapping[str, Any], count: int) -> network.Interfaces:
+        """Take a place in a VPC for each host, if S3 and the hosts are reached from there."""
+        access_key = self._credentials()["AWS_ACCESS_KEY_ID"]
+        try:
+            network.require(vpc)
+            network.require_rights(access_key, self._job.role_arn)
+            if count > 1:
+                network.require_peers(vpc)
+        except network.NetworkError as error:
+            raise JobError(f"ClientError: {error}") from error
+        try:
+            network.require_s3(vpc)
+        except network.NetworkError as error:
+            raise JobError(f"ClientError: Data download failed:{error}") from error
+        return network.Interfaces(self._execution, vpc, count)
 
     def _report(self, status: str, message: str | None = None) -> None:
         with self._execution.changing(), self._lock:

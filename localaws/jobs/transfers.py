@@ -63,18 +63,28 @@ def fetch_prefix(s3: Any, uri: str, folder: Path) -> None:
         _fetch(s3, bucket, key, folder, name)
 
 
-def put_file(s3: Any, path: Path, uri: str) -> None:
+def encryption(output: Mapping[str, Any]) -> dict[str, str]:
+    """How SageMaker asks S3 to encrypt what a job leaves, by the job's `OutputDataConfig`.
+
+    Without a key it names the account's default one, aws/s3, whatever the bucket's own setting is
+    (API reference, `OutputDataConfig.KmsKeyId`).
+    """
+    key = output.get("KmsKeyId")
+    return {"ServerSideEncryption": "aws:kms", **({"SSEKMSKeyId": key} if key else {})}
+
+
+def put_file(s3: Any, path: Path, uri: str, options: Mapping[str, str]) -> None:
     """Put one file: whole, or not at all."""
     bucket, key = split(uri)
     with path.open("rb") as file:
-        s3.upload_fileobj(file, bucket, key)
+        s3.upload_fileobj(file, bucket, key, ExtraArgs=dict(options))
 
 
-def put_files(s3: Any, folder: Path, uri: str) -> None:
+def put_files(s3: Any, folder: Path, uri: str, options: Mapping[str, str]) -> None:
     """Put the files of a folder below a prefix that ends with a slash."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            put_file(s3, path, uri + path.relative_to(folder).as_posix())
+            put_file(s3, path, uri + path.relative_to(folder).as_posix(), options)
 
 
 def _below(s3: Any, uri: str) -> Iterator[tuple[str, str, str]]:
@@ -138,9 +148,15 @@ class _State:
 class Mirror:
     """Keeps below a prefix of S3 what a folder holds; what is deleted there stays in S3."""
 
-    def __init__(self, folder: Path, uri: str) -> None:
-        """Start with a folder whose present files S3 has."""
-        self._folder = folder
+    def __init__(self, folder: Path, uri: str, options: Mapping[str, str]) -> None:
+        """Start with a folder whose present files S3 has.
+
+        Args:
+            folder: The folder.
+            uri: The prefix.
+            options: More parameters of `PutObject`.
+        """
+        self._folder, self._options = folder, options
         self._bucket, prefix = split(uri)
         self._prefix = prefix.rstrip("/") + "/" if prefix else ""
         self._seen = self._states()
@@ -165,7 +181,7 @@ class Mirror:
             content = path.read_bytes()
             if _State.of(path) == state:
                 key = self._prefix + path.relative_to(self._folder).as_posix()
-                s3.put_object(Bucket=self._bucket, Key=key, Body=content)
+                s3.put_object(Bucket=self._bucket, Key=key, Body=content, **self._options)
                 self._sent[path], put = state, True
         return put
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from terraform.cli import compare, model, packages, smoke, stack, verify
+from terraform.cli import compare, model, packages, settling, smoke, stack, verify
 from terraform.cli.stack import Stack
 from terraform.cli.verify import Report
 from trainer.errors import KennelError, UsageError
@@ -283,7 +283,7 @@ def _release_fault(serving: Stack) -> str | None:
     """
     endpoint = verify.live(serving.target)
     planned = stack.outputs(serving).get("endpoint_configuration_name")
-    if not endpoint or planned is None:
+    if not endpoint or planned is None or settling.runs(endpoint, planned):
         return None
     reason = " ".join(str(endpoint.get("FailureReason", "")).split())
     said = f" ({reason})" if reason else ""

@@ -28,6 +28,7 @@ from terraform.cli import (
     objects,
     provider,
     settings,
+    settling,
     summary,
 )
 from terraform.cli import outputs as outputs_here
@@ -62,6 +63,9 @@ Begin = Callable[[], object]
 
 _FETCH = frozenset({"get", "init", "providers"})
 _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
+
+# How often a change is tried that SageMaker refuses since the endpoint changes by itself.
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -248,10 +252,19 @@ def plan_destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
     return _plan(stack, _choice(None), arguments, brief=True, named=not approved)
 
 
-def apply_destroy(stack: Stack) -> int:
-    """Destroy what `plan_destroy` has shown; give Terraform's exit code."""
-    code, _ = _apply_plan(stack)
+def apply_destroy(stack: Stack, extra: Sequence[str], tries: int = _TRIES) -> int:
+    """Destroy what `plan_destroy` has shown; give Terraform's exit code.
+
+    Args:
+        stack: What is destroyed.
+        extra: The arguments that `plan_destroy` was given.
+        tries: How often at most, where the endpoint changes by itself meanwhile.
+    """
+    code, stopped = _apply_plan(stack)
     stack.plan_file.unlink(missing_ok=True)
+    again = stopped.busy and tries > 1
+    if again and plan_destroy(stack, extra, approved=True) == CHANGES:
+        return apply_destroy(stack, extra, tries - 1)
     if code != 0:
         _explain(stack, "destroy")
     return code
@@ -392,6 +405,7 @@ def _apply(
     extra: Sequence[str],
     approved: bool,
     imports: Mapping[str, str] | None = None,
+    tries: int = _TRIES,
 ) -> int:
     code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
     if code != CHANGES:
@@ -404,7 +418,7 @@ def _apply(
     # Reading a plan takes seconds of the provider's, and nobody waits for its summary here.
     with ThreadPoolExecutor(1) as beside:
         read = beside.submit(planned, stack) if approved else None
-        code, existing = _apply_plan(stack)
+        code, stopped = _apply_plan(stack)
     stack.plan_file.unlink(missing_ok=True)
     if code == 0:
         if stack.target.fence:
@@ -412,10 +426,12 @@ def _apply(
         if read and not read.exception():
             _summarize(stack, read.result(), applied=True)
         return 0
-    if existing:
-        names = ", ".join(existing)
+    if stopped.busy and tries > 1:
+        return _apply(stack, choice, begin, extra, approved, imports, tries - 1)
+    if stopped.existing:
+        names = ", ".join(stopped.existing)
         sys.stderr.write(f"There already, as a run that was killed leaves it: {names}\n")
-        return _apply(stack, choice, begin, extra, approved, existing)
+        return _apply(stack, choice, begin, extra, approved, stopped.existing)
     _explain(stack, "apply")
     return code
 
@@ -486,8 +502,23 @@ def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     return path
 
 
-def _apply_plan(stack: Stack) -> tuple[int, dict[str, str]]:
-    """Terraform's exit code; and what the plan was to make but is there, as `adopt.imports`."""
+@dataclass(frozen=True)
+class _Stopped:
+    """Why Terraform stopped, where the same may be done again.
+
+    Attributes:
+        existing: What the plan was to make but is there, as `adopt.imports`.
+        busy: Whether the endpoint had begun to change by itself.
+    """
+
+    existing: dict[str, str]
+    busy: bool
+
+
+def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
+    """Terraform's exit code, and why it stopped."""
+    if stack.name == "serving":
+        settling.wait(stack.target)
     with tempfile.TemporaryFile("w+") as said:
         with _without_outputs(stack) as stdout:
             code = stack.run(
@@ -499,7 +530,7 @@ def _apply_plan(stack: Stack) -> tuple[int, dict[str, str]]:
     existing = {}
     if adopt.conflicts(errors):
         existing = adopt.imports(errors, planned(stack)["resource_changes"], stack.target)
-    return code, existing
+    return code, _Stopped(existing, busy=code != 0 and settling.refused(errors))
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def _destroy(
             objects.delete(target.client("s3"), _name(change), only_markers=True)
     if each.name == "serving" and not delete_data:
         _record_served(each)
-    return stack.apply_destroy(each)
+    return stack.apply_destroy(each, [*extra, *targets])
 
 
 def data_in(target: Target, held: Held) -> dict[tuple[str, str], str]:

@@ -12,10 +12,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
+from rich.box import SIMPLE
+from rich.markup import escape
+from rich.table import Table
 
-from terraform.cli import function, model, smoke, stack
+from terraform.cli import function, model, settling, smoke, stack
 from terraform.cli.model import Archive
 from terraform.cli.page import Page, told
+from terraform.cli.settling import live
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError, UsageError
 from trainer.make_command import make_command
@@ -144,20 +148,6 @@ def check(target: Target, outputs: Mapping[str, Any]) -> Report:
     return Report(digest, tuple(look(found) for look in _CHECKS))
 
 
-def live(target: Target) -> dict[str, Any]:
-    """The endpoint as SageMaker describes it; empty if there is none."""
-    client = target.client("sagemaker")
-    try:
-        described: dict[str, Any] = client.describe_endpoint(
-            EndpointName=target.required_parameter("endpoint_name")
-        )
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ValidationException":
-            raise
-        return {}
-    return described
-
-
 def variants(target: Target, configuration: str) -> list[dict[str, Any]]:
     """Production variants of an endpoint's configuration."""
     described = target.client("sagemaker").describe_endpoint_config(
@@ -231,6 +221,8 @@ def _in_service(found: _Deployment) -> Check:
     logs = f"`{make_command('logs', found.target.name, WHAT='endpoint')}` shows why"
     if status == "InService":
         return Check("endpoint", True, status)
+    if settling.runs(found.endpoint, found.outputs["endpoint_configuration_name"]):
+        return Check("endpoint", True, f"{status}: serves, while its instances change")
     return Check("endpoint", False, f"{status}: {reason}" if reason else status, logs)
 
 

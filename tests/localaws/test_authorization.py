@@ -360,6 +360,12 @@ class Facts:
     def has_role(self, name: str) -> bool:
         return False
 
+    def key(self, bucket: str, name: str | None = None) -> None:
+        return None
+
+    def volume_key(self, endpoint_config: str) -> None:
+        return None
+
 
 JOB = {
     "TrainingJobName": "kennel-1",

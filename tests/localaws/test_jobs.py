@@ -140,7 +140,10 @@ class Account:
     def log(self, name: str) -> dict[str, list[str]]:
         """A job's messages by stream."""
         logs = self.aws.client("logs")
-        streams = logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")
+        try:
+            streams = logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")
+        except logs.exceptions.ResourceNotFoundException:
+            return {}  # The first job of the account makes it.
         return {
             stream: [
                 event["message"]
@@ -418,7 +421,7 @@ def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(account: Account) -
 
 def test_a_checkpoint_that_is_still_written_is_not_copied(account: Account, tmp_path: Path) -> None:
     uri, kept = "s3://kennel/checkpoints/mirror", tmp_path / "epoch/last.pt"
-    mirror = Mirror(tmp_path, uri)
+    mirror = Mirror(tmp_path, uri, {})
     kept.parent.mkdir()
     kept.with_name(".last.pt").write_bytes(b"not yet named")
     kept.write_bytes(b"half")
@@ -443,7 +446,14 @@ def test_the_training_toolkits_hyperparameters_lead_to_the_script(account: Accou
         kept = {name: value for name, value in os.environ.items() if name.startswith("SM_")}
         told = {"arguments": sys.argv[1:], "environment": kept, "folder": os.getcwd()}
         Path(os.environ["SM_MODEL_DIR"], "told.json").write_text(json.dumps(told))
-        sys.exit(7 if "--fail" in sys.argv else 0)
+        if "--fail" in sys.argv:
+            print("a warning, no error", file=sys.stderr)
+            try:
+                raise ValueError("the data is empty")
+            except ValueError:
+                import traceback
+                traceback.print_exc()
+            sys.exit(7)
     """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
@@ -474,8 +484,17 @@ def test_the_training_toolkits_hyperparameters_lead_to_the_script(account: Accou
     assert json.loads(environment["SM_HOSTS"]) == [environment["SM_CURRENT_HOST"]] == ["127.0.0.1"]
     assert wrote["folder"].endswith("/code")
     failed = account.ended("toolkit-fails")
-    assert failed["FailureReason"].startswith("AlgorithmError: ExecuteUserScriptError:\nExitCode 7")
-    assert failed["FailureReason"].endswith("exit code: 7")
+    # As sagemaker-training writes it: its own status is 1 whatever the script's was, and what it
+    # tells begins with the first line that names an error.
+    reason = failed["FailureReason"]
+    told, _, command = reason.partition('"\nCommand "')
+    assert told == (
+        "AlgorithmError: ExecuteUserScriptError:\nExitCode 7\n"
+        'ErrorMessage "raise ValueError("the data is empty")\n ValueError: the data is empty'
+    )
+    assert "train.py --epochs 3 --fail True" in command
+    assert reason.endswith('", exit code: 1')
+    assert "a warning, no error" in str(account.log("toolkit-fails"))
 
 
 def test_what_was_running_when_localaws_was_killed_goes_on_or_has_failed(

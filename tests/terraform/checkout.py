@@ -43,8 +43,19 @@ variable "wait_s" {
 resource "terraform_data" "endpoint" {
   input = var.model.digest
 
+  # KENNEL_BUSY is a file with what SageMaker says once, as autoscaling changes the endpoint.
   provisioner "local-exec" {
-    command = "touch $KENNEL_STARTED; sleep ${var.wait_s}"
+    command = <<-SH
+      if test -e "$KENNEL_BUSY"; then cat "$KENNEL_BUSY"; rm "$KENNEL_BUSY"; exit 1; fi
+      touch $KENNEL_STARTED; sleep ${var.wait_s}
+    SH
+  }
+
+  provisioner "local-exec" {
+    when    = destroy
+    command = <<-SH
+      if test -e "$KENNEL_BUSY"; then cat "$KENNEL_BUSY"; rm "$KENNEL_BUSY"; exit 1; fi
+    SH
   }
 }
 

@@ -36,6 +36,12 @@ class Recorded:
     def has_role(self, name: str) -> bool:
         return False
 
+    def key(self, bucket: str, name: str | None = None) -> None:
+        return None
+
+    def volume_key(self, endpoint_config: str) -> None:
+        return None
+
 
 def refused(calls: Iterable[Mapping[str, Any]], policies: Iterable[Document]) -> list[str]:
     """Give what the recorded calls ask for and these policies do not allow, each once."""

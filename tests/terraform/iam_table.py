@@ -26,6 +26,7 @@ TRAINING_IMAGE = arn("ecr", "repository/pytorch-training", account="763104351884
 QUEUE = arn("sqs", "kennel-dev-classify-failed")
 TRAINER = {"aws:ResourceTag/Name": "kennel-dev-trainer"}
 BY_S3 = {"kms:ViaService": "s3.us-east-1.amazonaws.com"}
+BY_EC2 = {"kms:ViaService": "ec2.us-east-1.amazonaws.com"}
 FROM_TEMPLATE = {"ec2:LaunchTemplate": arn("ec2", "launch-template/lt-1")}
 AS_TRAINER = {**FROM_TEMPLATE, "aws:RequestTag/Name": "kennel-dev-trainer"}
 ITS_TYPE = {"ec2:InstanceType": "g5.xlarge"}
@@ -63,6 +64,11 @@ TRAIN: list[Row] = [
     ("ec2:CreateTags", arn("ec2", "instance/i-1"), AT_LAUNCH),
     ("ec2:TerminateInstances", arn("ec2", "instance/i-1"), TRAINER),
     ("iam:PassRole", role("ec2"), TO_EC2),
+    # The volume of the EC2 trainer, under a key of one's own.
+    ("kms:GenerateDataKeyWithoutPlaintext", KEY, BY_EC2),
+    ("kms:ReEncryptFrom", KEY, BY_EC2),
+    ("kms:ReEncryptTo", KEY, BY_EC2),
+    ("kms:CreateGrant", KEY, {**BY_EC2, "kms:GrantIsForAWSResource": "true"}),
 ]
 OPERATE: list[Row] = [
     *TRAIN,
@@ -120,6 +126,7 @@ NOT_TRAIN: list[Row] = [
     ("ec2:TerminateInstances", arn("ec2", "instance/i-1")),
     ("ec2:DescribeInstances", "*", {"aws:RequestedRegion": "eu-west-1"}),
     ("ssm:GetParameter", arn("ssm", "parameter/kennel/prod/bucket")),
+    ("kms:ReEncryptTo", KEY, BY_S3),
 ]
 
 ALLOWED: dict[str, list[Row]] = {
@@ -138,6 +145,8 @@ ALLOWED: dict[str, list[Row]] = {
         ("ecr:BatchGetImage", TRAINING_IMAGE),
         ("kms:Decrypt", KEY, BY_S3),
         ("kms:CreateGrant", KEY, {"kms:GrantIsForAWSResource": "true"}),
+        ("kms:Encrypt", KEY),
+        ("kms:GenerateDataKey", KEY, BY_S3),
         ("ec2:CreateNetworkInterface", arn("ec2", "subnet/subnet-1")),
     ],
     "serving": [

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from inference.archive import open_model
-from terraform.cli import function, smoke, status, teardown, verify
+from terraform.cli import function, settling, smoke, status, teardown, verify
 from terraform.cli.function import Answer
 from terraform.cli.logs import age
 from terraform.cli.model import Archive, publish
@@ -24,6 +24,7 @@ from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import Checkout
 from tests.terraform.conftest import CommandLine, LocalAws
 from tests.terraform.service import BUCKET, FUNCTION, make_service
+from trainer.errors import KennelError
 from trainer.target import Target, load
 
 
@@ -400,6 +401,19 @@ def test_a_sound_deployment_passes(target: Target, digest: str) -> None:
     assert report.fault == ""
 
 
+@pytest.mark.parametrize("status", ["Updating", "SystemUpdating"])
+def test_an_endpoint_that_only_changes_its_instances_passes(
+    target: Target, digest: str, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    endpoint = settling.live(target) | {"EndpointStatus": status}
+    monkeypatch.setattr(verify, "live", lambda _: endpoint)
+    report = verify.check(target, outputs(digest))
+    assert report.passed, report.fault
+    # Another configuration comes.
+    endpoint["PendingDeploymentSummary"] = {"EndpointConfigName": "other"}
+    assert failed(verify.check(target, outputs(digest))) == {"endpoint": status}
+
+
 def test_another_configuration_than_the_applied_one_fails(target: Target, digest: str) -> None:
     report = verify.check(target, outputs(digest, endpoint_configuration_name="kennel-dev-new"))
     assert failed(report) == {
@@ -485,6 +499,28 @@ def test_the_smoke_image_s_answer_may_differ_by_rounding_only(
     body = {"predictions": [{"label": label, "index": 0, "probability": probability}]}
     fault = smoke.Smoke("", "Red", 0.9).fault(Answer(200, body, 1.0))
     assert (fault is None) is is_right
+
+
+def test_an_endpoint_that_changes_is_waited_for(
+    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = ["Creating", "Updating", "SystemUpdating", "RollingBack", "Failed"]
+    slept: list[float] = []
+    monkeypatch.setattr("terraform.cli.settling.time.sleep", slept.append)
+    monkeypatch.setattr(
+        settling, "live", lambda _: {"EndpointName": "kennel-dev", "EndpointStatus": states[0]}
+    )
+    with pytest.raises(KennelError, match="kennel-dev is still Creating after 0 minutes"):
+        settling.wait(target, 0)
+    monkeypatch.setattr(
+        settling, "live", lambda _: {"EndpointName": "kennel-dev", "EndpointStatus": states.pop(0)}
+    )
+    slept.clear()
+    settling.wait(target)
+    assert (states, len(slept)) == ([], 4)
+    assert "kennel-dev is Creating, and SageMaker changes one" in capsys.readouterr().err
+    monkeypatch.setattr(settling, "live", lambda _: {})
+    settling.wait(target)
 
 
 def test_network_interfaces_are_waited_for(

@@ -147,6 +147,21 @@ def test_a_second_model_keeps_the_first_for_a_rollback(
     assert after["LastModified"] == before["LastModified"]
 
 
+def test_what_sagemaker_refuses_while_the_endpoint_scales_is_done_after_it(
+    checkout: Checkout, archives: dict[str, Path], tmp_path: Path
+) -> None:
+    busy = tmp_path / "busy"
+    for command, model in (("apply", "two"), ("destroy", None), ("apply", "one")):
+        busy.write_text('ValidationException: Cannot update in-progress endpoint "kennel-dev".')
+        arguments = [command, "serving", "--env", "dev", "--auto-approve"]
+        arguments += ["--model", str(archives[model])] if model else []
+        told = done(checkout.run(*arguments, KENNEL_BUSY=str(busy)))
+        assert "Cannot update in-progress endpoint" in " ".join(told.stderr.split())
+        assert "stopped half way" not in told.stderr
+        assert not busy.exists()
+    assert outputs(checkout)["model"]
+
+
 def test_a_job_s_output_is_verified_and_put_in_its_place(
     checkout: Checkout, archives: dict[str, Path], s3: Any
 ) -> None:

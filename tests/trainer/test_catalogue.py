@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.core.utils import get_service_model
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from trainer import catalogue
 from trainer.catalogue import Entry, Machine, load, parse
@@ -210,3 +212,18 @@ def test_damage_raises_no_other_error(data: st.DataObject) -> None:
     place[key] = data.draw(_VALUES)
     with suppress(KennelError):
         parse(content)
+
+
+def test_disks_of_an_instance_type_are_those_that_ec2_tells() -> None:
+    told = {
+        f"ml.{name}": bool(facts["InstanceStorageSupported"])
+        for name, facts in INSTANCE_TYPES.items()
+    }
+    model = get_service_model("sagemaker")
+    for shape in ("TrainingInstanceType", "ProductionVariantInstanceType", "InstanceType"):
+        for name in model.shape_for(shape).enum:
+            assert catalogue.has_local_disks(name) == told.get(
+                name, catalogue.has_local_disks(name)
+            )
+    assert catalogue.has_local_disks("g5.xlarge")
+    assert not catalogue.has_local_disks("ml.m5.large")

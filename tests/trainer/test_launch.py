@@ -16,7 +16,15 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from tests.localaws.conftest import LocalAws
-from tests.trainer.launching import BUCKET, FINGERPRINT, get_json, hand_over, put_dataset, work_in
+from tests.trainer.launching import (
+    BUCKET,
+    FINGERPRINT,
+    get_json,
+    hand_over,
+    put_dataset,
+    put_parameter,
+    work_in,
+)
 from trainer import jobs, jobs_sagemaker, jobs_tuning, launch, metric_lines, source
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
@@ -131,6 +139,54 @@ def test_spot_waits_longer_than_it_runs_and_the_same_command_finds_its_checkpoin
     assert work[0].checkpoints != work[1].checkpoints
     assert machines.gpu is False
     assert submitted.prefix == "kennel-local"
+
+
+KEY = "arn:aws:kms:us-east-1:123456789012:key/0a1b2c3d-0000-1111-2222-333344445555"
+
+
+@pytest.fixture
+def protected(aws: LocalAws) -> Iterator[dict[str, list[str]]]:
+    """A foundation with a key and a network for jobs; gives the network."""
+    ec2 = aws.client("ec2")
+    subnets = [found["SubnetId"] for found in ec2.describe_subnets()["Subnets"]][:2]
+    groups = [found["GroupId"] for found in ec2.describe_security_groups()["SecurityGroups"]][:1]
+    given = {
+        "kms_key_arn": KEY,
+        "job_subnet_ids": ",".join(subnets),
+        "job_security_group_ids": ",".join(groups),
+    }
+    for key, value in given.items():
+        put_parameter(aws, key, value)
+    yield {"Subnets": subnets, "SecurityGroupIds": groups}
+    for key in given:
+        aws.client("ssm").delete_parameter(Name=f"/kennel/local/{key}")
+
+
+def test_jobs_have_the_key_and_the_network_of_the_foundation(
+    aws: LocalAws, protected: dict[str, list[str]]
+) -> None:
+    launch.main([*TRAIN, "--instances", "2", "--instance-type", "ml.m5.xlarge", "--seed", "21"])
+    request = asked(aws, "CreateTrainingJob")
+    assert request["OutputDataConfig"]["KmsKeyId"] == KEY
+    assert request["ResourceConfig"]["VolumeKmsKeyId"] == KEY
+    assert request["VpcConfig"] == protected
+    assert request["EnableInterContainerTrafficEncryption"] is True
+    # Its own disks are encrypted by its hardware, and one machine has nobody to talk to.
+    launch.main([*TRAIN, "--seed", "22"])
+    alone = asked(aws, "CreateTrainingJob")
+    assert "VolumeKmsKeyId" not in alone["ResourceConfig"]
+    assert alone["OutputDataConfig"]["KmsKeyId"] == KEY
+    assert not alone.get("EnableInterContainerTrafficEncryption")
+
+    machines = jobs_sagemaker.Machines("ml.m5.xlarge", 2, False, 0, 3600)
+    work = jobs_sagemaker.Work("train", "pets", TrainConfig(unfreeze="all").to_json())
+    jobs_tuning.start_search(load("local"), work, SEARCHED, machines, 1, 1, None)
+    # The SDK's tuner drops two of the four.
+    trials = asked(aws, "CreateHyperParameterTuningJob")["TrainingJobDefinition"]
+    assert trials["OutputDataConfig"]["KmsKeyId"] == KEY
+    assert trials["ResourceConfig"]["VolumeKmsKeyId"] == KEY
+    assert trials["VpcConfig"] == protected
+    assert trials["EnableInterContainerTrafficEncryption"] is True
 
 
 def test_what_a_flag_has_chosen_is_not_searched_for(aws: LocalAws) -> None:

@@ -43,9 +43,11 @@ locals {
     "arn:${local.partition}:ecr:${local.region}:${account}:repository/pytorch*"
   ]
 
-  key_documents    = var.kms_key_arn == null ? [] : [data.aws_iam_policy_document.key.json]
-  volume_documents = var.kms_key_arn == null ? [] : [data.aws_iam_policy_document.volume_key.json]
-  vpc_documents    = var.enable_vpc ? [data.aws_iam_policy_document.vpc.json] : []
+  key_documents     = var.kms_key_arn == null ? [] : [data.aws_iam_policy_document.key.json]
+  output_documents  = var.kms_key_arn == null ? [] : [data.aws_iam_policy_document.output_key.json]
+  trainer_documents = var.kms_key_arn == null ? [] : [data.aws_iam_policy_document.trainer_key.json]
+  volume_documents  = var.kms_key_arn == null ? [] : [data.aws_iam_policy_document.volume_key.json]
+  vpc_documents     = var.enable_vpc ? [data.aws_iam_policy_document.vpc.json] : []
 
   descriptions = {
     ec2      = "EC2 trainer: reads code and data, writes jobs, checkpoints and logs"
@@ -150,6 +152,54 @@ data "aws_iam_policy_document" "volume_key" {
       test     = "Bool"
       variable = "kms:GrantIsForAWSResource"
       values   = ["true"]
+    }
+  }
+}
+
+# A job's `KmsKeyId`: SageMaker tries the key itself before S3 does (API reference, `OutputDataConfig`).
+data "aws_iam_policy_document" "output_key" {
+  statement {
+    sid       = "EncryptOutputs"
+    actions   = ["kms:DescribeKey", "kms:Encrypt"]
+    resources = compact([var.kms_key_arn])
+  }
+}
+
+# What EBS does in the name of who launches the EC2 trainer (EC2's user guide, "Requirements for Amazon EBS encryption").
+data "aws_iam_policy_document" "trainer_key" {
+  statement {
+    sid = "UseKeyForTrainer"
+    actions = [
+      "kms:Decrypt",
+      "kms:DescribeKey",
+      "kms:GenerateDataKeyWithoutPlaintext",
+      "kms:ReEncryptFrom",
+      "kms:ReEncryptTo",
+    ]
+    resources = compact([var.kms_key_arn])
+
+    condition {
+      test     = "StringEquals"
+      variable = "kms:ViaService"
+      values   = ["ec2.${local.region}.${data.aws_partition.current.dns_suffix}"]
+    }
+  }
+
+  statement {
+    sid       = "LendKeyToTrainer"
+    actions   = ["kms:CreateGrant"]
+    resources = compact([var.kms_key_arn])
+
+    condition {
+      test     = "Bool"
+      variable = "kms:GrantIsForAWSResource"
+      values   = ["true"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "kms:ViaService"
+      values   = ["ec2.${local.region}.${data.aws_partition.current.dns_suffix}"]
     }
   }
 }

@@ -1,6 +1,8 @@
 # What SageMaker does in the name of a training or tuning job.
 data "aws_iam_policy_document" "training" {
-  source_policy_documents = concat(local.key_documents, local.volume_documents, local.vpc_documents)
+  source_policy_documents = concat(
+    local.key_documents, local.output_documents, local.volume_documents, local.vpc_documents,
+  )
 
   statement {
     sid       = "ListPrefixes"

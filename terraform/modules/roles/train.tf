@@ -7,6 +7,8 @@ locals {
 # the trainer's launch template. It is one of the deploy role's policies and a part of the notebook's, and goes with
 # `operate` for people (output `policies`).
 data "aws_iam_policy_document" "train" {
+  source_policy_documents = local.trainer_documents
+
   statement {
     sid = "RunJobs"
     actions = [

@@ -75,9 +75,14 @@ variable "enable_notebook" {
 
 variable "enable_vpc" {
   type        = bool
-  description = "Whether SageMaker's jobs or endpoint run in a VPC, for which their roles need rights on network interfaces."
+  description = "Whether training jobs run in the subnets of `vpc`, which then must be private ones with a way to S3 (gateway endpoint or NAT) and to the Python package index (NAT). Roles get the rights on network interfaces, for an endpoint in a VPC too."
   default     = false
   nullable    = false
+
+  validation {
+    condition     = !var.enable_vpc || var.vpc != null
+    error_message = "enable_vpc needs vpc: the network and the private subnets that jobs run in. Those of the default VPC will not do, for SageMaker's interfaces have no public address."
+  }
 }
 
 variable "environment" {
@@ -214,6 +219,6 @@ variable "training_image_accounts" {
 
 variable "vpc" {
   type        = object({ vpc_id = string, subnet_ids = list(string) })
-  description = "Network of the EC2 trainer, whose subnets are tried in turn; null for the account's default VPC."
+  description = "Network of the EC2 trainer, whose subnets are tried in turn, and with `enable_vpc` of training jobs; null for the account's default VPC."
   default     = null
 }
