@@ -28,7 +28,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, deletions, gate, inventory, state
+from localaws import additions, deletions, gate, inventory, operations, state
 from localaws.calls import Call, form_of, identify, parameters, refusal
 from localaws.execution import running
 from localaws.iam import authentication, authorization
@@ -210,10 +210,15 @@ class Application:
         self, call: Call, asks: Caller | None, environ: dict[str, Any], told: Mapping[str, Any]
     ) -> tuple[Iterable[bytes], str, Any]:
         """The answer to a call; `asks` is who has to be allowed to make it, if anybody has."""
+        if why := operations.refusal(call.service, call.operation):
+            return run_wsgi_app(refusal(call, 501, "NotImplemented", why), environ)
         try:
             if asks:
                 return self._authorized_answer(call, asks, environ, told)
             return self._motos_answer(environ)
+        except operations.RefusedError as error:
+            why = f"localaws does not execute this {call}: {error}"
+            answer = refusal(call, 501, "NotImplemented", why)
         except (_UnknownError, NotImplementedError):
             answer = refusal(
                 call,
