@@ -6,6 +6,7 @@ that the message comes from. IAM is asked whether it is enforced for callers or 
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from moto.core.exceptions import JsonRESTError, ServiceException
@@ -33,31 +34,47 @@ class DeliveryError(LocalAwsError):
         self.code = code
 
 
-def require_allowed(service: str, action: str, resource: str, source: str) -> None:
-    """Ask the policy of what gets a message.
+@dataclass(frozen=True)
+class Sender:
+    """Who hands something over.
+
+    Attributes:
+        caller: The service, or a session of the role under which it acts.
+        source: ARN of what the message comes from.
+    """
+
+    caller: Caller
+    source: str
+
+    @classmethod
+    def service(cls, name: str, source: str) -> "Sender":
+        """A service that acts under no role, such as "sns.amazonaws.com"."""
+        return cls(Caller(Principal(name, "Service")), source)
+
+
+def require_allowed(sender: Sender, action: str, resource: str) -> None:
+    """Ask the policies of what gets a message, and of the role if there is one.
 
     Args:
-        service: Who sends, such as "sns.amazonaws.com".
+        sender: Who sends.
         action: What IAM calls it, such as "sqs:SendMessage".
         resource: ARN of what gets it.
-        source: ARN of what the message comes from.
 
     Raises:
-        DeliveryError: It does not allow it.
+        DeliveryError: They do not allow it.
     """
     context = {
-        "aws:SourceArn": source,
+        "aws:SourceArn": sender.source,
         "aws:SourceAccount": ACCOUNT,
         "aws:SecureTransport": "true",
     }
-    asked = Request(action, resource, context)
     try:
-        if decide(Caller(Principal(service, "Service")), asked).allowed:
+        if decide(sender.caller, Request(action, resource, context)).allowed:
             return
-        why = f"its policy does not allow {action} to {service} for {source}"
+        why = f"no policy allows {action} to {sender.caller.name}"
     except PolicyError as error:
         why = str(error)
-    raise DeliveryError("AccessDenied", f"{resource} takes nothing from {source}: {why}")
+    raise DeliveryError("AccessDenied", f"{resource} takes nothing from {sender.source}: {why}")
 
 
 def kind_of(arn: str) -> str:
@@ -75,19 +92,18 @@ def kind_of(arn: str) -> str:
     return service if service in ("sns", "sqs") and len(rest) == 1 and rest[0] else ""
 
 
-def submit(service: str, source: str, function: str, event: Mapping[str, Any] | str) -> None:
+def submit(sender: Sender, function: str, event: Mapping[str, Any] | str) -> None:
     """Put an event into a function's queue, as `Invoke` with the type `Event` does.
 
     Args:
-        service: Who sends.
-        source: ARN of what the event comes from.
+        sender: Who sends.
         function: ARN of the function, or of an alias or version.
         event: What the function gets, or its JSON.
 
     Raises:
         DeliveryError: There is no such function, or it takes nothing from there.
     """
-    require_allowed(service, "lambda:InvokeFunction", function, source)
+    require_allowed(sender, "lambda:InvokeFunction", function)
     functions = running(Functions)
     if not functions:
         return  # Where localaws keeps records only, nothing is executed.
@@ -99,12 +115,11 @@ def submit(service: str, source: str, function: str, event: Mapping[str, Any] | 
         raise DeliveryError("ResourceNotFound", f"there is no {function}") from error
 
 
-def send(service: str, source: str, queue: str, body: str, **more: Any) -> None:
+def send(sender: Sender, queue: str, body: str, **more: Any) -> None:
     """Send a message to a queue.
 
     Args:
-        service: Who sends.
-        source: ARN of what the message comes from.
+        sender: Who sends.
         queue: ARN of the queue.
         body: The message.
         more: What moto's `send_message` takes besides.
@@ -112,21 +127,18 @@ def send(service: str, source: str, queue: str, body: str, **more: Any) -> None:
     Raises:
         DeliveryError: There is no such queue, or it takes nothing from there.
     """
-    require_allowed(service, "sqs:SendMessage", queue, source)
+    require_allowed(sender, "sqs:SendMessage", queue)
     try:
         sqs_backends[ACCOUNT][REGION].send_message(queue.split(":")[5], body, **more)
     except (ServiceException, JsonRESTError) as error:
         raise DeliveryError("ResourceNotFound", f"{queue} takes no message: {error}") from error
 
 
-def publish(
-    service: str, source: str, topic: str, message: str, subject: str | None = None
-) -> None:
+def publish(sender: Sender, topic: str, message: str, subject: str | None = None) -> None:
     """Publish a message to a topic.
 
     Args:
-        service: Who publishes.
-        source: ARN of what the message comes from.
+        sender: Who publishes.
         topic: ARN of the topic.
         message: The message.
         subject: Its subject, if it has one.
@@ -134,7 +146,7 @@ def publish(
     Raises:
         DeliveryError: There is no such topic, or it takes nothing from there.
     """
-    require_allowed(service, "sns:Publish", topic, source)
+    require_allowed(sender, "sns:Publish", topic)
     try:
         sns_backends[ACCOUNT][REGION].publish(message, arn=topic, subject=subject)
     except (ServiceException, JsonRESTError, ValueError) as error:

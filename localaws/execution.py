@@ -48,6 +48,7 @@ _SERVICES = (
     "instances:Instances",
     "jobs.training:TrainingJobs",
     "monitoring.scaling:Scaling",
+    "rules:Rules",
     "jobs.tuning:TuningJobs",
 )
 _SAVE_INTERVAL_SECONDS = 2.0
@@ -184,23 +185,7 @@ class Execution(Running):
         Raises:
             RoleError: There is no such role, or it does not trust the service.
         """
-        iam = iam_backends[ACCOUNT]["aws"]
-        try:
-            role = iam.get_role_by_arn(role_arn)
-        except NotFoundException as error:
-            raise RoleError(f"there is no role {role_arn}") from error
-        request = Request(
-            "sts:AssumeRole",
-            role_arn,
-            {"aws:SourceAccount": ACCOUNT, "aws:SecureTransport": "true"},
-            Principal(service, "Service"),
-        )
-        try:
-            trusted = evaluate([], request, resource_policies=[_document(role)])
-        except PolicyError as error:
-            raise RoleError(f"the trust policy of {role_arn}: {error}") from error
-        if not trusted.allowed:
-            raise RoleError(f"{role_arn} does not trust {service}; its trust policy must allow it")
+        require_trust(role_arn, service)
         with self.changing():
             assumed = sts_backends[ACCOUNT]["aws"].assume_role(
                 region_name=REGION,
@@ -289,6 +274,35 @@ class Execution(Running):
                 if not self._save():
                     self._save_wanted.set()  # The disk may have room again.
                 time.sleep(_SAVE_INTERVAL_SECONDS)
+
+
+def require_trust(role_arn: str, service: str) -> None:
+    """Ask a role whether a service may act under it.
+
+    Args:
+        role_arn: The role.
+        service: Such as "sagemaker.amazonaws.com".
+
+    Raises:
+        RoleError: There is no such role, or it does not trust the service.
+    """
+    iam = iam_backends[ACCOUNT]["aws"]
+    try:
+        role = iam.get_role_by_arn(role_arn)
+    except NotFoundException as error:
+        raise RoleError(f"there is no role {role_arn}") from error
+    request = Request(
+        "sts:AssumeRole",
+        role_arn,
+        {"aws:SourceAccount": ACCOUNT, "aws:SecureTransport": "true"},
+        Principal(service, "Service"),
+    )
+    try:
+        trusted = evaluate([], request, resource_policies=[_document(role)])
+    except PolicyError as error:
+        raise RoleError(f"the trust policy of {role_arn}: {error}") from error
+    if not trusted.allowed:
+        raise RoleError(f"{role_arn} does not trust {service}; its trust policy must allow it")
 
 
 _current: Execution | None = None

@@ -61,6 +61,17 @@ EXECUTED: Mapping[str, Mapping[str, str]] = {
         ("RunInstances", "user data runs until it ends; GPU types take their time"),
         ("TerminateInstances StopInstances StartInstances", "ends or starts what runs"),
     ),
+    "events": _notes(
+        (
+            "PutRule EnableRule DisableRule PutTargets",
+            "patterns and schedules run functions, queues and topics, at most 5 a rule; other"
+            " targets and sources of AWS that send nothing here are refused; no archive, no replay",
+        ),
+        (
+            "PutEvents TestEventPattern",
+            "targets' policies are asked; dead letters; all filters of patterns",
+        ),
+    ),
     "lambda": _notes(
         ("Invoke InvokeAsync", "the zip runs; sizes, limits, tries and dead letters as documented"),
         (
@@ -94,6 +105,26 @@ EXECUTED: Mapping[str, Mapping[str, str]] = {
         ),
     ),
     "sagemaker-runtime": _notes(("InvokeEndpoint", "answered by the endpoint's servers")),
+    "s3": _notes(
+        (
+            "PutBucketNotificationConfiguration",
+            "destinations have to be there and to let the bucket in; functions, queues, topics and"
+            " EventBridge are told of objects made, removed, tagged and shared; other events are"
+            " refused",
+        ),
+        (
+            "PutObject CopyObject CompleteMultipartUpload DeleteObject DeleteObjects"
+            " GetObject HeadObject",
+            "objects are files; the bucket's policy, conditions and locks are heeded",
+        ),
+    ),
+    "scheduler": _notes(
+        (
+            "CreateSchedule UpdateSchedule DeleteSchedule",
+            "keep to the clock; run functions, queues and topics under their role; other targets"
+            " are refused",
+        ),
+    ),
     "sns": _notes(
         (
             "Subscribe Publish PublishBatch",
@@ -180,6 +211,13 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
         ("AddTags ListTags DeleteTags", ""),
     ),
     "sagemaker-metrics": _notes(("BatchPutMetrics", "as moto")),
+    "scheduler": _notes(
+        (
+            "GetSchedule ListSchedules CreateScheduleGroup GetScheduleGroup ListScheduleGroups"
+            " DeleteScheduleGroup ListTagsForResource TagResource UntagResource",
+            "",
+        ),
+    ),
     "sns": _notes(
         (
             "CreateTopic DeleteTopic GetTopicAttributes SetTopicAttributes ListTopics"
@@ -203,6 +241,11 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
 REFUSED: Mapping[str, Mapping[str, str]] = {
     "athena": _notes(("StartQueryExecution", "no query would run")),
     "batch": _notes(("SubmitJob", "no job would run")),
+    "events": _notes(
+        ("CreateArchive StartReplay", "no event would come back"),
+        ("CreateApiDestination CreateConnection", "no call would leave"),
+        ("PutPartnerEvents CreatePartnerEventSource", "no partner sends events here"),
+    ),
     "ecs": _notes(("RunTask StartTask CreateService", "no container would run")),
     "emr": _notes(("RunJobFlow AddJobFlowSteps", "no cluster would run")),
     "emr-serverless": _notes(("StartJobRun", "no job would run")),

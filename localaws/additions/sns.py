@@ -1,6 +1,7 @@
 """SNS: topics whose messages arrive, at the queues and the functions that take them."""
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -13,14 +14,13 @@ from moto.sns.responses import SNSResponse
 from localaws import deliveries
 from localaws.additions import Gap
 from localaws.additions._moto import ACCOUNT, REGION, answer_with, plain_client, refuses, wrap
-from localaws.deliveries import DeliveryError, kind_of
+from localaws.deliveries import DeliveryError, Sender, kind_of
 from localaws.operations import RefusedError
 
 Json = dict[str, Any]
 
 _PENDING = ("email", "email-json")
 """Protocols whose subscriptions wait for a click in a mail, which nobody gets here."""
-_SERVICE = "sns.amazonaws.com"
 _QUEUE = f"arn:aws:sqs:{REGION}:{ACCOUNT}:probe"
 
 
@@ -113,10 +113,10 @@ def _deliver(
     matcher = subscription._filter_policy_matcher
     if _is_pending(subscription) or (matcher and not matcher.matches(message_attributes, message)):
         return
-    topic, endpoint = subscription.topic.arn, subscription.endpoint
+    sender, endpoint = _sender(subscription), subscription.endpoint
     try:
         if subscription.protocol == "sqs":
-            deliveries.require_allowed(_SERVICE, "sqs:SendMessage", endpoint, topic)
+            deliveries.require_allowed(sender, "sqs:SendMessage", endpoint)
             # moto has the formats of queues; what it looks up has to be there.
             _require_queue(endpoint)
             original(
@@ -133,9 +133,13 @@ def _deliver(
         if message_structure == "json":
             message = subscription._parse_message_structure(message, subscription.protocol)
         told = subscription.get_post_data(message, message_id, subject, message_attributes)
-        deliveries.submit(_SERVICE, topic, endpoint, _records(subscription, told))
+        deliveries.submit(sender, endpoint, _records(subscription, told))
     except DeliveryError as error:
         _give_up(subscription, error, message, message_id)
+
+
+def _sender(subscription: Subscription) -> Sender:
+    return Sender.service("sns.amazonaws.com", subscription.topic.arn)
 
 
 def _records(subscription: Subscription, told: Json) -> Json:
@@ -166,7 +170,7 @@ def _give_up(
     subscription: Subscription, error: DeliveryError, message: str, message_id: str
 ) -> None:
     """Send what cannot be delivered to the subscription's dead-letter queue, if it has one."""
-    print(f"{subscription.topic.arn}: {error}", flush=True)
+    print(f"{subscription.topic.arn}: {error}", file=sys.stderr, flush=True)
     redrive = json.loads(subscription.attributes.get("RedrivePolicy") or "{}")
     if letters := redrive.get("deadLetterTargetArn"):
         body = json.dumps(subscription.get_post_data(message, message_id, None))
@@ -175,11 +179,10 @@ def _give_up(
             "ErrorMessage": {"DataType": "String", "StringValue": str(error)},
         }
         try:
-            deliveries.send(
-                _SERVICE, subscription.topic.arn, letters, body, message_attributes=attributes
-            )
+            deliveries.send(_sender(subscription), letters, body, message_attributes=attributes)
         except DeliveryError as lost:
-            print(f"{subscription.topic.arn}: a message is lost: {lost}", flush=True)
+            lost_by = subscription.topic.arn
+            print(f"{lost_by}: a message is lost: {lost}", file=sys.stderr, flush=True)
 
 
 def _checks_structure(original: Any, backend: SNSBackend, message: str, **more: Any) -> str:
