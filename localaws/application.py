@@ -210,14 +210,16 @@ class Application:
         self, call: Call, asks: Caller | None, environ: dict[str, Any], told: Mapping[str, Any]
     ) -> tuple[Iterable[bytes], str, Any]:
         """The answer to a call; `asks` is who has to be allowed to make it, if anybody has."""
-        if why := operations.refusal(call.service, call.operation):
-            return run_wsgi_app(refusal(call, 501, "NotImplemented", why), environ)
         try:
+            if why := operations.refusal(call.service, call.operation):
+                raise operations.RefusedError(why)
+            if why is not None:
+                raise _UnknownError
             if asks:
                 return self._authorized_answer(call, asks, environ, told)
             return self._motos_answer(environ)
         except operations.RefusedError as error:
-            why = f"localaws does not execute this {call}: {error}"
+            why = f"localaws does not execute {call}: {error}"
             answer = refusal(call, 501, "NotImplemented", why)
         except (_UnknownError, NotImplementedError):
             answer = refusal(

@@ -14,10 +14,10 @@ from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
 from localaws.errors import LocalAwsError
-from localaws.execution import ACCOUNT, REGION, running
+from localaws.execution import ACCOUNT, REGION, RoleError, require_trust, running
 from localaws.functions.records import InvocationError
 from localaws.functions.service import Functions
-from localaws.iam.authorization import Caller, decide
+from localaws.iam.authorization import Caller, caller_as, decide
 from localaws.iam.policy import PolicyError, Principal, Request
 
 
@@ -50,6 +50,19 @@ class Sender:
     def service(cls, name: str, source: str) -> "Sender":
         """A service that acts under no role, such as "sns.amazonaws.com"."""
         return cls(Caller(Principal(name, "Service")), source)
+
+    @classmethod
+    def role(cls, role: str, service: str, source: str) -> "Sender":
+        """A service that acts under a role.
+
+        Raises:
+            DeliveryError: There is no such role, or it does not trust the service.
+        """
+        try:
+            require_trust(role, service)
+        except RoleError as error:
+            raise DeliveryError("AccessDenied", str(error)) from error
+        return cls(caller_as(role), source)
 
 
 def require_allowed(sender: Sender, action: str, resource: str) -> None:

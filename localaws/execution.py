@@ -44,6 +44,7 @@ AWS_SECRET = secrets.token_hex(32)
 _SERVICES = (
     "monitoring.alarms:Alarms",
     "functions.service:Functions",
+    "functions.sources:EventSources",
     "hosting.endpoints:Endpoints",
     "instances:Instances",
     "jobs.training:TrainingJobs",

@@ -75,6 +75,11 @@ EXECUTED: Mapping[str, Mapping[str, str]] = {
     "lambda": _notes(
         ("Invoke InvokeAsync", "the zip runs; sizes, limits, tries and dead letters as documented"),
         (
+            "CreateEventSourceMapping UpdateEventSourceMapping DeleteEventSourceMapping",
+            "queues only, in batches under the function's role; partial failures; no filters, no"
+            " streams",
+        ),
+        (
             "PutFunctionEventInvokeConfig UpdateFunctionEventInvokeConfig"
             " DeleteFunctionEventInvokeConfig",
             "heeded by asynchronous invocations",
@@ -163,7 +168,7 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
             " AddLayerVersionPermission GetLayerVersionPolicy RemoveLayerVersionPermission",
             "a function with layers is refused when it is invoked",
         ),
-        ("GetEventSourceMapping ListEventSourceMappings DeleteEventSourceMapping", ""),
+        ("GetEventSourceMapping ListEventSourceMappings", ""),
     ),
     "events": _notes(
         (
@@ -282,19 +287,17 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
 
 
 def refusal(service: str, operation: str) -> str | None:
-    """Why an operation is refused; None if it is answered.
+    """Why an operation is refused, empty where nobody has said why; None if it is answered.
 
     Args:
         service: The service's name in botocore.
         operation: The operation's name in botocore.
     """
-    known = service in STRICT and not any(
-        operation in kind.get(service, ()) for kind in (EXECUTED, RECORDED)
-    )
     why = REFUSED.get(service, {}).get(operation)
-    if not known and not why:
-        return None
-    return f"localaws does not execute {service}:{operation}" + (f": {why}" if why else "")
+    if why or service not in STRICT:
+        return why
+    answered = any(operation in kind.get(service, ()) for kind in (EXECUTED, RECORDED))
+    return None if answered else ""
 
 
 _HEAD = """# What localaws does with each operation

@@ -23,8 +23,7 @@ from moto.scheduler.models import Schedule, scheduler_backends
 
 from localaws import deliveries
 from localaws.deliveries import DeliveryError, Sender, kind_of
-from localaws.execution import ACCOUNT, REGION, Execution, RoleError, Service
-from localaws.iam.authorization import caller_of
+from localaws.execution import ACCOUNT, REGION, Execution, Service
 from localaws.monitoring.schedules import ScheduleError, is_due
 
 Json = dict[str, Any]
@@ -230,13 +229,12 @@ class Rules(Service):
         event = event_of("aws.scheduler", "Scheduled Event", [schedule.arn], {})
         text = _VARIABLE.sub(lambda found: told.get(found[1], found[0]), target.get("Input") or "")
         text = text or json.dumps({**event, "detail": "{}"})
-        try:
-            keys = self.execution.credentials(target["RoleArn"], SCHEDULER, execution_id)
-        except RoleError as error:
-            print(f"{schedule.arn}: {error}", file=sys.stderr, flush=True)
-            return
-        sender = Sender(caller_of(keys["AWS_ACCESS_KEY_ID"]), schedule.arn)
         with self.execution.changing():
+            try:
+                sender = Sender.role(target["RoleArn"], SCHEDULER, schedule.arn)
+            except DeliveryError as error:
+                print(f"{schedule.arn}: {error}", file=sys.stderr, flush=True)
+                return
             try:
                 _deliver(sender, target, text)
             except DeliveryError as error:

@@ -141,6 +141,19 @@ def caller_of(access_key: str, token: str | None = None) -> Caller:
     raise CredentialsError
 
 
+def caller_as(role_arn: str) -> Caller:
+    """A service that acts under a role.
+
+    Raises:
+        NotFoundException: There is no such role; moto's own.
+    """
+    iam = iam_backends[ACCOUNT]["aws"]
+    role: Any = iam.get_role_by_arn(role_arn)
+    context = {"aws:PrincipalArn": role.arn, "aws:PrincipalAccount": ACCOUNT}
+    principal = Principal(role.arn)
+    return Caller(principal, tuple(policies_of(role)), _boundary(iam, role), context=context)
+
+
 def policies_of(holder: Any) -> Iterator[str]:
     """Give the policies of moto's role, user or group, inline and attached, as JSON."""
     for document in holder.policies.values():

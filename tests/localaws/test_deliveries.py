@@ -173,7 +173,7 @@ def test_what_a_topic_cannot_reach_is_refused_by_name(aws: LocalAws) -> None:
             sns.subscribe(TopicArn=topic, Protocol=protocol, Endpoint=endpoint)
         assert refusal(error) == (
             501,
-            f"localaws does not execute this sns:Subscribe: no message leaves by {protocol};"
+            f"localaws does not execute sns:Subscribe: no message leaves by {protocol};"
             " sqs, lambda and email are known",
         )
     with pytest.raises(ClientError) as error:
@@ -268,7 +268,7 @@ def test_events_that_never_happen_are_refused(aws: LocalAws) -> None:
         notify(aws, "never", "Lambda", FUNCTION, "s3:Replication:*")
     assert refusal(error) == (
         501,
-        "localaws does not execute this s3:PutBucketNotificationConfiguration: s3:Replication:*"
+        "localaws does not execute s3:PutBucketNotificationConfiguration: s3:Replication:*"
         " never happens here",
     )
 
@@ -403,6 +403,52 @@ def test_a_schedule_runs_a_function_under_its_role(aws: LocalAws) -> None:
     schedule("soon", soon, role)
     assert got(aws, "schedule/default/soon")["by"].endswith(":schedule/default/soon")
     until(lambda: not scheduler.list_schedules()["Schedules"])
+
+
+def test_a_queue_runs_a_function_in_batches(aws: LocalAws) -> None:
+    client, sqs = aws.client("lambda"), aws.client("sqs")
+    letters = queue(aws, "batch-letters")
+    redrive = {"deadLetterTargetArn": ARN.format("sqs", "batch-letters"), "maxReceiveCount": 1}
+    given = {"RedrivePolicy": json.dumps(redrive), "VisibilityTimeout": "3"}
+    url, arn = queue(aws, "batches", **given), ARN.format("sqs", "batches")
+    attributes = {"breed": {"DataType": "String", "StringValue": "Pug"}}
+    sqs.send_message(QueueUrl=url, MessageBody="in a batch", MessageAttributes=attributes)
+    mapping = client.create_event_source_mapping(EventSourceArn=arn, FunctionName="kennel")
+    assert mapping["State"] == "Creating"
+    (record,) = got(aws, "in a batch")["Records"]
+    assert (record["eventSource"], record["eventSourceARN"]) == ("aws:sqs", arn)
+    assert record["messageAttributes"]["breed"]["stringValue"] == "Pug"
+    assert record["attributes"]["ApproximateReceiveCount"] == "1"
+    sqs.send_message(QueueUrl=url, MessageBody="to fail")
+    assert message(aws, letters)["Body"] == "to fail"
+    left = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    until(
+        lambda: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=left)["Attributes"],
+        lambda found: set(found.values()) == {"0"},
+    )
+    client.delete_event_source_mapping(UUID=mapping["UUID"])
+    sqs.send_message(QueueUrl=url, MessageBody="no longer")
+    assert message(aws, url)["Body"] == "no longer"
+
+
+def test_mappings_that_cannot_be_served_are_refused(aws: LocalAws) -> None:
+    client = aws.client("lambda")
+    queue(aws, "short", VisibilityTimeout="1")
+    queue(aws, "long", VisibilityTimeout="60")
+    known = {"FunctionName": "kennel", "EventSourceArn": ARN.format("sqs", "long")}
+    stream = ARN.format("kinesis", "stream/dogs")
+    pattern = {"FilterCriteria": {"Filters": [{"Pattern": "{}"}]}}
+    for more, status in (
+        ({"EventSourceArn": stream, "StartingPosition": "LATEST"}, 501),
+        (pattern, 501),
+        ({"EventSourceArn": ARN.format("sqs", "short")}, 400),
+        ({"EventSourceArn": ARN.format("sqs", "absent")}, 400),
+        ({"BatchSize": 100}, 400),
+    ):
+        with pytest.raises(ClientError) as error:
+            client.create_event_source_mapping(**{**known, **more})
+        assert refusal(error)[0] == status, more
+    assert not client.list_event_source_mappings(FunctionName="kennel")["EventSourceMappings"]
 
 
 def test_a_rule_is_due_by_its_schedule() -> None:
