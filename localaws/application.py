@@ -37,6 +37,7 @@ from localaws import (
     deletions,
     gate,
     inventory,
+    operations,
     regions,
     state,
 )
@@ -258,11 +259,18 @@ class Application:
     ) -> tuple[Iterable[bytes], str, Any]:
         """The answer to a call; `asks` is who has to be allowed to make it, if anybody has."""
         try:
+            if why := operations.refusal(call.service, call.operation):
+                raise operations.RefusedError(why)
+            if why is not None:
+                raise _UnknownError
             if refused := bounds.refuse(call, told):
                 return run_wsgi_app(refused, environ)
             if asks:
                 return self._authorized_answer(call, asks, environ, told)
             return self._motos_answer(environ)
+        except operations.RefusedError as error:
+            why = f"localaws does not execute {call}: {error}"
+            answer = refusal(call, 501, "NotImplemented", why)
         except (_UnknownError, NotImplementedError):
             answer = refusal(
                 call,

@@ -49,10 +49,12 @@ AWS_SECRET = secrets.token_hex(32)
 _SERVICES = (
     "monitoring.alarms:Alarms",
     "functions.service:Functions",
+    "functions.sources:EventSources",
     "hosting.endpoints:Endpoints",
     "instances:Instances",
     "jobs.training:TrainingJobs",
     "monitoring.scaling:Scaling",
+    "rules:Rules",
     "jobs.tuning:TuningJobs",
 )
 # Whose records the services hold, and change without asking moto for them.
@@ -190,23 +192,7 @@ class Execution(Running):
         Raises:
             RoleError: There is no such role, or it does not trust the service.
         """
-        iam = iam_backends[ACCOUNT]["aws"]
-        try:
-            role = iam.get_role_by_arn(role_arn)
-        except NotFoundException as error:
-            raise RoleError(f"there is no role {role_arn}") from error
-        request = Request(
-            "sts:AssumeRole",
-            role_arn,
-            {"aws:SourceAccount": ACCOUNT, "aws:SecureTransport": "true"},
-            Principal(service, "Service"),
-        )
-        try:
-            trusted = evaluate([], request, resource_policies=[_document(role)])
-        except PolicyError as error:
-            raise RoleError(f"the trust policy of {role_arn}: {error}") from error
-        if not trusted.allowed:
-            raise RoleError(f"{role_arn} does not trust {service}; its trust policy must allow it")
+        require_trust(role_arn, service)
         with self._changing():
             assumed = sts_backends[ACCOUNT]["aws"].assume_role(
                 region_name=self.region,
@@ -287,6 +273,35 @@ class Execution(Running):
         ]
         with self._changing():
             cloudwatch_backends[ACCOUNT][self.region].put_metric_data(namespace, data)
+
+
+def require_trust(role_arn: str, service: str) -> None:
+    """Ask a role whether a service may act under it.
+
+    Args:
+        role_arn: The role.
+        service: Such as "sagemaker.amazonaws.com".
+
+    Raises:
+        RoleError: There is no such role, or it does not trust the service.
+    """
+    iam = iam_backends[ACCOUNT]["aws"]
+    try:
+        role = iam.get_role_by_arn(role_arn)
+    except NotFoundException as error:
+        raise RoleError(f"there is no role {role_arn}") from error
+    request = Request(
+        "sts:AssumeRole",
+        role_arn,
+        {"aws:SourceAccount": ACCOUNT, "aws:SecureTransport": "true"},
+        Principal(service, "Service"),
+    )
+    try:
+        trusted = evaluate([], request, resource_policies=[_document(role)])
+    except PolicyError as error:
+        raise RoleError(f"the trust policy of {role_arn}: {error}") from error
+    if not trusted.allowed:
+        raise RoleError(f"{role_arn} does not trust {service}; its trust policy must allow it")
 
 
 class Executions(Running):

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from uuid import uuid4
 
 from moto.awslambda import responses
+from moto.awslambda.exceptions import LambdaClientError
 from moto.core.common_types import TYPE_RESPONSE
 
 from localaws.execution import running
@@ -21,6 +22,15 @@ MAX_CONTEXT_BYTES = 3583
 _REQUEST_ID = "x-amzn-requestid"
 
 Headers = dict[str, str]
+
+
+class ResourceConflictException(LambdaClientError):
+    """What is to be made exists already."""
+
+    code = 409
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ResourceConflictException", message)
 
 
 class InvocationAnswers(responses.LambdaResponse):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -29,6 +29,23 @@ def answer_with(urls: ModuleType, answers: type[BaseResponse], *more_paths: str)
     """
     for path in [*urls.url_paths, *more_paths]:
         urls.url_paths[path] = answers.dispatch
+
+
+def wrap(owner: type, name: str, mended: Callable[..., Any]) -> None:
+    """Put a function in a method's place.
+
+    Args:
+        owner: moto's class, changed in place.
+        name: The method's name.
+        mended: Gets the former method before the method's own arguments.
+    """
+    original = getattr(owner, name)
+
+    @wraps(original)
+    def method(*args: Any, **given: Any) -> Any:
+        return mended(original, *args, **given)
+
+    setattr(owner, name, method)
 
 
 def page(found: Sequence[T], token: str | None, size: int) -> tuple[Sequence[T], dict[str, str]]:

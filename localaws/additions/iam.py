@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+from moto.core.config import default_user_config
 from moto.core.responses import ActionResult, EmptyResult
+from moto.iam.aws_managed_policies import aws_managed_policies_data
 from moto.iam.exceptions import NotFoundException
-from moto.iam.models import IAMBackend
+from moto.iam.models import AWSManagedPolicy, IAMBackend
 from moto.iam.responses import IamResponse
 
 from localaws.additions import Gap
-from localaws.additions._moto import plain_client
+from localaws.additions._moto import ACCOUNT, plain_client, refuses
 from localaws.iam.authorization import default_version, policies_of
 from localaws.iam.policy import Principal, Request, evaluate
 
+_ANY_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
 _TRUST = '{"Version":"2012-10-17","Statement":[]}'
 
 
@@ -34,7 +38,18 @@ def _keeps_description() -> bool:
         return bool(iam.get_role(RoleName="probe")["Role"].get("Description") == "kept")
 
 
+def _knows_aws_policies() -> bool:
+    with plain_client("iam") as iam:
+        return not refuses(lambda: iam.get_policy(PolicyArn=_ANY_POLICY))
+
+
 GAPS = [
+    Gap(
+        service="iam",
+        operation="GetPolicy",
+        effect="AWS's managed policies are not known unless moto is told to load them",
+        closed=_knows_aws_policies,
+    ),
     Gap(
         service="iam",
         operation="SimulatePrincipalPolicy",
@@ -52,10 +67,29 @@ GAPS = [
 
 def install() -> None:
     """Add the simulator and let roles be changed in part."""
+    default_user_config["iam"] = {"load_aws_managed_policies": True}
+    AWSManagedPolicy.__reduce__ = saved  # type: ignore[method-assign]
     mended: Any = IamResponse
     mended.update_role = _update_role
     mended.simulate_principal_policy = _simulate_principal
     mended.simulate_custom_policy = _simulate_custom
+
+
+def saved(policy: AWSManagedPolicy) -> tuple[Any, ...]:
+    """How one of AWS's policies is saved: moto has what is in it, four megabytes for all."""
+    return _policy, (policy.name, policy.id, policy.attachment_count)
+
+
+def _policy(name: str, policy_id: str, attachments: int) -> AWSManagedPolicy:
+    policy = AWSManagedPolicy.from_data(name, ACCOUNT, "us-east-1", _data()[name])
+    policy.id, policy.attachment_count = policy_id, attachments
+    return policy
+
+
+@cache
+def _data() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(aws_managed_policies_data)
+    return data
 
 
 def _update_role(self: IamResponse) -> ActionResult:

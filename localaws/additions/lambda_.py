@@ -30,7 +30,9 @@ from moto.core.responses import ActionResult
 from moto.core.utils import iso_8601_datetime_with_nanoseconds, utcnow
 
 from localaws.additions import Gap
-from localaws.additions._lambda_invocation import InvocationAnswers
+from localaws.additions._lambda_invocation import ResourceConflictException
+from localaws.additions._lambda_sources import GAPS as SOURCE_GAPS
+from localaws.additions._lambda_sources import SourceAnswers
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, answer_with, plain_client, refuses
 from localaws.execution import RoleError, running
 from localaws.functions.records import LATEST, functions
@@ -58,15 +60,6 @@ _IDENTITY = (
 )
 
 Json = dict[str, Any]
-
-
-class ResourceConflictException(LambdaClientError):
-    """What is to be made exists already."""
-
-    code = 409
-
-    def __init__(self, message: str) -> None:
-        super().__init__("ResourceConflictException", message)
 
 
 class ProvisionedConcurrencyConfigNotFoundException(LambdaClientError):
@@ -246,7 +239,7 @@ class Function(models.LambdaFunction):
         return json.dumps([compared, self.snap_start], sort_keys=True)
 
 
-class Answers(InvocationAnswers):
+class Answers(SourceAnswers):
     """Moto's answers, mended."""
 
     def create_function(self) -> TYPE_RESPONSE:
@@ -748,6 +741,7 @@ GAPS = [
         "one in use is taken, which AWS refuses",
         _refuses_same_statement,
     ),
+    *SOURCE_GAPS,
 ]
 
 

@@ -18,6 +18,7 @@ from moto.s3.responses import S3Response
 from werkzeug.exceptions import HTTPException
 
 from localaws.additions import Gap
+from localaws.additions import _s3_notifications as notifications
 from localaws.additions._moto import plain_client, refuses
 from localaws.iam.policy import Outcome, Principal, Request, evaluate
 from localaws.loopback import LOOPBACK
@@ -220,11 +221,13 @@ GAPS = [
         effect="a bucket that was not told how to encrypt seems not to",
         closed=_encrypts,
     ),
+    *notifications.GAPS,
 ]
 
 
 def install() -> None:
     """Mend moto's S3."""
+    notifications.install()
     setup_class = S3Response.setup_class
     key_response = S3Response._key_response
     bucket_response_get = S3Response._bucket_response_get

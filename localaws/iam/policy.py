@@ -102,6 +102,13 @@ class Policy:
 
     statements: tuple["_Statement", ...]
 
+    @property
+    def allows_everything(self) -> bool:
+        """Whether it allows what nobody knows the action of: all of AWS, and denies nothing."""
+        return all(statement.allows for statement in self.statements) and any(
+            statement.fits_everything for statement in self.statements
+        )
+
 
 @lru_cache(maxsize=1024)
 def parse(text: str, *, names_principal: bool = False) -> Policy:
@@ -207,6 +214,13 @@ class _Statement:
     @property
     def allows(self) -> bool:
         return bool(self.body["Effect"] == "Allow")
+
+    @property
+    def fits_everything(self) -> bool:
+        """Whether there is no action, resource or circumstance that it does not fit."""
+        actions = {str(action) for action in _listed(self.body.get("Action", ()))}
+        everywhere = "*" in _listed(self.body.get("Resource", ()))
+        return bool(actions & {"*", "*:*"}) and everywhere and not self.conditions
 
     def applies(self, request: Request) -> bool:
         """Whether action, resource and conditions fit the request."""

@@ -11,11 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
-
 from terraform.cli import function, model, settling, smoke, stack
 from terraform.cli.model import Archive
 from terraform.cli.page import Page, told

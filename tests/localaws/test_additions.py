@@ -4,10 +4,15 @@ import json
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.session import Session
+
+from localaws import operations
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,22 @@ def test_each_gap_names_an_operation_of_aws(gaps: list[dict[str, Any]]) -> None:
         named = gap["operation"].replace(",", " ").replace(".", " ").split()[0]
         assert named in operations, gap
         assert gap["effect"]
+
+
+def test_the_list_of_operations_is_current() -> None:
+    """What each operation is stands in the documentation, once."""
+    command = [sys.executable, "-m", "localaws.additions", "--operations"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept = (ROOT / "docs/localaws-operations.md").read_text()
+    assert kept == asked.stdout, f"write it anew: {' '.join(command[1:])}"
+    session = Session()
+    tables = (operations.EXECUTED, operations.RECORDED, operations.REFUSED)
+    for table in tables:
+        for service, names in table.items():
+            assert set(names) <= set(session.get_service_model(service).operation_names)
+    for service in operations.STRICT:
+        named = [set(table.get(service, ())) for table in tables]
+        assert not named[0] & named[1] | named[2] & (named[0] | named[1])
 
 
 def test_what_asks_moto_sees_the_additions_too() -> None:

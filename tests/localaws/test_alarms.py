@@ -14,6 +14,7 @@ from localaws.monitoring.alarms import Condition, decide, rule_holds
 from localaws.monitoring.metric_math import Query, solve
 from localaws.monitoring.metrics import Grid, MetricError, MetricKey, Metrics, statistic
 from tests.localaws.conftest import LocalAws, until
+from tests.localaws.roles import document
 
 KEY = MetricKey("Probe", "Requests", (("Service", "kennel"),))
 _VALUES = {"0": 0.0, "X": 2.0, "-": None}
@@ -230,7 +231,8 @@ FAILURES: dict[str, Any] = {
 def test_an_alarm_goes_off_tells_its_topic_and_calms_down(fast: LocalAws) -> None:
     cloudwatch, sns, sqs = (fast.client(name) for name in ("cloudwatch", "sns", "sqs"))
     topic = sns.create_topic(Name="alarms")["TopicArn"]
-    queue = sqs.create_queue(QueueName="alarms")["QueueUrl"]
+    policy = document({"Effect": "Allow", "Principal": "*", "Action": "sqs:*", "Resource": "*"})
+    queue = sqs.create_queue(QueueName="alarms", Attributes={"Policy": policy})["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
     raw = {"RawMessageDelivery": "true"}
     sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn["QueueArn"], Attributes=raw)

@@ -1,6 +1,7 @@
 """LOCALAWS_IAM=enforce: what the caller's policies do not allow is denied, in AWS's words."""
 
 import json
+import pickle
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,8 +11,11 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from moto.iam.aws_managed_policies import aws_managed_policies_data
+from moto.iam.models import AWSManagedPolicy
 from moto.sts.models import sts_backends
 
+from localaws.additions.iam import saved
 from localaws.execution import ACCOUNT
 from localaws.iam.actions import UnknownCallError, requests
 from localaws.iam.authorization import CredentialsError, caller_of
@@ -500,6 +504,52 @@ def test_what_iam_asks(call: str, told: Mapping[str, Any], asked: list[str]) -> 
 def test_what_iam_is_told(call: str, told: Mapping[str, Any], context: Mapping[str, Any]) -> None:
     request = requests(*call.split(":"), told, Facts())[0]
     assert {key: request.context.get(key) for key in context} == context
+
+
+def test_who_may_do_everything_may_call_what_iam_has_no_name_for_here(account: Account) -> None:
+    """A call whose action is unknown is allowed only where nothing at all is left out."""
+    deny = {"Effect": "Deny", "Action": "iam:DeleteUser", "Resource": "*"}
+    local = {"IpAddress": {"aws:SourceIp": "127.0.0.1"}}
+    roles = {
+        "everything": [statement("*", "*")],
+        "its-service": [statement("dynamodb:*", "*")],
+        "almost": [statement("*", "*"), deny],
+        "here": [statement("*", "*", Condition=local)],
+        "one-table": [statement("*", "arn:aws:dynamodb:us-east-1:123456789012:table/dogs")],
+    }
+    for name, statements in roles.items():
+        account.role(name, *statements)
+        session = account.session("dynamodb", name)
+        if name == "everything":
+            assert session.list_tables()["TableNames"] == []
+        else:
+            code, message, status = refusal(session.list_tables)
+            assert (code, status) == ("AccessDeniedException", 400), name
+            assert "localaws does not know what IAM asks for dynamodb:ListTables" in message
+    narrow = {"Policy": document(statement("s3:*", "*"))}
+    assert refusal(account.session("dynamodb", "everything", **narrow).list_tables)[2] == 400
+
+
+def test_aws_own_policies_are_known(account: Account) -> None:
+    account.role("managed")
+    arn = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+    account.iam.attach_role_policy(RoleName="managed", PolicyArn=arn)
+    assert account.iam.get_policy(PolicyArn=arn)["Policy"]["AttachmentCount"] == 1
+    s3 = account.session("s3", "managed")
+    assert s3.get_object(Bucket=BUCKET, Key="in/photo")["Body"].read() == b"dog"
+    assert refusal(s3.put_object, Bucket=BUCKET, Key="in/photo", Body=b"cat")[0] == "AccessDenied"
+
+
+def test_aws_own_policies_take_little_room_in_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AWSManagedPolicy, "__reduce__", saved)
+    data = json.loads(aws_managed_policies_data)["AdministratorAccess"]
+    policy = AWSManagedPolicy.from_data("AdministratorAccess", ACCOUNT, "us-east-1", data)
+    policy.attachment_count = 2
+    pickled = pickle.dumps(policy)
+    restored = pickle.loads(pickled)
+    assert len(pickled) < 200
+    assert (restored.arn, restored.id, restored.attachment_count) == (policy.arn, policy.id, 2)
+    assert restored.versions[0].document == policy.versions[0].document
 
 
 @pytest.mark.parametrize("call", ["dynamodb:ListTables", "sagemaker:Search", "ec2:CreateVpc"])
