@@ -166,9 +166,7 @@ def carry(packages: Path, python: Python, *names: str) -> None:
                 (target / data.name).symlink_to(data)
     if not is_own:
         # As AWS's runtimes have it: an import would compile it at each start.
-        subprocess.run(
-            [python.path, "-I", "-m", "compileall", "-qq", "-j", "0", packages], check=False
-        )
+        subprocess.run([python.path, "-I", "-m", "compileall", "-qq", packages], check=False)
 
 
 def inside(folder: Path, variables: Mapping[str, str]) -> dict[str, str]:

@@ -21,9 +21,11 @@ def initialize_client(user_agent: str) -> None:
     _agent = user_agent
 
 
-def next() -> tuple[bytes, dict[str, str]]:
+def next() -> tuple[bytes, dict[str, Any]]:
     """Wait for an event; give it, and what is said of it."""
-    return _ask("GET", "next", None, {}, http.client.OK)
+    body, headers = _ask("GET", "next", None, {}, http.client.OK)
+    deadline = "Lambda-Runtime-Deadline-Ms"
+    return body, {**headers, deadline: int(headers[deadline])}
 
 
 def post_invocation_result(
