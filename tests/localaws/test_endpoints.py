@@ -375,7 +375,7 @@ def test_an_endpoint_stays_on_what_serves(endpoint: Endpoint) -> None:
 def test_a_model_for_another_server_is_told_without_starting_ours(
     endpoint: Endpoint, files: list[str] | None, held: str, request: pytest.FixtureRequest
 ) -> None:
-    name = f"other-{abs(hash(request.node.name))}"
+    name = f"other-{request.node.callspec.indices['files']}"
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for place in files or ():
