@@ -252,9 +252,8 @@ def test_a_container_has_what_sagemaker_gives_it(endpoint: Endpoint) -> None:
     assert all(keys)
     assert keys[0] != "test"
     folder = Path(told["environment"]["SM_MODEL_DIR"])
-    assert [(path.name, path.stat().st_mode & 0o222) for path in folder.iterdir()] == [
-        ("answer", 0)
-    ]
+    modes = {path.name: path.stat().st_mode & 0o222 for path in folder.iterdir()}
+    assert modes == {"answer": 0, "manifest.json": 0, "model.onnx": 0}
     endpoint.sagemaker.delete_endpoint(EndpointName="kennel")
     until(endpoint.sagemaker.list_endpoints, lambda found: not found["Endpoints"])
     assert not psutil.pid_exists(told["pid"])
