@@ -324,7 +324,8 @@ local-down: $(READY) ## stop it and save its state
 local-reset: $(READY) ## stop it and forget its state
 	@$(LOCALAWS) reset
 
-LOCALAWS = $(PYTHON) -m localaws.server $(call flag,--port,LOCALAWS_PORT) --state $(call typed,OUT)/localaws --calls $(call typed,OUT)/localaws/calls.jsonl
+# The function's runtime, which its zip is built for too, need not be a Python of this machine.
+LOCALAWS = LOCALAWS_STAND_IN="$${LOCALAWS_STAND_IN-python3.13}" $(PYTHON) -m localaws.server $(call flag,--port,LOCALAWS_PORT) --state $(call typed,OUT)/localaws --calls $(call typed,OUT)/localaws/calls.jsonl
 # There the commands find where localaws answers.
 export KENNEL_OUT := $(value OUT)
 

@@ -14,7 +14,7 @@ from typing import Any
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
 
-from localaws import changes, regions
+from localaws import changes, pythons, regions
 from localaws.execution import ACCOUNT, Execution, RoleError, Service
 from localaws.processes import ManagedProcess
 
@@ -235,7 +235,9 @@ class _Machine:
         shutdown = self._folder / "bin" / "shutdown"
         shutdown.write_text(_SHUTDOWN.format(file=shlex.quote(str(self._shutdown_file))))
         shutdown.chmod(0o700)
-        environment = self._execution.environment(self._credentials())
+        python = self._folder / "python"
+        pythons.lay_over(python)
+        environment = pythons.inside(python, self._execution.environment(self._credentials()))
         return {
             **environment,
             "PATH": f"{shutdown.parent}:{environment['PATH']}",

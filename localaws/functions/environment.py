@@ -3,13 +3,11 @@
 It asks for events over Lambda's runtime API, version 2018-06-01, as it does on AWS.
 """
 
-import importlib.machinery
 import json
 import platform
 import queue
 import shutil
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -18,8 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from localaws import regions
-from localaws.functions.log import RUNTIME, FunctionLog, Phase, timestamp
+from localaws import pythons, regions
+from localaws.functions import bootstrap
+from localaws.functions.log import FunctionLog, Phase, timestamp
+from localaws.functions.runtimes import Runtime
 from localaws.loopback import GuardedRequests, LoopbackServer, Requests
 from localaws.processes import ManagedProcess, Running
 
@@ -46,6 +46,7 @@ class Program:
         version: Its version, such as "$LATEST".
         handler: `module.function` in the code.
         code: Folder with the unpacked code.
+        runtime: What runs it.
         variables: The process's environment but for what Lambda itself sets: the function's own
             variables, and credentials.
         memory_mb: What the process may use.
@@ -57,6 +58,7 @@ class Program:
     version: str
     handler: str
     code: Path
+    runtime: Runtime
     variables: Mapping[str, str]
     memory_mb: int
     timeout_seconds: float
@@ -187,14 +189,14 @@ class Environment(Running):
         self._init_ms: float | None = None
         self._first = True
         self._failed_start: _Report | None = None
-        log.init_start(initialization)
+        log.init_start(initialization, program.runtime)
         self._started = time.monotonic()
         self._api = LoopbackServer(_runtime_api(self._events, self._reports))
         self._process = ManagedProcess(
-            [sys.executable, "-m", "awslambdaric", program.handler],
+            [str(program.runtime.program), bootstrap.__file__],
             log.path,
             {
-                **program.variables,
+                **_inside(program),
                 **_reserved_variables(program, stream, initialization),
                 "AWS_LAMBDA_RUNTIME_API": self._api.address,
                 "TMPDIR": str(temporary),
@@ -227,7 +229,7 @@ class Environment(Running):
             return
         self.log.init_report(self._initialization, report.phase(took_ms))
         if report.status == "error":
-            self._failed_start = _explained(report, self.program.code)
+            self._failed_start = _explained(report, self.program)
             self.stop()
 
     def invoke(self, event: Event, init_seconds: float = INIT_SECONDS) -> Outcome:
@@ -321,19 +323,20 @@ def _too_large(report: _Report) -> _Report:
     return _Report("error", body, kind)
 
 
-def _explained(report: _Report, code: Path) -> _Report:
+def _explained(report: _Report, program: Program) -> _Report:
     """A start that failed by an import, with the reason if the code is for another machine."""
-    suffixes, machine = importlib.machinery.EXTENSION_SUFFIXES, _machine(Path(sys.executable))
+    code, python = program.code, program.runtime.python
+    machine = _machine(python.path)
     foreign = sorted(
         path.relative_to(code).as_posix()
         for path in code.rglob("*.so")
-        if path.name[path.name.index(".") :] not in suffixes or _machine(path) != machine
+        if path.name[path.name.index(".") :] not in python.suffixes or _machine(path) != machine
     )
     if report.kind != "Runtime.ImportModuleError" or not foreign:
         return report
     content = json.loads(report.body)
     content["errorMessage"] += (
-        f" (localaws runs Python {platform.python_version()} on {platform.machine()}, which cannot"
+        f" (localaws runs Python {python.version} on {platform.machine()}, which cannot"
         f" load the package's {foreign[0]}; give it a package of pure Python, or one for here)"
     )
     return replace(report, body=json.dumps(content).encode())
@@ -388,11 +391,18 @@ def _timed(call: Callable[[], _Report]) -> tuple[_Report, float]:
     return call(), (time.perf_counter() - started) * 1000
 
 
+def _inside(program: Program) -> dict[str, str]:
+    """The function's variables, in the environment of its runtime."""
+    variables = pythons.inside(program.runtime.folder, program.variables)
+    del variables["VIRTUAL_ENV"]
+    return variables
+
+
 def _reserved_variables(program: Program, stream: str, initialization: str) -> dict[str, str]:
     """What Lambda sets for every function."""
     return {
         "AWS_DEFAULT_REGION": regions.current(),
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{RUNTIME.replace(':', '')}",
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{program.runtime.name}",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(program.memory_mb),
         "AWS_LAMBDA_FUNCTION_NAME": program.name,
         "AWS_LAMBDA_FUNCTION_VERSION": program.version,
@@ -401,6 +411,7 @@ def _reserved_variables(program: Program, stream: str, initialization: str) -> d
         "AWS_LAMBDA_LOG_STREAM_NAME": stream,
         "AWS_REGION": regions.current(),
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "LAMBDA_RUNTIME_DIR": str(program.runtime.packages),
         "LAMBDA_TASK_ROOT": str(program.code),
         "LANG": "en_US.UTF-8",
         # The code's folder is read-only on AWS, so that every cold start compiles it.

@@ -24,6 +24,7 @@ from localaws.functions.environment import (
     Program,
 )
 from localaws.functions.log import FunctionLog, LogStream
+from localaws.functions.runtimes import Runtime
 from localaws.iam.authorization import CredentialsError, caller_of, decide
 from localaws.iam.policy import PolicyError, Request
 from localaws.processes import Running
@@ -75,19 +76,23 @@ class _Warm:
 class Fleet(Running):
     """The environments that run one version of a function."""
 
-    def __init__(self, execution: Execution, config: Mapping[str, Any], code: bytes) -> None:
+    def __init__(
+        self, execution: Execution, config: Mapping[str, Any], code: bytes, runtime: Runtime
+    ) -> None:
         """Unpack the code; nothing runs yet.
 
         Args:
             execution: Gives credentials and clients.
             config: What Lambda answers to `GetFunctionConfiguration`.
             code: The zip.
+            runtime: What runs it.
 
         Raises:
             zipfile.BadZipFile: It is none.
         """
         self.config = config
         self._execution = execution
+        self._runtime = runtime
         name = f"{config['RevisionId']}-{config['Version']}"
         self._folder = execution.folder / "functions" / name.replace("$", "")
         with zipfile.ZipFile(io.BytesIO(code)) as archive:
@@ -266,6 +271,7 @@ class Fleet(Running):
                     version=self.config["Version"],
                     handler=self.config["Handler"],
                     code=self._folder / "code",
+                    runtime=self._runtime,
                     variables=variables,
                     memory_mb=self.config["MemorySize"],
                     timeout_seconds=self.config["Timeout"],

@@ -2,7 +2,6 @@
 
 import json
 import math
-import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from localaws.execution import Metric, RoleError
+from localaws.functions.runtimes import Runtime
 from localaws.monitoring.log_events import put_lines
 
-RUNTIME = f"python:{'.'.join(platform.python_version_tuple()[:2])}"
 TAIL_BYTES = 4096
 """How much of its log an invocation's caller may see."""
 
@@ -81,14 +80,20 @@ class FunctionLog:
             file.seek(max(start, self.size - TAIL_BYTES))
             return file.read()
 
-    def init_start(self, initialization: str) -> None:
+    def init_start(self, initialization: str, runtime: Runtime) -> None:
         """An environment starts."""
+        version = f"python:{runtime.python.minor}"
         if not self._is_quiet:
             record = {"initializationType": initialization, "phase": "init"}
             self._write(
-                f"INIT_START Runtime Version: {RUNTIME}",
+                f"INIT_START Runtime Version: {version}",
                 "initStart",
-                {**record, "runtimeVersion": RUNTIME},
+                {**record, "runtimeVersion": version},
+            )
+        if runtime.stands_in:
+            self._warn(
+                f"localaws finds no Python for {runtime.name}: its own {runtime.python.version} "
+                "stands in"
             )
 
     def init_report(self, initialization: str, phase: Phase) -> None:
@@ -108,6 +113,10 @@ class FunctionLog:
                 "start",
                 {"requestId": request_id, "version": version},
             )
+
+    def _warn(self, message: str) -> None:
+        content = {"timestamp": timestamp(), "level": "WARN", "message": message}
+        self._append(json.dumps(content) if self._is_json else f"[WARN] {message}")
 
     def note(self, text: str) -> None:
         """What Lambda has to say of a failure, which has no line of its own in JSON."""

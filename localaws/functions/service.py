@@ -8,6 +8,7 @@ The parts are `function_environment` (a process), `function_fleet` (those of a v
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -41,8 +42,10 @@ from localaws.functions.records import (
     version_of,
     versions_of,
 )
+from localaws.functions.runtimes import NoPythonError, Runtimes, interpreter, make_runtime
 from localaws.functions.url import FunctionUrls
 from localaws.processes import Running
+from localaws.pythons import own
 
 CONCURRENCY = 1000
 """Concurrent executions of an account."""
@@ -80,6 +83,7 @@ class Functions(Service):
         self._fleets: dict[Key, Fleet] = {}
         self._leaving: list[Fleet] = []
         self._running: Counter[str] = Counter()
+        self._runtimes = Runtimes(execution.folder / "functions/runtimes")
         self._figures = _Figures()
         self._wake = threading.Event()
         self._log_wanted = threading.Event()
@@ -141,8 +145,11 @@ class Functions(Service):
 
         Returns:
             The id of the request.
+
+        Raises:
+            InvocationError: It cannot be run.
         """
-        version_of(name, qualifier)
+        _require_runnable(version_of(name, qualifier))
         return self._queue.submit(name, qualifier, payload)
 
     def fleet(self, name: str, qualifier: str | None) -> Fleet:
@@ -218,26 +225,14 @@ class Functions(Service):
                 self._running[name] -= 1
 
     def _fleet(self, version: Any) -> Fleet:
-        if not (version.run_time or "").startswith("python3."):
-            raise InvocationError(
-                502,
-                "InvalidRuntimeException",
-                f"localaws runs functions of Python from a zip, and the runtime of "
-                f"{version.function_arn} is {version.run_time or 'a container image'}",
-            )
-        if version.layers:
-            raise InvocationError(
-                502,
-                "InvalidRuntimeException",
-                f"localaws runs no layers, and {version.function_arn} has some; put what they hold "
-                "into the function's zip",
-            )
+        _require_runnable(version)
+        runtime = self._runtimes.find(version.run_time)
         with self._lock:
             key = key_of(version)
             if key not in self._fleets:
                 try:
                     config = version.get_configuration()
-                    self._fleets[key] = Fleet(self.execution, config, version.code_bytes)
+                    self._fleets[key] = Fleet(self.execution, config, version.code_bytes, runtime)
                 except zipfile.BadZipFile as error:
                     raise InvocationError(
                         502,
@@ -371,6 +366,32 @@ def _dimensions(name: str, qualifier: str | None) -> dict[str, str]:
     return {"FunctionName": name, **resource}
 
 
+def _require_runnable(version: Any) -> None:
+    """See that localaws can run a version.
+
+    Raises:
+        InvocationError: It cannot; an event would wait for ever.
+    """
+    if not re.fullmatch(r"python3\.\d+", version.run_time or ""):
+        raise InvocationError(
+            502,
+            "InvalidRuntimeException",
+            f"localaws runs functions of Python from a zip, and the runtime of "
+            f"{version.function_arn} is {version.run_time or 'a container image'}",
+        )
+    if version.layers:
+        raise InvocationError(
+            502,
+            "InvalidRuntimeException",
+            f"localaws runs no layers, and {version.function_arn} has some; put what they hold "
+            "into the function's zip",
+        )
+    try:
+        interpreter(version.run_time)
+    except NoPythonError as error:
+        raise InvocationError(502, "InvalidRuntimeException", str(error)) from error
+
+
 def _not_assumed(error: RoleError) -> InvocationError:
     return InvocationError(403, "AccessDeniedException", f"{NOT_ASSUMED} ({error})")
 
@@ -436,6 +457,7 @@ class LambdaFunction(Running):
             version=LATEST,
             handler=handler,
             code=self._folder / "code",
+            runtime=make_runtime(f"python{own().minor}", own(), self._folder / "runtime"),
             variables={
                 "AWS_ACCESS_KEY_ID": "local",
                 "AWS_SECRET_ACCESS_KEY": "local",

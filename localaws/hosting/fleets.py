@@ -24,7 +24,13 @@ from localaws.hosting.containers import (
     Reply,
     UnreachableError,
 )
-from localaws.hosting.model_artifacts import Role, container, fetch_model, require_image
+from localaws.hosting.model_artifacts import (
+    Role,
+    container,
+    fetch_model,
+    require_image,
+    require_served,
+)
 from localaws.hosting.records import Release, Variant
 from localaws.hosting.variant_metrics import Meter
 from localaws.loopback import LOOPBACK
@@ -35,6 +41,8 @@ _STARTUP_SECONDS = 600
 _POLL_SECONDS = 0.02
 _QUICK_STOP_SECONDS = 2.0
 _REST_SECONDS = 5.0
+
+_UNHEALTHY = "The primary container for production variant {} did not pass the ping health check."
 
 T = TypeVar("T")
 
@@ -191,7 +199,12 @@ class VariantFleet(Running):
         _require_network(vars(model).get("vpc_config"), definition, self.role)
         model_folder = folder / "model"
         model_folder.mkdir(parents=True)
-        fetch_model(definition.get("ModelDataUrl", ""), model_folder, self.role)
+        archive = definition.get("ModelDataUrl", "")
+        fetch_model(archive, model_folder, self.role)
+        try:
+            require_served(model_folder, archive)
+        except HostingError as error:
+            raise HostingError(f"{_UNHEALTHY.format(self.name)} ({error})") from error
         # An isolated container reaches nothing, so that it gets no credentials either.
         is_isolated = vars(model).get("enable_network_isolation", False)
         self.environment = {
@@ -269,8 +282,7 @@ class VariantFleet(Running):
             instance.stop()
             self._rest_until = time.monotonic() + _REST_SECONDS
             raise HostingError(
-                f"The primary container for production variant {self.name} did not pass the ping"
-                " health check. Please check CloudWatch logs for this endpoint."
+                f"{_UNHEALTHY.format(self.name)} Please check CloudWatch logs for this endpoint."
             ) from error
         with self._lock:
             self._instances.append(instance)

@@ -16,6 +16,11 @@ from localaws.files import unpack
 from localaws.hosting.containers import HostingError
 from localaws.hosting.records import containers
 
+SERVED = ("manifest.json", "model.onnx")
+"""What the inference server cannot do without, at the top of an archive."""
+
+_NAMED = 5
+
 
 class Role:
     """Clients of AWS's services that act under an execution role."""
@@ -118,6 +123,30 @@ def fetch_model(uri: str, folder: Path, role: Role) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(0o444)
+
+
+def require_served(folder: Path, uri: str) -> None:
+    """See that a model is one of the inference server's, which is all that localaws starts.
+
+    Args:
+        folder: Where it was unpacked.
+        uri: Where it came from; empty for a model that has no archive.
+
+    Raises:
+        HostingError: It is made for another server, so that its container would not answer.
+    """
+    if all((folder / name).is_file() for name in SERVED):
+        return
+    found = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+    named = ", ".join(found[:_NAMED]) or "no file"
+    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+    held = f"{uri} holds {named}{more}" if uri else "the model has no ModelDataUrl"
+    raise HostingError(
+        f"{held}; localaws runs no images: it starts its own inference server, which serves an"
+        f" archive with {' and '.join(SERVED)} at its top and no other."
+    )
 
 
 def _is_denied(error: ClientError) -> bool:

@@ -268,7 +268,7 @@ def _key_arn(key: str) -> str:
 
 def _via(service: str) -> Context:
     """What KMS is told if a service uses a key in its caller's name."""
-    return {"kms:ViaService": f"{service}.{REGION}.amazonaws.com"}
+    return {"kms:ViaService": f"{service}.{regions.current()}.amazonaws.com"}
 
 
 def lent_key(key: str, service: str) -> list[Request]:

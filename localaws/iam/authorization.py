@@ -438,7 +438,7 @@ class _Account:
         return default
 
     def volume_key(self, endpoint_config: str) -> str | None:
-        configs = sagemaker_backends[ACCOUNT][REGION].endpoint_configs
+        configs = sagemaker_backends[ACCOUNT][regions.current()].endpoint_configs
         config = configs.get(endpoint_config.rpartition("/")[2])
         return getattr(config, "kms_key_id", None)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localaws import pythons
 from localaws.errors import LocalAwsError
 from localaws.jobs import script_mode
 from localaws.loopback import LOOPBACK
@@ -23,8 +24,8 @@ CONTAINER = "/opt/ml"
 """Where a container has what a host's folder holds."""
 
 _IN_CONTAINER = re.compile(rf"{CONTAINER}(?![\w-])")
-_PROGRAMS = Path(sys.executable).parent
 _DRIVERS = "sm_drivers"
+_ENVIRONMENT = "python"
 _INTERFACE = "lo"
 # Found while there is room: Python looks for it by writing files.
 _TEMPORARY = tempfile.gettempdir()
@@ -111,12 +112,13 @@ class Host(Running):
         self._process: ManagedProcess | None = None
         self._log = folder / "log"
         self._read = 0
+        # What an image has, and what the job installs: each host's own, as a container's.
+        pythons.lay_over(folder / _ENVIRONMENT)
         # SageMaker's scripts do not quote their paths, nor those of the programs that they find.
         self._plain: Path | None = None
-        if _is_odd(folder) or _is_odd(_PROGRAMS):
+        if _is_odd(folder):
             self._plain = Path(tempfile.mkdtemp(prefix="localaws-", dir=_TEMPORARY))
             (self._plain / "ml").symlink_to(folder, target_is_directory=True)
-            _lead_to_programs(self._plain / "bin")
 
     def path(self, text: str) -> str:
         """A text in which a container's paths are this host's."""
@@ -162,7 +164,7 @@ class Host(Running):
                 self._command(request, given),
                 self._log,
                 {
-                    **environment,
+                    **pythons.inside(Path(self.path(CONTAINER)) / _ENVIRONMENT, environment),
                     "GLOO_SOCKET_IFNAME": _INTERFACE,
                     "NCCL_SOCKET_IFNAME": _INTERFACE,
                     # torchrun's own way to be given a flag.
@@ -170,7 +172,6 @@ class Host(Running):
                     "PYTHONUNBUFFERED": "1",
                     # The training toolkit's name for where /opt/ml is.
                     "SAGEMAKER_BASE_DIR": self.path(CONTAINER),
-                    **({"PATH": f"{self._plain}/bin:{environment['PATH']}"} if self._plain else {}),
                     **{name: self.path(value) for name, value in variables.items()},
                 },
                 self.folder,
@@ -256,16 +257,6 @@ class Host(Running):
 def _is_odd(path: Path) -> bool:
     """Whether a shell would read a path as something else."""
     return shlex.quote(str(path)) != str(path)
-
-
-def _lead_to_programs(folder: Path) -> None:
-    """Make programs that start those of this environment: a link would lose the environment."""
-    folder.mkdir()
-    for name in ("python3", "python", "pip3", "pip", "torchrun"):
-        if (_PROGRAMS / name).exists():
-            program = folder / name
-            program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(_PROGRAMS / name))} "$@"\n')
-            program.chmod(0o755)
 
 
 def _handles(process: int, number: signal.Signals) -> bool:

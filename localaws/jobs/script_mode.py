@@ -14,6 +14,7 @@ scripts/docker/pytorch/start_with_right_hostname.sh).
 import builtins
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -68,7 +69,7 @@ def main() -> None:
     os.environ.update(variables)
     os.chdir(code)
     if Path("requirements.txt").exists():
-        pip = [sys.executable, "-m", "pip", "install", "-r", "requirements.txt"]
+        pip = [_python(), "-m", "pip", "install", "-r", "requirements.txt"]
         _run(pip, folder, "InstallRequirementsError")
     command = [*_launcher(own, resources), own["sagemaker_program"], *_arguments(flags)]
     print("Invoking user script\n\n" + " ".join(command), flush=True)
@@ -162,7 +163,7 @@ def _gpus() -> int:
 def _launcher(own: Mapping[str, Any], resources: Mapping[str, Any]) -> list[str]:
     """What starts the program on this host."""
     if not own.get("sagemaker_torch_distributed_enabled"):
-        return [sys.executable] if own["sagemaker_program"].endswith(".py") else ["/bin/sh"]
+        return [_python()] if own["sagemaker_program"].endswith(".py") else ["/bin/sh"]
     hosts = sorted(resources["hosts"])
     launcher = ["torchrun", f"--nnodes={len(hosts)}", f"--nproc_per_node={_gpus() or 1}"]
     if len(hosts) == 1:
@@ -173,6 +174,11 @@ def _launcher(own: Mapping[str, Any], resources: Mapping[str, Any]) -> list[str]
         f"--master_port={os.environ['MASTER_PORT']}",
         f"--node_rank={hosts.index(resources['current_host'])}",
     ]
+
+
+def _python() -> str:
+    """The host's own: this file runs under localaws', whose packages are none of the job's."""
+    return shutil.which("python3") or "python3"
 
 
 def _arguments(flags: Mapping[str, Any]) -> list[str]:

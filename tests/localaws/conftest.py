@@ -1,6 +1,7 @@
 """A localaws of their own for the tests of additions."""
 
 import json
+import os
 import sys
 import time
 import urllib.request
@@ -42,8 +43,10 @@ class LocalAws(Running):
     def _start(self, port: int) -> None:
         log = self._folder / "log"
         command = [sys.executable, "-m", "localaws.server", "run", "--port", str(port)]
+        # Functions of Kennel's runtime run where its Python is not, as after `make local-up`.
+        environment = {"LOCALAWS_STAND_IN": "python3.13", **os.environ}
         self._process = ManagedProcess(
-            [*command, "--state", str(self._folder), *self._options], log
+            [*command, "--state", str(self._folder), *self._options], log, environment
         )
         told = self._folder / "server.json"
         until(lambda: told.exists() or self._process.exit_code is not None)

@@ -107,9 +107,10 @@ class Endpoint:
         """A model whose container answers with `answer`."""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-            member = tarfile.TarInfo("answer")
-            member.size = len(answer)
-            archive.addfile(member, io.BytesIO(answer.encode()))
+            for place, text in (("answer", answer), ("manifest.json", ""), ("model.onnx", "")):
+                member = tarfile.TarInfo(place)
+                member.size = len(text)
+                archive.addfile(member, io.BytesIO(text.encode()))
         key = f"models/{name}/model.tar.gz"
         self.aws.client("s3").put_object(Bucket="kennel", Key=key, Body=packed.getvalue())
         self.sagemaker.create_model(
@@ -251,9 +252,8 @@ def test_a_container_has_what_sagemaker_gives_it(endpoint: Endpoint) -> None:
     assert all(keys)
     assert keys[0] != "test"
     folder = Path(told["environment"]["SM_MODEL_DIR"])
-    assert [(path.name, path.stat().st_mode & 0o222) for path in folder.iterdir()] == [
-        ("answer", 0)
-    ]
+    modes = {path.name: path.stat().st_mode & 0o222 for path in folder.iterdir()}
+    assert modes == {"answer": 0, "manifest.json": 0, "model.onnx": 0}
     endpoint.sagemaker.delete_endpoint(EndpointName="kennel")
     until(endpoint.sagemaker.list_endpoints, lambda found: not found["Endpoints"])
     assert not psutil.pid_exists(told["pid"])
@@ -358,6 +358,41 @@ def test_an_endpoint_stays_on_what_serves(endpoint: Endpoint) -> None:
     endpoint.update("blue")
     assert "FailureReason" not in endpoint.settled()
     assert endpoint.answer() == "blue"
+
+
+@pytest.mark.parametrize(
+    ("files", "held"),
+    [
+        (["model.pth"], "holds model.pth; "),
+        (["code/inference.py", "model.pth", "model.onnx"], "holds code/inference.py, model.onnx, "),
+        (["manifest.json", "1/saved_model.pb"], "holds 1/saved_model.pb, manifest.json; "),
+        ([f"{number}.bin" for number in range(7)], "4.bin and 2 more; "),
+        ([], "holds no file; "),
+        (None, "the model has no ModelDataUrl; "),
+    ],
+)
+def test_a_model_for_another_server_is_told_without_starting_ours(
+    endpoint: Endpoint, files: list[str] | None, held: str, request: pytest.FixtureRequest
+) -> None:
+    name = f"other-{request.node.callspec.indices['files']}"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        for place in files or ():
+            archive.addfile(tarfile.TarInfo(place))
+    key = f"models/{name}/model.tar.gz"
+    endpoint.aws.client("s3").put_object(Bucket="kennel", Key=key, Body=packed.getvalue())
+    given = {} if files is None else {"ModelDataUrl": f"s3://kennel/{key}"}
+    endpoint.sagemaker.create_model(
+        ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer={"Image": IMAGE, **given}
+    )
+    endpoint.config(name)
+    described = endpoint.create(name)
+    assert described["EndpointStatus"] == "Failed"
+    assert described["FailureReason"].startswith(
+        "The primary container for production variant main did not pass the ping health check. ("
+    )
+    assert held in described["FailureReason"]
+    assert "serves an archive with manifest.json and model.onnx" in described["FailureReason"]
 
 
 def test_an_endpoint_that_never_served_has_failed(endpoint: Endpoint) -> None:
