@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -36,6 +37,7 @@ from localaws.iam.authorization import Caller
 from localaws.iam.signature import AuthenticationError
 from localaws.jobs.training import TrainingJobs
 from localaws.turnstile import Turnstile
+from localaws.weather import Weather
 
 OWN = "/_localaws/"
 """Where localaws' own pages are."""
@@ -84,7 +86,12 @@ class Application:
     """The WSGI application: AWS's services and, under /_localaws/, localaws' own pages."""
 
     def __init__(
-        self, state_file: Path, calls: Path | None = None, *, enforce_iam: bool = False
+        self,
+        state_file: Path,
+        calls: Path | None = None,
+        *,
+        enforce_iam: bool = False,
+        weather: Weather | None = None,
     ) -> None:
         """Make the application; moto's backends may already hold a restored state.
 
@@ -92,7 +99,9 @@ class Application:
             state_file: Where the state is saved.
             calls: File to which each call is appended as a line of JSON.
             enforce_iam: Whether what the caller's policies do not allow is denied.
+            weather: What goes wrong now and then; fair if None.
         """
+        self._weather = weather or Weather()
         self._state_file = state_file
         self._enforces_iam = enforce_iam
         self._calls = calls.open("ab", buffering=0) if calls else None
@@ -157,10 +166,22 @@ class Application:
             except state.StateError as error:
                 return _json({"error": str(error)}, 500)
             return _json({"saved": str(self._state_file)})
+        given = dict(parse_qsl(environ["QUERY_STRING"]))
         if page == ("POST", "interrupt"):
-            return _interrupt(dict(parse_qsl(environ["QUERY_STRING"])).get("job", ""))
+            return _interrupt(given.get("job", ""))
+        if page == ("POST", "weather"):
+            try:
+                self._weather.change(given.get("kind", ""), int(given.get("seed", "0")))
+            except (KeyError, ValueError):
+                return _json({"error": "kind is fair, rough or storm, seed a number"}, 400)
+        if page[1] == "weather":
+            return _json(self._weather.told())
         return _json(
-            {"error": "localaws has GET health, GET inventory, POST save, POST interrupt?job="}, 404
+            {
+                "error": "localaws has GET health, GET inventory, GET weather, POST save, "
+                "POST interrupt?job=, POST weather?kind=&seed="
+            },
+            404,
         )
 
     def _aws(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -172,7 +193,9 @@ class Application:
         principal, told = "", {}
         # SDKs repeat a call whose answer was lost under the same id. What it did is done: a second
         # time it would be refused.
-        invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body else ""
+        # In bad weather nothing is made up for: AWS does not know these ids.
+        is_fair = self._weather.is_fair
+        invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body and is_fair else ""
         try:
             if post := authentication.posted(call, environ):
                 call = post.call
@@ -187,10 +210,11 @@ class Application:
                 return [kept[0]]
             # Who signs nothing may do what IAM allows everybody, whether it is enforced or not.
             enforces = self._enforces_iam or not caller.principal
-            if enforces or self._calls:
+            if enforces or self._calls or not is_fair:
                 told = parameters(call, _request(environ, body))
-            chunks, status, headers = self._answer(
-                call, caller if enforces else None, environ, told
+            asks = caller if enforces else None
+            chunks, status, headers = self._weather.around(
+                environ, call, principal, told, partial(self._answer, call, asks, environ, told)
             )
         if self._calls:
             _log(self._calls, call, principal, int(status[:3]), told)

@@ -31,6 +31,7 @@ from localaws import shell
 from localaws.errors import LocalAwsError
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 from localaws.processes import Running
+from localaws.weather import SERVICE_AGENT, Weather
 
 ACCOUNT = "123456789012"
 REGION = "us-east-1"
@@ -106,6 +107,7 @@ class Execution(Running):
         changing: Callable[[], AbstractContextManager[None]],
         waiting: Callable[[], AbstractContextManager[None]],
         save: Callable[[], bool],
+        weather: Weather,
     ) -> None:
         """Make the services; nothing runs yet.
 
@@ -116,6 +118,7 @@ class Execution(Running):
             changing: See `changing`.
             waiting: See `waiting`.
             save: Writes all records to disk; false if it could not.
+            weather: See `weather`.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -128,6 +131,8 @@ class Execution(Running):
         self.waiting = waiting
         """`with execution.waiting():` around what a request waits for: an endpoint's answer or a
         function's, which may itself call localaws. Change none of moto's objects inside."""
+        self.weather = weather
+        """Says how what is started starts."""
         self._save = save
         self._save_wanted = threading.Event()
         self._ended = threading.Event()
@@ -252,7 +257,11 @@ class Execution(Running):
                 aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", AWS),
                 aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", AWS_SECRET),
                 aws_session_token=keys.get("AWS_SESSION_TOKEN"),
-                config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
+                config=Config(
+                    retries={"total_max_attempts": 3},
+                    max_pool_connections=32,
+                    user_agent_extra=SERVICE_AGENT,
+                ),
             )
 
     def publish(

@@ -234,7 +234,9 @@ def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[st
             f"Availability Zone ({zone}). Please retry your request by not specifying an "
             f"Availability Zone or choosing {', '.join(zones)}.",
         )
-    if zone and zone in os.environ.get("LOCALAWS_NO_CAPACITY", "").split(","):
+    service = running(Instances)
+    is_full = bool(zone and service and service.execution.weather.lacks_capacity(zone, kind))
+    if is_full or (zone and zone in os.environ.get("LOCALAWS_NO_CAPACITY", "").split(",")):
         raise EC2ClientError(
             "InsufficientInstanceCapacity",
             f"We currently do not have sufficient {kind} capacity in the Availability Zone you "
