@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
+from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -28,6 +30,7 @@ from trainer import fence
 from trainer.errors import KennelError, UsageError
 from trainer.fence import Fence, is_loopback
 from trainer.make_command import make_command
+from trainer.patience import ATTEMPTS
 
 ENVIRONMENTS = Path(__file__).absolute().parents[1] / "terraform" / "environments"
 PROJECT = "kennel"
@@ -87,7 +90,17 @@ class Target:
     @cached_property
     def session(self) -> Any:
         """The boto3 session that all clients are of."""
-        session = boto3.Session(region_name=self.region)
+        return self.new_session()
+
+    def new_session(self) -> Any:
+        """A session of its own, for who listens to its events."""
+        core = botocore.session.Session()
+        # What the user's environment or profile says of attempts holds.
+        attempts = core.get_config_variable("max_attempts") or ATTEMPTS
+        core.set_default_client_config(
+            Config(retries={"mode": "standard", "total_max_attempts": attempts})
+        )
+        session = boto3.Session(botocore_session=core, region_name=self.region)
         if self.fence:
             session.events.register("before-send", self.fence.guard())
         return session

@@ -155,9 +155,13 @@ def _mend_instances() -> None:
         return reservation
 
     def answer(self: InstanceResponse) -> ActionResult:
+        token = self._get_param("ClientToken")
+        if token and (made_before := _made_with(self.ec2_backend, token)):
+            return ActionResult(made_before)
         answered = answer_run_instances(self)
+        reservation: Any = answered.result
+        reservation.client_token = token
         if service := running(Instances):
-            reservation: Any = answered.result
             for made in reservation.instances:
                 service.launch(made)
         return answered
@@ -178,6 +182,12 @@ def _mend_instances() -> None:
     mended.stop = lambda self: end(self, terminates=False)
     mended = general
     mended.get_console_output = _console_output
+
+
+def _made_with(backend: EC2Backend, token: str) -> Reservation | None:
+    """What a call has made whose answer was lost: AWS's SDKs repeat it with the same token."""
+    reservations = backend.reservations.values()
+    return next((made for made in reservations if vars(made).get("client_token") == token), None)
 
 
 def _template(backend: EC2Backend, told: dict[str, Any]) -> dict[str, Any]:

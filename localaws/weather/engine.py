@@ -215,8 +215,9 @@ class Weather:
             if found is None:
                 return None
             longest = climate.runtime_row if call.service == "sagemaker-runtime" else climate.row
-            # What was done is not done over and over.
-            row = 0 if found is _Trouble.LOST else int(self._draw("row", *key, number) * longest)
+            # Connections are cut one at a time, services are down for a while.
+            is_row = found in (_Trouble.THROTTLED, _Trouble.FAILED)
+            row = int(self._draw("row", *key, number) * longest) if is_row else 0
             self._rows[key] = found, row
             self._happened[found] += 1
             return found

@@ -24,6 +24,7 @@ from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.make_command import make_command
+from trainer.patience import read_object
 from trainer.target import Target
 
 STACKS = ("foundation", "serving")
@@ -501,11 +502,8 @@ def _models_file(stack: Stack) -> Path:
 def _lock(stack: Stack) -> dict[str, str]:
     """The lock of a stack's state: `ID`, `Who` and `Created`; empty if there is none."""
     with suppress(ClientError, BotoCoreError, ValueError, KeyError):
-        lock = json.loads(
-            stack.target.client("s3")
-            .get_object(Bucket=stack.target.state_bucket, Key=f"{stack.state_key}.tflock")["Body"]
-            .read()
-        )
+        client, key = stack.target.client("s3"), f"{stack.state_key}.tflock"
+        lock = json.loads(read_object(client, stack.target.state_bucket, key).content)
         return {name: lock[name] for name in ("ID", "Who", "Created")}
     return {}
 
