@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -45,6 +46,10 @@ Choice = Callable[[Mapping[str, Any]], dict[str, Any]]
 Begin = Callable[[], object]
 """What is done between the consent and the apply."""
 
+# Seconds until AWS knows a new role everywhere: 10 as a rule, a minute at times. The provider waits
+# for it by itself for some resources, not for notebooks.
+_ROLE_SECONDS = 15.0
+_ROLE_ATTEMPTS = 4
 _FETCH = frozenset({"get", "init", "providers"})
 _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
 
@@ -226,7 +231,7 @@ def plan_destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
 
 def apply_destroy(stack: Stack) -> int:
     """Destroy what `plan_destroy` has shown; give Terraform's exit code."""
-    code, _ = _apply_plan(stack)
+    code, *_ = _apply_plan(stack)
     stack.plan_file.unlink(missing_ok=True)
     if code != 0:
         _explain(stack, "destroy")
@@ -352,6 +357,7 @@ def _apply(
     extra: Sequence[str],
     approved: bool,
     imports: Mapping[str, str] | None = None,
+    patience: int = _ROLE_ATTEMPTS,
 ) -> int:
     code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
     if code != CHANGES:
@@ -364,8 +370,12 @@ def _apply(
     # Reading a plan takes seconds of the provider's, and nobody waits for its summary here.
     with ThreadPoolExecutor(1) as beside:
         read = beside.submit(planned, stack) if approved else None
-        code, existing = _apply_plan(stack)
+        code, existing, is_early = _apply_plan(stack)
     stack.plan_file.unlink(missing_ok=True)
+    if is_early and patience:
+        sys.stderr.write("AWS does not know a new role everywhere yet: it is tried again\n")
+        time.sleep(_ROLE_SECONDS)
+        return _apply(stack, choice, begin, extra, approved, existing, patience - 1)
     if code == 0:
         if read and not read.exception():
             _summarize(stack, read.result(), applied=True)
@@ -373,7 +383,7 @@ def _apply(
     if existing:
         names = ", ".join(existing)
         sys.stderr.write(f"There already, as a run that was killed leaves it: {names}\n")
-        return _apply(stack, choice, begin, extra, approved, existing)
+        return _apply(stack, choice, begin, extra, approved, existing, patience)
     _explain(stack, "apply")
     return code
 
@@ -429,8 +439,13 @@ def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     return path
 
 
-def _apply_plan(stack: Stack) -> tuple[int, dict[str, str]]:
-    """Terraform's exit code; and what the plan was to make but is there, as `adopt.imports`."""
+def _apply_plan(stack: Stack) -> tuple[int, dict[str, str], bool]:
+    """Apply the saved plan.
+
+    Returns:
+        Terraform's exit code; what the plan was to make but is there, as `adopt.imports`; and
+        whether all that failed did so since a new role was not known yet.
+    """
     with tempfile.TemporaryFile("w+") as said:
         code = stack.run("apply", "-input=false", str(stack.plan_file), stderr=said)
         said.seek(0)
@@ -439,7 +454,7 @@ def _apply_plan(stack: Stack) -> tuple[int, dict[str, str]]:
     existing = {}
     if adopt.conflicts(errors):
         existing = adopt.imports(errors, planned(stack)["resource_changes"], stack.target)
-    return code, existing
+    return code, existing, adopt.is_early(errors)
 
 
 def planned(stack: Stack) -> dict[str, Any]:
