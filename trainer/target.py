@@ -83,9 +83,15 @@ class Target:
 
     def client(self, service: str) -> Any:
         """A boto3 client of a service, in the region."""
-        # boto3 makes clients for one thread at a time only.
+        # boto3 makes clients for one thread at a time only, and takes long for each.
         with _MAKING:
-            return self.session.client(service)
+            if service not in self._clients:
+                self._clients[service] = self.session.client(service)
+            return self._clients[service]
+
+    @cached_property
+    def _clients(self) -> dict[str, Any]:
+        return {}
 
     @cached_property
     def session(self) -> Any:
