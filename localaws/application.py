@@ -49,6 +49,10 @@ _READ_BODY_BYTES = 1 << 20
 # What a role is passed to is in the body: that of CreateFunction holds a zip of up to 50 MB.
 _MOST_BODY_BYTES = 96 << 20
 _KEPT_ANSWERS = 256
+_WEATHERS = (
+    "kind is fair, rough or storm, seed a number; next is throttled, failed, cut or lost, "
+    "call such as s3:DeleteBucket"
+)
 _STRUCTURED = re.compile(r"application/(cbor|json|x-amz-json|x-www-form-urlencoded)")
 
 
@@ -171,15 +175,18 @@ class Application:
             return _interrupt(given.get("job", ""))
         if page == ("POST", "weather"):
             try:
-                self._weather.change(given.get("kind", ""), int(given.get("seed", "0")))
+                if "next" in given:
+                    self._weather.expect(given["next"], given["call"])
+                else:
+                    self._weather.change(given["kind"], int(given.get("seed", "0")))
             except (KeyError, ValueError):
-                return _json({"error": "kind is fair, rough or storm, seed a number"}, 400)
+                return _json({"error": _WEATHERS}, 400)
         if page[1] == "weather":
             return _json(self._weather.told())
         return _json(
             {
                 "error": "localaws has GET health, GET inventory, GET weather, POST save, "
-                "POST interrupt?job=, POST weather?kind=&seed="
+                "POST interrupt?job=, POST weather?kind=&seed=, POST weather?next=&call="
             },
             404,
         )

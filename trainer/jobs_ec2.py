@@ -32,6 +32,7 @@ RECORD = "instance.json"
 """Object that tells a job's machine."""
 
 _NAME_CHARACTERS = 63
+_LAUNCH_ATTEMPTS = 3
 _GONE = frozenset({"terminated", "stopped"})
 # AWS keeps a machine that has ended for longer, and knows a new one sooner.
 _UNKNOWN = timedelta(minutes=10)
@@ -87,7 +88,9 @@ def submit(
     options: dict[str, Any] = {"InstanceType": instance_type} if instance_type else {}
     if spot:
         options["InstanceMarketOptions"] = {"MarketType": "spot"}
-    ec2 = target.client("ec2")
+    # A zone that is full says so as a failure of its own, and waiting for it helps less than asking
+    # the next one.
+    ec2 = target.client("ec2", _LAUNCH_ATTEMPTS)
     options["UserData"] = _user_data(ec2, template, job)
     named(job)
     instance = _launch(ec2, template, subnets, options)

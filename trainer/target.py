@@ -81,8 +81,17 @@ class Target:
         """Id of the account that the credentials belong to."""
         return str(self.client("sts").get_caller_identity()["Account"])
 
-    def client(self, service: str) -> Any:
-        """A boto3 client of a service, in the region."""
+    def client(self, service: str, attempts: int | None = None) -> Any:
+        """A boto3 client of a service, in the region.
+
+        Args:
+            service: The service's name in boto3.
+            attempts: How often it tries a call; None: as often as usual.
+        """
+        if attempts:
+            retries = {"mode": "standard", "total_max_attempts": attempts}
+            with _MAKING:
+                return self.session.client(service, config=Config(retries=retries))
         # boto3 makes clients for one thread at a time only, and takes long for each.
         with _MAKING:
             if service not in self._clients:

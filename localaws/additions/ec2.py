@@ -52,6 +52,12 @@ def _sees_changed_tags() -> bool:
     return bool(found["LaunchTemplates"][0].get("Tags") == tags)
 
 
+class _FullError(EC2ClientError):
+    """There is no capacity: one of EC2's server errors, which its SDKs repeat."""
+
+    code = 500
+
+
 def _launches_as_the_template_says() -> bool:
     with plain_client("ec2") as ec2:
         ec2.create_launch_template(
@@ -247,7 +253,7 @@ def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[st
     service = running(Instances)
     is_full = bool(zone and service and service.execution.weather.lacks_capacity(zone, kind))
     if is_full or (zone and zone in os.environ.get("LOCALAWS_NO_CAPACITY", "").split(",")):
-        raise EC2ClientError(
+        raise _FullError(
             "InsufficientInstanceCapacity",
             f"We currently do not have sufficient {kind} capacity in the Availability Zone you "
             f"requested ({zone}). Our system will be working on provisioning additional capacity.",

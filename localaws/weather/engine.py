@@ -45,8 +45,8 @@ class _Trouble(StrEnum):
 
     THROTTLED = "throttled"
     FAILED = "failed"
-    CUT = "cut before it arrived"
-    LOST = "answer lost"
+    CUT = "cut"
+    LOST = "lost"
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,25 @@ class Weather:
             self._rows: dict[tuple[str, ...], tuple[_Trouble, int]] = {}
             self._maintained: dict[str, int] = {}
             self._happened: Counter[str] = Counter()
+            self._next: dict[str, _Trouble] = {}
+
+    def expect(self, trouble: str, call: str) -> None:
+        """Let a trouble meet the next call of an operation, whatever the weather.
+
+        Args:
+            trouble: "throttled", "failed", "cut" or "lost".
+            call: Such as "s3:DeleteBucket".
+
+        Raises:
+            ValueError: There is no such trouble.
+        """
+        with self._lock:
+            self._next[call] = _Trouble(trouble)
 
     @property
     def is_fair(self) -> bool:
-        """Whether nothing ever goes wrong."""
-        return self.kind == "fair"
+        """Whether nothing goes wrong."""
+        return self.kind == "fair" and not self._next
 
     def told(self) -> dict[str, object]:
         """The weather, and how often what has happened."""
@@ -193,6 +207,9 @@ class Weather:
         key = (caller, str(call), _names(told))
         climate = self._climate
         with self._lock:
+            if expected := self._next.pop(str(call), None):
+                self._happened[expected] += 1
+                return expected
             self._counts[key] += 1
             number = self._counts[key]
             if key in self._rows:
