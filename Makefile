@@ -50,6 +50,7 @@ FRESH ?=#                       1: `make train` and `make tune` begin anew, even
 JOB ?=#                         name of a job, for `make attach` and `make stop`
 PORT ?= 8080#                   of `make serve`
 LOCALAWS_PORT ?=#               of localaws; empty: where it runs, else 4588
+WEATHER ?=#                     of localaws, for `make demo` and `make local-up`: fair, rough or storm (docs/weather.md)
 ENV ?= dev#                     an environment of terraform/environments; local: localaws on this machine
 STACK ?= all#                   foundation, serving or all
 MODEL ?=#                       archive to deploy: a file, an S3 address or latest; empty: apply keeps the live one, deploy takes the latest
@@ -328,6 +329,7 @@ local-reset: $(READY) ## stop it and forget its state
 LOCALAWS = LOCALAWS_STAND_IN="$${LOCALAWS_STAND_IN-python3.13}" $(PYTHON) -m localaws.server $(call flag,--port,LOCALAWS_PORT) --state $(call typed,OUT)/localaws --calls $(call typed,OUT)/localaws/calls.jsonl
 # There the commands find where localaws answers.
 export KENNEL_OUT := $(value OUT)
+$(if $(value WEATHER),$(call require_one_of,WEATHER,fair rough storm)$(eval export LOCALAWS_WEATHER := $$(value WEATHER)))
 
 ##@ For those who work on Kennel
 lint: $(READY) $(call target,OUT)/checkov/ready $(call target,OUT)/actionlint/ready ## ruff, mypy, shellcheck, hadolint, terraform, checkov, actionlint, zizmor

@@ -35,7 +35,7 @@ class Endpoint:
     name: str
 
     def predict(self, image: Image, deadline: Deadline) -> Answer:
-        """The endpoint's predictions for `image`; throttling is retried once.
+        """The endpoint's predictions for `image`; what passes is retried once, as by AWS's SDKs.
 
         Raises:
             RequestError: 400, 413 and 415 with the endpoint's own words; 429 when throttled twice;
@@ -44,8 +44,8 @@ class Endpoint:
         try:
             try:
                 return Answer(self._invoke(image, deadline), attempts=1)
-            except ServiceError as error:
-                if not _is_throttled(error):
+            except (ServiceError, ConnectionError) as error:
+                if not _passes(error):
                     raise
                 time.sleep(deadline.left(random.uniform(*RETRY_SECONDS)))
                 return Answer(self._invoke(image, deadline), attempts=2)
@@ -65,6 +65,14 @@ class Endpoint:
         except ValueError as error:
             raise _failed() from error
         return body.decode()
+
+
+def _passes(error: ServiceError | ConnectionError) -> bool:
+    """Whether SageMaker may answer soon: it was asked too often, failed itself, or was cut off."""
+    if isinstance(error, ConnectionError):
+        return not isinstance(error, ConnectionRefusedError)
+    # What the model's container says has a status of its own: 424.
+    return _is_throttled(error) or error.status >= 500
 
 
 def _is_throttled(error: ServiceError) -> bool:

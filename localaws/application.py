@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
-from functools import wraps
+from functools import partial, wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -49,6 +49,7 @@ from localaws.iam.signature import AuthenticationError
 from localaws.incoming import Incoming, RefusedError
 from localaws.jobs.training import TrainingJobs
 from localaws.turnstile import Turnstile, waiting
+from localaws.weather import Weather
 
 OWN = "/_localaws/"
 """Where localaws' own pages are."""
@@ -60,6 +61,10 @@ _READ_BODY_BYTES = 1 << 20
 _MOST_BODY_BYTES = 96 << 20
 _KEPT_ANSWERS = 256
 _SAVE_INTERVAL_SECONDS = 0.4
+_WEATHERS = (
+    "kind is fair, rough or storm, seed a number; next is throttled, failed, cut or lost, "
+    "call such as s3:DeleteBucket"
+)
 _STRUCTURED = re.compile(r"application/(cbor|json|x-amz-json|x-www-form-urlencoded)")
 
 
@@ -97,7 +102,12 @@ class Application:
     """The WSGI application: AWS's services and, under /_localaws/, localaws' own pages."""
 
     def __init__(
-        self, state_file: Path, calls: Path | None = None, *, enforce_iam: bool = False
+        self,
+        state_file: Path,
+        calls: Path | None = None,
+        *,
+        enforce_iam: bool = False,
+        weather: Weather | None = None,
     ) -> None:
         """Make the application; moto's backends may already hold a restored state.
 
@@ -105,7 +115,9 @@ class Application:
             state_file: Where the state is saved.
             calls: File to which each call is appended as a line of JSON.
             enforce_iam: Whether what the caller's policies do not allow is denied.
+            weather: What goes wrong now and then; fair if None.
         """
+        self._weather = weather or Weather()
         self._state_file = state_file
         self._enforces_iam = enforce_iam
         authorization.enforce(enforce_iam)
@@ -194,10 +206,25 @@ class Application:
             except state.StateError as error:
                 return _json({"error": str(error)}, 500)
             return _json({"saved": str(self._state_file)})
+        given = dict(parse_qsl(environ["QUERY_STRING"]))
         if page == ("POST", "interrupt"):
-            return _interrupt(dict(parse_qsl(environ["QUERY_STRING"])).get("job", ""))
+            return _interrupt(given.get("job", ""))
+        if page == ("POST", "weather"):
+            try:
+                if "next" in given:
+                    self._weather.expect(given["next"], given["call"])
+                else:
+                    self._weather.change(given["kind"], int(given.get("seed", "0")))
+            except (KeyError, ValueError):
+                return _json({"error": _WEATHERS}, 400)
+        if page[1] == "weather":
+            return _json(self._weather.told())
         return _json(
-            {"error": "localaws has GET health, GET inventory, POST save, POST interrupt?job="}, 404
+            {
+                "error": "localaws has GET health, GET inventory, GET weather, POST save, "
+                "POST interrupt?job=, POST weather?kind=&seed=, POST weather?next=&call="
+            },
+            404,
         )
 
     def _aws(
@@ -212,7 +239,9 @@ class Application:
         principal, told = "", {}
         # SDKs repeat a call whose answer was lost under the same id. What it did is done: a second
         # time it would be refused.
-        invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body else ""
+        # In bad weather nothing is made up for: AWS does not know these ids.
+        is_fair = self._weather.is_fair
+        invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body and is_fair else ""
         try:
             if post := authentication.posted(call, environ):
                 call = post.call
@@ -234,11 +263,17 @@ class Application:
             else:
                 # Who signs nothing may do what IAM allows everybody, enforced or not.
                 enforces = self._enforces_iam or not caller.principal
-                if enforces or self._calls or call.service in bounds.SERVICES:
+                needs_told = enforces or self._calls or not is_fair
+                if needs_told or call.service in bounds.SERVICES:
                     told = parameters(call, _request(environ, body))
+                asks = caller if enforces else None
                 with regions.within(region):
-                    chunks, status, headers = self._answer(
-                        call, caller if enforces else None, environ, told
+                    chunks, status, headers = self._weather.around(
+                        environ,
+                        call,
+                        principal,
+                        told,
+                        partial(self._answer, call, asks, environ, told),
                     )
         if self._calls:
             _log(self._calls, call, principal, int(status[:3]), told)

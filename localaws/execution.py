@@ -36,6 +36,7 @@ from localaws.errors import LocalAwsError
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 from localaws.processes import Running
 from localaws.turnstile import waiting
+from localaws.weather import SERVICE_AGENT, Weather
 
 ACCOUNT = "123456789012"
 REGION = regions.DEFAULT
@@ -113,6 +114,7 @@ class Execution(Running):
         folder: Path,
         time_scale: float,
         changing: Callable[[], AbstractContextManager[None]],
+        weather: Weather,
     ) -> None:
         """Make the services; nothing runs yet.
 
@@ -121,6 +123,7 @@ class Execution(Running):
             folder: For what runs; emptied.
             time_scale: See the class.
             changing: Around changes that no request makes: none while the state is taken.
+            weather: See `weather`.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -132,6 +135,8 @@ class Execution(Running):
         """`with execution.waiting():` around what a request waits for: an endpoint's answer or a
         function's, which may itself call localaws. Change none of moto's objects inside."""
         self._changing = changing
+        self.weather = weather
+        """Says how what is started starts."""
         self._ended = threading.Event()
         self._session = boto3.session.Session()
         self._session_lock = threading.Lock()
@@ -244,7 +249,11 @@ class Execution(Running):
                 aws_access_key_id=keys.get("AWS_ACCESS_KEY_ID", AWS),
                 aws_secret_access_key=keys.get("AWS_SECRET_ACCESS_KEY", AWS_SECRET),
                 aws_session_token=keys.get("AWS_SESSION_TOKEN"),
-                config=Config(retries={"total_max_attempts": 3}, max_pool_connections=32),
+                config=Config(
+                    retries={"total_max_attempts": 3},
+                    max_pool_connections=32,
+                    user_agent_extra=SERVICE_AGENT,
+                ),
             )
 
     def publish(
@@ -313,11 +322,13 @@ class Executions(Running):
         folder: Path,
         time_scale: float,
         changing: Callable[[], AbstractContextManager[None]],
+        weather: Weather,
     ) -> None:
         """Take what `Execution` takes."""
         shutil.rmtree(folder, ignore_errors=True)
         self._folder = folder
         self._endpoint, self._time_scale, self._changing = endpoint, time_scale, changing
+        self._weather = weather
         self._lock = threading.RLock()
         self._of_region: dict[str, Execution] = {}
 
@@ -352,7 +363,11 @@ class Executions(Running):
             if execution is None:
                 with regions.within(region):
                     execution = Execution(
-                        self._endpoint, self._folder / region, self._time_scale, self._changing
+                        self._endpoint,
+                        self._folder / region,
+                        self._time_scale,
+                        self._changing,
+                        self._weather,
                     )
                     self._of_region[region] = execution
                     execution.start()

@@ -57,6 +57,8 @@ class Options:
         records_only: Keep records and execute nothing: jobs, endpoints, functions, instances.
         iam: "enforce": deny what the caller's policies do not allow; "off": allow everything.
         save: When the state is saved: "soon" after each answer, or at the "end".
+        weather: What goes wrong now and then: "fair" nothing, "rough" or "storm".
+        seed: The same one gives the same weather.
     """
 
     port: int | None = None
@@ -65,6 +67,8 @@ class Options:
     records_only: bool = False
     iam: str = "off"
     save: str = "soon"
+    weather: str = "fair"
+    seed: int = 0
 
     @property
     def arguments(self) -> list[str]:
@@ -72,6 +76,7 @@ class Options:
         return [
             *(["--port", str(self.port)] if self.port is not None else []),
             *("--time-scale", str(self.time_scale), "--iam", self.iam, "--save", self.save),
+            *("--weather", self.weather, "--seed", str(self.seed)),
             *(["--calls", str(self.calls)] if self.calls else []),
             *(["--records-only"] if self.records_only else []),
         ]
@@ -107,6 +112,7 @@ def run(folder: Path, options: Options) -> None:
         from localaws.application import Application, configure
         from localaws.execution import Executions
         from localaws.state import restore
+        from localaws.weather import Weather
         from localaws.web import serve
 
         configure()
@@ -115,7 +121,10 @@ def run(folder: Path, options: Options) -> None:
         if state_file.exists():
             restore(state_file)
         blobs.store().remove_all_unused()
-        application = Application(state_file, options.calls, enforce_iam=options.iam == "enforce")
+        weather = Weather(options.weather, options.seed)
+        application = Application(
+            state_file, options.calls, enforce_iam=options.iam == "enforce", weather=weather
+        )
         server = serve(listener, application)
 
         execution = Executions(
@@ -123,6 +132,7 @@ def run(folder: Path, options: Options) -> None:
             (folder / "work").absolute(),
             options.time_scale,
             application.changing,
+            weather,
         )
         try:
             if not options.records_only:
@@ -375,6 +385,19 @@ def main(arguments: list[str] | None = None) -> None:
         default=os.environ.get("LOCALAWS_SAVE") or "soon",
         help="save the state within a second of each answer, so that a kill loses no more, or"
         " at the end; default LOCALAWS_SAVE or soon",
+    )
+    parser.add_argument(
+        "--weather",
+        choices=("fair", "rough", "storm"),
+        default=os.environ.get("LOCALAWS_WEATHER") or "fair",
+        help="what goes wrong now and then, as on AWS (docs/weather.md); default LOCALAWS_WEATHER"
+        " or fair",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=os.environ.get("LOCALAWS_SEED") or "0",
+        help="the same one gives the same weather; default LOCALAWS_SEED or 0",
     )
     given = vars(parser.parse_args(arguments))
     command, folder = given.pop("command"), given.pop("state")

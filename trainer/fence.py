@@ -103,8 +103,8 @@ def close(name: str, path: Path, region: str) -> Fence:
             "AWS_REGION": region,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL": endpoint,
-            # What localaws lacks fails in seconds, not minutes.
-            "AWS_MAX_ATTEMPTS": "3",
+            # What localaws fails in is told within two minutes; Terraform's own 25 take ten.
+            "AWS_MAX_ATTEMPTS": "10",
             # Without any, macOS would give the proxies of its settings.
             "NO_PROXY": "*",
             "no_proxy": "*",

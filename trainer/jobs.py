@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from trainer.errors import KennelError
 from trainer.files import json_text
 from trainer.make_command import make_command
 from trainer.metric_lines import read_metrics
+from trainer.patience import read_object
 from trainer.target import LATEST_KEY, Target
 
 SECONDS_BETWEEN_LINES = 60.0
@@ -38,6 +39,10 @@ _THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
+
+
+Named = Callable[[str], object]
+"""Is told a job's name before AWS is asked for the job."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,8 @@ def _drain(job: Job, show: "Display") -> None:
     for _ in range(_DRAINING_POLLS):
         lines = list(job.lines())
         show.lines(lines)
-        if not lines:
+        # Of a short job the whole log may be late.
+        if not lines and show.has_lines:
             return
         time.sleep(_POLL_SECONDS)
 
@@ -215,6 +221,8 @@ class Display:
         self._job = job
         self._started = self._last_line = time.monotonic()
         self._state = ""
+        self.has_lines = False
+        """Whether the log had any so far."""
         self._bar = (
             tqdm(bar_format="{desc} [{elapsed}]", leave=False) if sys.stderr.isatty() else None
         )
@@ -234,6 +242,7 @@ class Display:
     def lines(self, lines: Iterable[str]) -> None:
         """Show lines of the log."""
         for line in lines:
+            self.has_lines = True
             self._write(line)
             self._metrics |= read_metrics(line)
 
@@ -296,7 +305,7 @@ def read_json(target: Target, bucket: str, key: str) -> Mapping[str, Any] | None
     """
     client = target.client("s3")
     try:
-        content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        content = read_object(client, bucket, key).content
     except client.exceptions.NoSuchKey:
         return None
     try:

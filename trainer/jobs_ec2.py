@@ -4,7 +4,7 @@ import base64
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -15,6 +15,7 @@ from trainer.errors import KennelError, UsageError
 from trainer.job_logs import Tail
 from trainer.jobs import (
     Job,
+    Named,
     Outcome,
     State,
     read_json,
@@ -31,13 +32,21 @@ RECORD = "instance.json"
 """Object that tells a job's machine."""
 
 _NAME_CHARACTERS = 63
+_LAUNCH_ATTEMPTS = 3
 _GONE = frozenset({"terminated", "stopped"})
+# AWS keeps a machine that has ended for longer, and knows a new one sooner.
+_UNKNOWN = timedelta(minutes=10)
 # A zone has none left, or never had any of this type: the next one may.
 _NOT_HERE = ("InsufficientInstanceCapacity", "Unsupported")
 
 
 def submit(
-    target: Target, dataset: str, config: TrainConfig, instance_type: str | None, spot: bool
+    target: Target,
+    dataset: str,
+    config: TrainConfig,
+    instance_type: str | None,
+    spot: bool,
+    named: Named = lambda _: None,
 ) -> str:
     """Launch a machine that trains.
 
@@ -47,6 +56,7 @@ def submit(
         config: What is trained.
         instance_type: Another type than the launch template's.
         spot: Whether AWS may take the machine away, for a lower price.
+        named: Is told the job's name before there is a machine.
 
     Returns:
         The job's name.
@@ -78,8 +88,11 @@ def submit(
     options: dict[str, Any] = {"InstanceType": instance_type} if instance_type else {}
     if spot:
         options["InstanceMarketOptions"] = {"MarketType": "spot"}
-    ec2 = target.client("ec2")
+    # A zone that is full says so as a failure of its own, and waiting for it helps less than asking
+    # the next one.
+    ec2 = target.client("ec2", _LAUNCH_ATTEMPTS)
     options["UserData"] = _user_data(ec2, template, job)
+    named(job)
     instance = _launch(ec2, template, subnets, options)
     write_json(
         target,
@@ -227,5 +240,7 @@ class Ec2Job(Job):
         except ClientError as error:
             if error.response["Error"]["Code"] != "InvalidInstanceID.NotFound":
                 raise
-            return "terminated"
+            # A new one is not known everywhere for a while.
+            is_new = datetime.now(UTC) - self._launched < _UNKNOWN
+            return "pending" if is_new else "terminated"
         return str(answer["Reservations"][0]["Instances"][0]["State"]["Name"])

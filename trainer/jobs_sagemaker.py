@@ -5,16 +5,20 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from botocore.exceptions import ClientError
 
 from trainer import source
 from trainer.catalogue import has_gpu, has_local_disks, training_image
 from trainer.errors import KennelError, UsageError
 from trainer.job_logs import Preamble, Tail
-from trainer.jobs import Job, Outcome, State, slug
+from trainer.jobs import Job, Named, Outcome, State, slug
 from trainer.metric_lines import METRICS, TOP1_SERVED, TOP1_TRAINED, metric_regex
+from trainer.patience import was_done
 from trainer.prices import hourly_usd
 from trainer.target import Target
 from trainer.upload import address, require_manifest
@@ -146,8 +150,14 @@ class Work:
         return f"checkpoints/{slug(self.dataset)}-{self.digest}{attempt}"
 
 
-def submit(target: Target, work: Work, machines: Machines) -> str:
+def submit(machines: Machines, target: Target, work: Work, named: Named) -> str:
     """Start a training job.
+
+    Args:
+        machines: What it runs on.
+        target: Where it runs.
+        work: What it does.
+        named: Is told its name.
 
     Returns:
         Its name.
@@ -156,10 +166,27 @@ def submit(target: Target, work: Work, machines: Machines) -> str:
         KennelError: The foundation is missing.
         UsageError: The data set has not been uploaded.
     """
-    trainer = model_trainer(target, work, machines, work.checkpoints)
+    names: list[str] = []
+
+    def keep(name: str) -> None:
+        names.append(name)
+        named(name)
+
+    trainer = model_trainer(target, work, machines, work.checkpoints, keep)
     trainer.environment["KENNEL_GIT_COMMIT"] = source.git_commit()  # for the archive's manifest
-    trainer.train(input_data_config=channels(target, work), wait=False, logs=False)
-    return str(trainer._latest_training_job.training_job_name)
+    with bearing_lost_answers():
+        trainer.train(input_data_config=channels(target, work), wait=False, logs=False)
+    return names[-1]
+
+
+@contextmanager
+def bearing_lost_answers() -> Iterator[None]:
+    """Around a job's creation, whose name has this very second in it: nobody else makes it."""
+    try:
+        yield
+    except ClientError as error:
+        if not was_done(error, "ResourceInUse"):
+            raise
 
 
 def channels(target: Target, work: Work) -> list[Any]:
@@ -169,7 +196,9 @@ def channels(target: Target, work: Work) -> list[Any]:
     return [InputData(channel_name="training", data_source=address(target, work.dataset))]
 
 
-def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: str) -> Any:
+def model_trainer(
+    target: Target, work: Work, machines: Machines, checkpoints: str, named: Named = lambda _: None
+) -> Any:
     """The SDK's description of a training job.
 
     Args:
@@ -177,7 +206,14 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
         work: What it does.
         machines: What it runs on.
         checkpoints: Prefix in the bucket that its states are kept under.
+        named: Is told a job's name, which the SDK makes up, before the job is asked for.
     """
+    session = target.new_session()
+
+    def tell(params: Mapping[str, Any], **_: object) -> None:
+        named(params["TrainingJobName"])
+
+    session.events.register("provide-client-params.sagemaker.CreateTrainingJob", tell)
     bucket = target.required_parameter("bucket")
     role = target.required_parameter("training_role_arn")
     manifest = require_manifest(target, work.dataset)
@@ -223,7 +259,7 @@ def model_trainer(target: Target, work: Work, machines: Machines, checkpoints: s
     }
     trainer = ModelTrainer(
         sagemaker_session=Session(
-            boto_session=target.session,
+            boto_session=session,
             default_bucket=bucket,
             default_bucket_prefix="jobs",
             sagemaker_config=_SDK_CONFIG,

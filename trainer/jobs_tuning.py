@@ -14,18 +14,20 @@ from trainer import search_page
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
 from trainer.files import json_text, write_bytes_atomic
-from trainer.jobs import Job, Outcome, State, timestamp
+from trainer.jobs import Job, Named, Outcome, State, timestamp
 from trainer.jobs_sagemaker import (
     FINGERPRINT,
     LOG_GROUP,
     Machines,
     Work,
+    bearing_lost_answers,
     channels,
     model_trainer,
     remedy,
 )
 from trainer.make_command import make_command
 from trainer.metric_lines import METRICS, metric_regex
+from trainer.patience import read_object
 from trainer.prices import hourly_usd
 from trainer.search_space import Choice, Range
 from trainer.target import Target
@@ -80,6 +82,7 @@ def start_search(
     trials: int,
     parallel: int,
     warm_start: str | None,
+    named: Named = lambda _: None,
 ) -> str:
     """Start a hyperparameter tuning job: Bayesian, with early stopping.
 
@@ -91,6 +94,7 @@ def start_search(
         trials: How many.
         parallel: How many at a time.
         warm_start: A former tuning job to learn from.
+        named: Is told its name before it is asked for.
 
     Returns:
         Its name.
@@ -146,7 +150,9 @@ def start_search(
         early_stopping_type="Auto",
         warm_start_config=parent,
     )
-    tuner.tune(inputs=channels(target, work), job_name=name, wait=False)
+    named(name)
+    with bearing_lost_answers():
+        tuner.tune(inputs=channels(target, work), job_name=name, wait=False)
     return name
 
 
@@ -387,7 +393,7 @@ def _short(value: Any) -> str:
 
 def _from_output(target: Target, bucket: str, job: str) -> dict[str, bytes]:
     key = f"jobs/{job}/output/{OUTPUT}"
-    content = target.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    content = read_object(target.client("s3"), bucket, key).content
     reports = {}
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         for member in tar:

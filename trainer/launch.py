@@ -18,6 +18,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,6 +33,7 @@ from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
 from trainer.job_history import history, table
 from trainer.jobs import (
     Job,
+    Named,
     Outcome,
     accuracy_line,
     asked_to_stop,
@@ -74,13 +76,13 @@ class Order:
         title: What it is, for people.
         engine: Who does it: "sagemaker", "ec2" or "tuner".
         work: What is done; the same work on the same data gives the same result.
-        submit: Starts it, and gives the job's name.
+        submit: Starts it, and gives the job's name; tells the name before AWS is asked for it.
     """
 
     title: str
     engine: str
     work: Work
-    submit: Callable[[Target, Work], str]
+    submit: Callable[[Target, Work, Named], str]
 
     @property
     def name(self) -> str:
@@ -104,13 +106,13 @@ def training(options: argparse.Namespace) -> Order:
         kind = _ec2_machine(options)
         title = f"training on EC2, {kind or 'the machine of the foundation'}{source}"
 
-        def launch(target: Target, work: Work) -> str:
-            return submit_to_ec2(target, work.dataset, config, kind, options.spot)
+        def launch(target: Target, work: Work, named: Named) -> str:
+            return submit_to_ec2(target, work.dataset, config, kind, options.spot, named)
 
         return Order(title, "ec2", work, launch)
     machines = _machines(options)
     title = f"training on {machines.count} x {machines.instance_type}{source}"
-    return Order(title, "sagemaker", work, lambda target, work: submit(target, work, machines))
+    return Order(title, "sagemaker", work, partial(submit, machines))
 
 
 def search(options: argparse.Namespace) -> Order:
@@ -143,13 +145,12 @@ def search(options: argparse.Namespace) -> Order:
     flags |= {"trials": options.trials, "parallel": options.parallel}
     if in_one_job:
         work = Work("tune", options.dataset, flags, processes=1)
-        return Order(title, "sagemaker", work, lambda target, work: submit(target, work, machines))
+        return Order(title, "sagemaker", work, partial(submit, machines))
     trial = Work("train", options.dataset, config.to_json())
 
-    def start(target: Target, _: Work) -> str:
-        return start_search(
-            target, trial, searched, machines, options.trials, options.parallel, options.warm_start
-        )
+    def start(target: Target, _: Work, named: Named) -> str:
+        how_many = (options.trials, options.parallel)
+        return start_search(target, trial, searched, machines, *how_many, options.warm_start, named)
 
     work = Work("search", options.dataset, flags | {"warm_start": options.warm_start})
     return Order(title, "tuner", work, start)
@@ -189,8 +190,12 @@ def carry_out(target: Target, order: Order, options: argparse.Namespace) -> Outc
             )
             return _finished(target, job, options, outcome)
     sys.stderr.write(f"{order.title}\n")
-    name = order.submit(target, work)
-    write_json(target, bucket, key, {"job": name, "attempt": work.attempt})
+
+    def named(job: str) -> None:
+        # Before AWS is asked: if its answer is lost for good, the same command finds the job.
+        write_json(target, bucket, key, {"job": job, "attempt": work.attempt})
+
+    name = order.submit(target, work, named)
     return _finished(target, find(target, name), options)
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
+from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -28,6 +30,7 @@ from trainer import fence
 from trainer.errors import KennelError, UsageError
 from trainer.fence import Fence, is_loopback
 from trainer.make_command import make_command
+from trainer.patience import ATTEMPTS
 
 ENVIRONMENTS = Path(__file__).absolute().parents[1] / "terraform" / "environments"
 PROJECT = "kennel"
@@ -89,16 +92,41 @@ class Target:
         arn: str = self.client("sts").get_caller_identity()["Arn"]
         return arn.split(":")
 
-    def client(self, service: str) -> Any:
-        """A boto3 client of a service, in the region."""
-        # boto3 makes clients for one thread at a time only.
+    def client(self, service: str, attempts: int | None = None) -> Any:
+        """A boto3 client of a service, in the region.
+
+        Args:
+            service: The service's name in boto3.
+            attempts: How often it tries a call; None: as often as usual.
+        """
+        if attempts:
+            retries = {"mode": "standard", "total_max_attempts": attempts}
+            with _MAKING:
+                return self.session.client(service, config=Config(retries=retries))
+        # boto3 makes clients for one thread at a time only, and takes long for each.
         with _MAKING:
-            return self.session.client(service)
+            if service not in self._clients:
+                self._clients[service] = self.session.client(service)
+            return self._clients[service]
+
+    @cached_property
+    def _clients(self) -> dict[str, Any]:
+        return {}
 
     @cached_property
     def session(self) -> Any:
         """The boto3 session that all clients are of."""
-        session = boto3.Session(region_name=self.region)
+        return self.new_session()
+
+    def new_session(self) -> Any:
+        """A session of its own, for who listens to its events."""
+        core = botocore.session.Session()
+        # What the user's environment or profile says of attempts holds.
+        attempts = core.get_config_variable("max_attempts") or ATTEMPTS
+        core.set_default_client_config(
+            Config(retries={"mode": "standard", "total_max_attempts": attempts})
+        )
+        session = boto3.Session(botocore_session=core, region_name=self.region)
         if self.fence:
             session.events.register("before-send", self.fence.guard())
         return session

@@ -38,6 +38,7 @@ from trainer.files import write_json_atomic
 from trainer.layout import SPLITS
 from trainer.make_command import make_command
 from trainer.names import shown
+from trainer.patience import read_object
 from trainer.progress import progress
 from trainer.shards import (
     MANIFEST,
@@ -405,10 +406,10 @@ class _Store:
     def manifest(self) -> tuple[Manifest | None, str | None]:
         """Give the manifest and its entity tag, if there is one."""
         try:
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.prefix + MANIFEST)
+            found = read_object(self.client, self.bucket, self.prefix + MANIFEST)
         except self.client.exceptions.NoSuchKey:
             return None, None
-        return read_manifest(answer["Body"].read(), self.uri + MANIFEST), answer["ETag"]
+        return read_manifest(found.content, self.uri + MANIFEST), found.etag
 
     def require_manifest(self) -> tuple[Manifest, str | None]:
         manifest, etag = self.manifest()
@@ -469,9 +470,10 @@ class _Store:
                 **condition,
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] in _CONFLICTS:
-                return False
-            raise
+            if error.response["Error"]["Code"] not in _CONFLICTS:
+                raise
+            # The answer to an earlier attempt may have been lost: what is there is this one then.
+            return self.manifest()[0] == manifest
         return True
 
     def remove(self, files: Sequence[str]) -> None:

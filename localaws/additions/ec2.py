@@ -52,6 +52,12 @@ def _sees_changed_tags() -> bool:
     return bool(found["LaunchTemplates"][0].get("Tags") == tags)
 
 
+class _FullError(EC2ClientError):
+    """There is no capacity: one of EC2's server errors, which its SDKs repeat."""
+
+    code = 500
+
+
 def _launches_as_the_template_says() -> bool:
     with plain_client("ec2") as ec2:
         ec2.create_launch_template(
@@ -172,9 +178,13 @@ def _mend_instances() -> None:
         return reservation
 
     def answer(self: InstanceResponse) -> ActionResult:
+        token = self._get_param("ClientToken")
+        if token and (made_before := _made_with(self.ec2_backend, token)):
+            return ActionResult(made_before)
         answered = answer_run_instances(self)
+        reservation: Any = answered.result
+        reservation.client_token = token
         if service := running(Instances):
-            reservation: Any = answered.result
             for made in reservation.instances:
                 service.launch(made)
         return answered
@@ -195,6 +205,12 @@ def _mend_instances() -> None:
     mended.stop = lambda self: end(self, terminates=False)
     mended = general
     mended.get_console_output = _console_output
+
+
+def _made_with(backend: EC2Backend, token: str) -> Reservation | None:
+    """What a call has made whose answer was lost: AWS's SDKs repeat it with the same token."""
+    reservations = backend.reservations.values()
+    return next((made for made in reservations if vars(made).get("client_token") == token), None)
 
 
 def _template(backend: EC2Backend, told: dict[str, Any]) -> dict[str, Any]:
@@ -267,8 +283,10 @@ def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[st
             f"Availability Zone ({zone}). Please retry your request by not specifying an "
             f"Availability Zone or choosing {', '.join(zones)}.",
         )
-    if zone and zone in os.environ.get("LOCALAWS_NO_CAPACITY", "").split(","):
-        raise EC2ClientError(
+    service = running(Instances)
+    is_full = bool(zone and service and service.execution.weather.lacks_capacity(zone, kind))
+    if is_full or (zone and zone in os.environ.get("LOCALAWS_NO_CAPACITY", "").split(",")):
+        raise _FullError(
             "InsufficientInstanceCapacity",
             f"We currently do not have sufficient {kind} capacity in the Availability Zone you "
             f"requested ({zone}). Our system will be working on provisioning additional capacity.",

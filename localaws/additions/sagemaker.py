@@ -148,12 +148,17 @@ class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
         return EmptyResult()
 
     def create_model_package(self) -> ActionResult:
-        """Create a model package with all that was given."""
+        """Create a model package with all that was given; once for each token of a caller's."""
+        stored, token = self.sagemaker_backend.model_packages, self._get_param("ClientToken")
+        for made in stored.values() if token else ():
+            if vars(made).get("client_token") == token:
+                return ActionResult({"ModelPackageArn": made.arn})
         answer = super().create_model_package()
         arn = cast(dict[str, str], answer.result)["ModelPackageArn"]
         package = self.sagemaker_backend.model_packages[arn]
         vars(package).update(
             {xform_name(member): self._get_param(member) for member in _PACKAGE_MEMBERS},
+            client_token=token,
             tags=package.tags or [],
         )
         return answer

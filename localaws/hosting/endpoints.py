@@ -299,6 +299,7 @@ class Endpoints(Service):
             assert release  # noqa: S101 (tells the type)
             former, fleet = hosted.live, None
             try:
+                self._await_instances(hosted.name)
                 fleet = hosted.incoming = self._fleet(hosted, release)
                 self._roll_out(hosted, fleet, former)
             except _FAILURES as error:
@@ -309,6 +310,18 @@ class Endpoints(Service):
                 self._go_live(hosted, fleet)
                 if former:
                     former.drain()
+
+    def _await_instances(self, endpoint: str) -> None:
+        """Wait until a release's instances are there.
+
+        Raises:
+            HostingError: They never will be.
+        """
+        start = self.execution.weather.start("endpoint", endpoint)
+        if start.seconds and not self.execution.sleep(start.seconds):
+            raise _EndedError
+        if start.fault:
+            raise HostingError(start.fault)
 
     def _roll_out(self, hosted: _Hosted, fleet: Fleet, former: Fleet | None) -> None:
         """Take a release's steps.

@@ -224,6 +224,7 @@ class _Run:
                 self._require_keys()
             if vpc := given.get("VpcConfig"):
                 interfaces = self._attach(vpc, len(cluster.instances))
+            self._await_instances()
             self._report("Downloading")
             with _reasons("ClientError: Data download failed:"):
                 for number in range(len(cluster.instances)):
@@ -249,6 +250,21 @@ class _Run:
         else:
             self._end("Stopped", ending)
         return None
+
+    def _await_instances(self) -> None:
+        """Wait until the instances are there, or somebody wants something else.
+
+        Raises:
+            JobError: They never will be.
+        """
+        start = self._execution.weather.start("training-job", self._job.training_job_name)
+        if start.message:
+            self._report("Starting", start.message)
+        ready_at = time.monotonic() + self._execution.seconds(start.seconds)
+        while time.monotonic() < ready_at and not self._wish:
+            time.sleep(_POLL_SECONDS)
+        if start.fault and not self._wish:
+            raise JobError(start.fault)
 
     def _download(self, hosts: list[Host]) -> list[Mirror]:
         """Fill the hosts' folders; give what keeps their checkpoints in S3."""
@@ -318,7 +334,8 @@ class _Run:
         ending: str | None = None
         kill_at = float("inf")
         while True:
-            observer.observe(final=False)
+            if observer.observe(final=False):
+                self._weather_interrupts()
             codes = [host.exit_code for host in hosts]
             if self._wish is _Wish.LEAVE or time.monotonic() >= kill_at or None not in codes:
                 return ending
@@ -329,6 +346,12 @@ class _Run:
                 if ending is not None:
                     kill_at = time.monotonic() + self._grace(hosts)
             time.sleep(_POLL_SECONDS)
+
+    def _weather_interrupts(self) -> None:
+        """After its state was saved, a spot job may lose its instances."""
+        is_spot = self._job.given.get("EnableManagedSpotTraining", False)
+        if is_spot and self._execution.weather.interrupts(self._job.training_job_name):
+            self.interrupt()
 
     def _grace(self, hosts: list[Host]) -> float:
         """Tell the hosts to end, and give them the time that SageMaker gives."""
@@ -449,14 +472,14 @@ class _Observer:
         self._refused: set[str] = set()
         self._next = 0.0
 
-    def observe(self, *, final: bool) -> None:
-        """Take up what is new, once a second or so.
+    def observe(self, *, final: bool) -> bool:
+        """Take up what is new, once a second or so; tell whether a checkpoint was saved.
 
         Args:
             final: The hosts have ended.
         """
         if not final and time.monotonic() < self._next:
-            return
+            return False
         found: list[tuple[str, float]] = []
         for host, last in self.last_lines.items():
             lines = [line for line in host.lines(final=final) if line.strip()]
@@ -470,6 +493,7 @@ class _Observer:
         if any(put):
             self._execution.save_soon()
         self._next = time.monotonic() + _OBSERVE_SECONDS
+        return any(put)
 
     def _measured(self, line: str) -> Iterator[tuple[str, float]]:
         for name, expression in self._definitions:

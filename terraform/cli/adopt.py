@@ -22,6 +22,10 @@ _ADDRESS = re.compile(r"^ +with (.+),$", re.MULTILINE)
 _EXISTS = re.compile(
     r"already[\s_]*exist|AlreadyOwnedByYou|Duplicate|ResourceInUse|UrlConfig exists", re.IGNORECASE
 )
+_EARLY = re.compile(
+    "Could not assume role|role defined for the function cannot be assumed"
+    "|not authorized to perform: sts:AssumeRole"
+)
 
 # By what `terraform import` knows them, where that can be told before they are made. What can be
 # made twice, or is put again and again, needs no entry.
@@ -54,6 +58,14 @@ def conflicts(said: str) -> list[str]:
     errors = _FRAME.sub("", _COLOUR.sub("", said)).split("Error: ")[1:]
     existing = (error for error in errors if _EXISTS.search(error))
     return [found[1] for error in existing if (found := _ADDRESS.search(error))]
+
+
+def is_early(said: str) -> bool:
+    """Whether all that `apply` failed in, if anything, names a role that is not known yet."""
+    if _INTERRUPTED in said:
+        return False
+    errors = _FRAME.sub("", _COLOUR.sub("", said)).split("Error: ")[1:]
+    return bool(errors) and all(_EARLY.search(" ".join(error.split())) for error in errors)
 
 
 def imports(said: str, changes: Iterable[Mapping[str, Any]], target: Target) -> dict[str, str]:

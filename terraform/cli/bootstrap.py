@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -9,9 +10,12 @@ from botocore.exceptions import ClientError
 from terraform.cli import objects, stack
 from trainer.errors import KennelError
 from trainer.make_command import make_command
+from trainer.patience import patiently, read_object, was_done
 from trainer.target import Target
 
 _OLD_STATES_DAYS = 90
+# A new bucket is not known everywhere at once, and S3 makes one change of it at a time.
+_PASSING = frozenset({"NoSuchBucket", "OperationAborted"})
 
 
 def create(target: Target) -> None:
@@ -27,15 +31,25 @@ def create(target: Target) -> None:
         # us-east-1 is what a request without a location means, and may not be named.
         location = {"LocationConstraint": target.region}
         elsewhere = target.region != "us-east-1"
-        client.create_bucket(
+        make = partial(
+            client.create_bucket,
             Bucket=bucket,
             ObjectOwnership="BucketOwnerEnforced",
             **({"CreateBucketConfiguration": location} if elsewhere else {}),
         )
-        sys.stdout.write(f"{bucket} made\n")
+        try:
+            patiently(make, _PASSING)
+        except client.exceptions.BucketAlreadyOwnedByYou:
+            sys.stdout.write(f"{bucket} is there\n")
+        else:
+            sys.stdout.write(f"{bucket} made\n")
     owned = {"Bucket": bucket, "ExpectedBucketOwner": target.account}
-    client.put_public_access_block(
-        **owned,
+
+    def put(setting: str, **values: Any) -> None:
+        patiently(partial(getattr(client, f"put_{setting}"), **owned, **values), _PASSING)
+
+    put(
+        "public_access_block",
         PublicAccessBlockConfiguration={
             "BlockPublicAcls": True,
             "BlockPublicPolicy": True,
@@ -43,18 +57,19 @@ def create(target: Target) -> None:
             "RestrictPublicBuckets": True,
         },
     )
-    client.put_bucket_ownership_controls(
-        **owned, OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    put(
+        "bucket_ownership_controls",
+        OwnershipControls={"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
     )
-    client.put_bucket_versioning(**owned, VersioningConfiguration={"Status": "Enabled"})
-    client.put_bucket_encryption(
-        **owned,
+    put("bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    put(
+        "bucket_encryption",
         ServerSideEncryptionConfiguration={
             "Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
         },
     )
-    client.put_bucket_lifecycle_configuration(
-        **owned,
+    put(
+        "bucket_lifecycle_configuration",
         LifecycleConfiguration={
             "Rules": [
                 {
@@ -67,11 +82,11 @@ def create(target: Target) -> None:
             ]
         },
     )
-    client.put_bucket_tagging(
-        **owned,
+    put(
+        "bucket_tagging",
         Tagging={"TagSet": [{"Key": "project", "Value": target.project}]},
     )
-    client.put_bucket_policy(**owned, Policy=json.dumps(_policy(target, client.meta.partition)))
+    put("bucket_policy", Policy=json.dumps(_policy(target, client.meta.partition)))
     sys.stdout.write(f"next: {make_command('apply', target.name, STACK='foundation')}\n")
 
 
@@ -96,7 +111,11 @@ def delete(target: Target, approved: bool) -> None:
     if not approved:
         stack.ask(f"Delete {bucket} with all former states?", bucket, bucket)
     objects.delete(client, bucket)
-    client.delete_bucket(Bucket=bucket, ExpectedBucketOwner=target.account)
+    try:
+        client.delete_bucket(Bucket=bucket, ExpectedBucketOwner=target.account)
+    except ClientError as error:
+        if not was_done(error, "NoSuchBucket"):
+            raise
     sys.stdout.write(f"{bucket} deleted\n")
 
 
@@ -120,7 +139,7 @@ def _keys(client: Any, bucket: str) -> list[str]:
 
 def _holds_resources(client: Any, bucket: str, key: str) -> bool:
     """Whether an object is a state with resources; what is no state is kept, too."""
-    content = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    content = read_object(client, bucket, key).content
     try:
         return bool(json.loads(content)["resources"])
     except (ValueError, KeyError):

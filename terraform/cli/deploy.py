@@ -18,6 +18,7 @@ from terraform.cli.verify import Report
 from trainer.errors import KennelError, UsageError
 from trainer.job_history import history
 from trainer.make_command import make_command
+from trainer.patience import read_object
 from trainer.target import LATEST_KEY, Target, load
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _unfollowed(target: Target) -> str:
 def _object(target: Target, bucket: str, key: str) -> bytes | None:
     """An object's content; None if it is not there."""
     try:
-        content: bytes = target.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+        content = read_object(target.client("s3"), bucket, key).content
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchKey":
             raise

@@ -7,7 +7,7 @@ The roles may not write SageMaker's lineage graph; where a model came from is sa
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 from terraform.cli.model import Archive
 from trainer.errors import UsageError
 from trainer.make_command import make_command
+from trainer.patience import was_done
 from trainer.target import Target
 
 if TYPE_CHECKING:
@@ -68,11 +69,7 @@ def register(opened: "Model", archive: Archive, source: str, target: Target) -> 
     if known:
         return known
     if not _has_group(client, target):
-        client.create_model_package_group(
-            ModelPackageGroupName=target.prefix,
-            ModelPackageGroupDescription=f"Models of {target.prefix}",
-            Tags=_tags(target),
-        )
+        _make_group(client, target)
     manifest = opened.manifest
     job = _JOB.search(source)
     job_arn = _training_job(client, job[1]) if job else None
@@ -113,6 +110,19 @@ def register(opened: "Model", archive: Archive, source: str, target: Target) -> 
     )
     sys.stderr.write(f"registered {made['ModelPackageArn']}\n")
     return Package(made["ModelPackageArn"], opened.digest, "PendingManualApproval")
+
+
+def _make_group(client: Any, target: Target) -> None:
+    try:
+        client.create_model_package_group(
+            ModelPackageGroupName=target.prefix,
+            ModelPackageGroupDescription=f"Models of {target.prefix}",
+            Tags=_tags(target),
+        )
+    except ClientError as error:
+        # Lists lag, and the answer to an earlier attempt may have been lost.
+        if "already exist" not in error.response["Error"].get("Message", ""):
+            raise
 
 
 def judge(package: Package, target: Target, fault: str | None) -> None:
@@ -192,16 +202,25 @@ def delete_all(target: Target, seconds: float = _DELETE_SECONDS) -> None:
     while True:
         for package in list(packages(target)):
             if package.arn not in gone:
-                client.delete_model_package(ModelPackageName=package.arn)
+                _delete(client.delete_model_package, ModelPackageName=package.arn)
                 gone.add(package.arn)
         try:
-            client.delete_model_package_group(ModelPackageGroupName=target.prefix)
+            _delete(client.delete_model_package_group, ModelPackageGroupName=target.prefix)
         except client.exceptions.ConflictException:
             if time.monotonic() > deadline:
                 raise
             time.sleep(min(_POLL_SECONDS, seconds))
         else:
             return
+
+
+def _delete(call: Callable[..., object], **named: str) -> None:
+    """Delete something; what an attempt whose answer was lost has deleted is gone."""
+    try:
+        call(**named)
+    except ClientError as error:
+        if not was_done(error, "ValidationException", "ResourceNotFound"):
+            raise
 
 
 def image(target: Target) -> str:

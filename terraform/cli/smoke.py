@@ -17,6 +17,7 @@ from terraform.cli import model
 from terraform.cli.function import Answer
 from terraform.cli.model import Archive
 from trainer.errors import KennelError
+from trainer.patience import read_object
 from trainer.target import Target
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def of(archive: Archive, target: Target) -> Smoke:
     """
     client = target.client("s3")
     try:
-        stored = client.get_object(Bucket=archive.bucket, Key=_key(archive))["Body"].read()
-        return Smoke(**json.loads(stored))
+        stored = read_object(client, archive.bucket, _key(archive))
+        return Smoke(**json.loads(stored.content))
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchKey":
             raise

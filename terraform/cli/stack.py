@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -37,6 +38,7 @@ from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.make_command import make_command
+from trainer.patience import read_object
 from trainer.target import Target
 
 STACKS = ("foundation", "serving")
@@ -61,6 +63,10 @@ Choice = Callable[[Mapping[str, Any]], dict[str, Any]]
 Begin = Callable[[], object]
 """What is done between the consent and the apply."""
 
+# Seconds until AWS knows a new role everywhere: 10 as a rule, a minute at times. The provider waits
+# for it by itself for some resources, not for notebooks.
+_ROLE_SECONDS = 15.0
+_ROLE_ATTEMPTS = 4
 _FETCH = frozenset({"get", "init", "providers"})
 _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
 
@@ -406,6 +412,7 @@ def _apply(
     approved: bool,
     imports: Mapping[str, str] | None = None,
     tries: int = _TRIES,
+    patience: int = _ROLE_ATTEMPTS,
 ) -> int:
     code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
     if code != CHANGES:
@@ -420,6 +427,10 @@ def _apply(
         read = beside.submit(planned, stack) if approved else None
         code, stopped = _apply_plan(stack)
     stack.plan_file.unlink(missing_ok=True)
+    if stopped.early and patience:
+        sys.stderr.write("AWS does not know a new role everywhere yet: it is tried again\n")
+        time.sleep(_ROLE_SECONDS)
+        return _apply(stack, choice, begin, extra, approved, stopped.existing, tries, patience - 1)
     if code == 0:
         if stack.target.fence:
             _tell(stack, "Outputs:", "", *outputs_here.lines(told_outputs(stack)), "")
@@ -427,11 +438,11 @@ def _apply(
             _summarize(stack, read.result(), applied=True)
         return 0
     if stopped.busy and tries > 1:
-        return _apply(stack, choice, begin, extra, approved, imports, tries - 1)
+        return _apply(stack, choice, begin, extra, approved, imports, tries - 1, patience)
     if stopped.existing:
         names = ", ".join(stopped.existing)
         sys.stderr.write(f"There already, as a run that was killed leaves it: {names}\n")
-        return _apply(stack, choice, begin, extra, approved, stopped.existing)
+        return _apply(stack, choice, begin, extra, approved, stopped.existing, patience=patience)
     _explain(stack, "apply")
     return code
 
@@ -509,10 +520,12 @@ class _Stopped:
     Attributes:
         existing: What the plan was to make but is there, as `adopt.imports`.
         busy: Whether the endpoint had begun to change by itself.
+        early: Whether all that failed did so since a new role was not known yet.
     """
 
     existing: dict[str, str]
     busy: bool
+    early: bool
 
 
 def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
@@ -530,7 +543,8 @@ def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
     existing = {}
     if adopt.conflicts(errors):
         existing = adopt.imports(errors, planned(stack)["resource_changes"], stack.target)
-    return code, _Stopped(existing, busy=code != 0 and settling.refused(errors))
+    busy = code != 0 and settling.refused(errors)
+    return code, _Stopped(existing, busy, early=adopt.is_early(errors))
 
 
 @contextmanager
@@ -622,11 +636,8 @@ def _models_file(stack: Stack) -> Path:
 def _lock(stack: Stack) -> dict[str, str]:
     """The lock of a stack's state: `ID`, `Who` and `Created`; empty if there is none."""
     with suppress(ClientError, BotoCoreError, ValueError, KeyError):
-        lock = json.loads(
-            stack.target.client("s3")
-            .get_object(Bucket=stack.target.state_bucket, Key=f"{stack.state_key}.tflock")["Body"]
-            .read()
-        )
+        client, key = stack.target.client("s3"), f"{stack.state_key}.tflock"
+        lock = json.loads(read_object(client, stack.target.state_bucket, key).content)
         return {name: lock[name] for name in ("ID", "Who", "Created")}
     return {}
 

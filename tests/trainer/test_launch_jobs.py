@@ -155,7 +155,7 @@ def ec2(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Machines:
     monkeypatch.setattr(
         jobs_ec2.Target,
         "client",
-        lambda target, name: machines if name == "ec2" else real(target, name),
+        lambda target, name, *more: machines if name == "ec2" else real(target, name, *more),
     )
     return machines
 
