@@ -28,7 +28,7 @@ on = $(filter-out $(no),$(value $(1)))
 # The variables that stand on this make's own command line. What the shell exports does not, be it as MAKEFLAGS or to a
 # make that runs this one.
 SAID = $(shell { tr '\0' '\n' < /proc/$$PPID/cmdline || ps -ww -o args= -p $$PPID | tr ' ' '\n'; } 2> /dev/null | \
-  sed -n 's/^\([A-Z_]*\)[:+?]*=.*/\1/p')
+  sed -n 's/^\([A-Za-z_][A-Za-z0-9_.-]*\) *[:+?]*=.*/\1/p')
 # Whether a switch is on for what cannot be taken back: said there, and clearly.
 told = $(if $(filter $(1),$(SAID)),$(if $(filter $(yes),$(value $(1))),1,$(if $(call on,$(1)),\
   $(error $(1)=$(value $(1)): must be 1 or 0))))
@@ -63,10 +63,15 @@ NEW_LABELS ?=#                  1: `make deploy` takes a model with other labels
 LOCK ?=#                        id of the lock for `make unlock`
 YES ?=#                         1: ask nothing; on the command line only
 JSON ?=#                        1: print JSON for machines
+DEBUG ?=#                       1: show where an error came from
 OUT ?= build#                   where everything goes
+TESTS ?=#                       which tests `make test` and `make test-contract` run, such as tests/inference; empty: all
 JOBS ?= 2#                      processes that `make test` runs tests in
 BENCH ?= training serving function growth# what `make bench` measures, of tests/benchmarks
+BENCH_FLAGS ?=#                 flags for it
 FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
+UPGRADE ?=#                     --upgrade: `make lock` takes newer versions
+UV_PYTHON ?=#                   Python of the environment, such as 3.12; empty: what there is, of 3.11 or later
 
 # Digits are 8 x 8 pixels, fill their picture and may not be mirrored. They look so unlike ImageNet that the whole
 # network is trained; photographs of things need a new head only.
@@ -81,6 +86,19 @@ EPOCHS ?=#                      passes over the data; empty: as the search found
 VIEW :=
 AUGMENTATION :=
 endif
+
+# A slip in a name would be ignored: what stands on this make's own command line is a variable of this file, or one that
+# a program or FLAGS reads.
+PROGRAMS := AWS_% TF_% KENNEL_% PYTHON% UV_% PIP_% OMP_% MKL_% CUDA_% TORCH_% ORT_% SAGEMAKER_% XDG_% LC_% %_PROXY %_proxy \
+  LOCALAWS_IAM LOCALAWS_NO_CAPACITY LOCALAWS_SAVE LOCALAWS_TIME_SCALE TERRAFORM DOCKER_HOST CI HOME PATH TMPDIR LANG
+given := $(foreach name,$(filter-out .%,$(.VARIABLES)),$(if $(findstring command,$(origin $(name))),$(name)))
+known := $(if $(given),$(shell sed -n 's/^\([A-Z_]*\) [:?+]*=.*/\1/p' Makefile))
+slips := $(foreach name,$(filter-out $(known) $(PROGRAMS),$(given)),$(if $(findstring $$$(name),$(subst {,,$(value FLAGS))),,$(name)))
+nearest = $(shell python3 -Ic 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' \
+  $(1) $(known) 2> /dev/null)
+did_you_mean = $(if $(1), did you mean $(1)?) `make help` lists all
+$(foreach name,$(if $(slips),$(filter $(SAID),$(slips))),\
+  $(error $(name): there is no such variable;$(call did_you_mean,$(call nearest,$(name)))))
 
 # Every POSIX shell has a variable of this name, for its start-up file.
 ifeq ($(origin ENV)$(findstring /,$(value ENV)),environment/)
@@ -153,6 +171,10 @@ ARCHIVE := $(call target,RUN)/model.tar.gz
 TRAIN = $(PYTHON)$(if $(filter-out 1,$(value INSTANCES)), -m trainer.torchrun --standalone --nproc-per-node $(call typed,INSTANCES)) -m trainer.train
 # Says what a target has made and what comes next; the page that ties all pages together is brought up to date.
 DONE = $(PYTHON) -m trainer.done --output $(call typed,OUT) --run $(call typed,RUN) --data $(call typed,DATA)
+# Each recipe notes that it runs, so that its target can say that there was nothing to do.
+MADE :=
+noted = $(eval MADE += $(1))
+done = $(DONE) --made '$(strip $(MADE))' $(1)
 LAUNCH = $(PYTHON) -m trainer.launch
 launch_flags = $(aws_flags) --dataset $(NAME) --instances $(call typed,INSTANCES) $(call flag,--instance-type,INSTANCE_TYPE) \
   $(if $(call on,SPOT),--spot) $(if $(call on,FRESH),--fresh) $(MODEL_FLAGS)
@@ -199,15 +221,15 @@ env: $(READY) ## make the Python environment
 data: $(REPORT) ## fetch, split and check the photos
 	@$(DONE) data
 tune: $(if $(filter here,$(value ENGINE)),$(BEST),checked-tune upload) ## search for hyperparameters with ENGINE
-	@$(if $(filter here,$(value ENGINE)),$(DONE) tune,$(launch_tune))
+	@$(if $(filter here,$(value ENGINE)),$(call done,tune),$(launch_tune))
 train: $(if $(filter here,$(value WHERE)),$(WEIGHTS),checked-train upload) ## train a model in WHERE
-	@$(if $(filter here,$(value WHERE)),$(DONE) train,$(launch_train))
+	@$(if $(filter here,$(value WHERE)),$(call done,train),$(launch_train))
 checked-tune checked-train: checked-%: FORCE $(READY)
 	@$(launch_$*) --check
 evaluate: $(call target,RUN)/evaluation/evaluation.json $(call target,RUN)/served/evaluation.json ## measure it on the test photos, as trained and as served
-	@$(DONE) evaluate
+	@$(call done,evaluate)
 package: $(ARCHIVE) ## export, quantize and pack it
-	@$(DONE) package
+	@$(call done,package)
 serve: $(ARCHIVE) ## serve it on PORT
 	@$(DONE) serve --port $(call typed,PORT)
 	@$(PYTHON) -m inference.server serve --model $(call typed,RUN)/model.tar.gz --host 127.0.0.1 --port $(call typed,PORT)
@@ -222,26 +244,27 @@ $(REPORT): FORCE | $(READY)
 
 # FRESH is for what was asked for, not for what comes before it.
 fresh = $(if $(call on,FRESH),$(if $(filter $(1),$(MAKECMDGOALS)),$(2)))
-$(BEST): $(REPORT) $(call target,RUN)/tune.flags $(call fresh,tune,FORCE)
-	@$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(call typed,RUN)/tune $(tune_flags) $(call fresh,tune,--fresh)
+# What depends on flags is made again when they are not those that it was made with: a run that fails leaves these alone.
+made_with = $(call typed,RUN)/$(1).flags
+changed = $(shell test $(call quoted,$(2)) = "$$(cat $(made_with) 2> /dev/null)" || echo FORCE)
+note_flags = mkdir -p $(call typed,RUN) && printf '%s\n' $(call quoted,$(2)) > $(made_with)
+$(BEST): $(REPORT) $(call changed,tune,$(tune_flags)) $(call fresh,tune,FORCE)
+	@$(call noted,tune)$(PYTHON) -m trainer.tune $(DATA_FLAGS) --output-dir $(call typed,RUN)/tune $(tune_flags) $(call fresh,tune,--fresh)
+	@$(call note_flags,tune,$(tune_flags))
 
-$(WEIGHTS): $(or $(call target,CONFIG),$(BEST)) $(call target,RUN)/train.flags $(call fresh,train,FORCE)
-	@$(TRAIN) $(DATA_FLAGS) --config $(call typed,RUN)/tune/best.json --model-dir $(call typed,RUN)/model \
+$(WEIGHTS): $(or $(call target,CONFIG),$(BEST)) $(call changed,train,$(train_flags)) $(call fresh,train,FORCE)
+	@$(call noted,train)$(TRAIN) $(DATA_FLAGS) --config $(call typed,RUN)/tune/best.json --model-dir $(call typed,RUN)/model \
 	  --output-dir $(call typed,RUN)/training --checkpoint-dir $(call typed,OUT)/checkpoints $(train_flags) $(call fresh,train,--fresh)
+	@$(call note_flags,train,$(train_flags))
 
 $(call target,RUN)/evaluation/evaluation.json: $(WEIGHTS)
-	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(call typed,RUN)/model --output $(call typed,RUN)/evaluation
+	@$(call noted,trained)$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(call typed,RUN)/model --output $(call typed,RUN)/evaluation
 
 $(call target,RUN)/served/evaluation.json: $(ARCHIVE)
-	@$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(call typed,RUN)/model.tar.gz --output $(call typed,RUN)/served
+	@$(call noted,served)$(PYTHON) -m trainer.evaluate $(DATA_FLAGS) --model $(call typed,RUN)/model.tar.gz --output $(call typed,RUN)/served
 
 $(ARCHIVE): $(WEIGHTS)
-	@$(PYTHON) -m trainer.package $(DATA_FLAGS) --model $(call typed,RUN)/model --output $(call typed,RUN)/model.tar.gz
-
-# What depends on flags is made again when they change.
-$(call target,RUN)/tune.flags $(call target,RUN)/train.flags: FORCE
-	@mkdir -p $(call typed,RUN); flags=$(call quoted,$(if $(findstring /tune.flags,$@),$(tune_flags),$(train_flags))); \
-	test "$$flags" = "$$(cat "$@" 2> /dev/null)" || printf '%s\n' "$$flags" > "$@"
+	@$(call noted,package)$(PYTHON) -m trainer.package $(DATA_FLAGS) --model $(call typed,RUN)/model --output $(call typed,RUN)/model.tar.gz
 
 ##@ On AWS, or with ENV=local on this machine
 .PHONY: upload download jobs attach stop preflight deploy verify rollback invoke logs status

@@ -32,7 +32,6 @@ Resolve = Callable[[str], list[str]]
 Connect = Callable[[str, int, float], socket.socket]
 """Address, port and time-out in seconds to a connected TCP socket."""
 
-_HTTPS_ONLY = "only https URLs are fetched"
 _PORTS = {"https": 443, "http": 80}
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _AROUND = "\ufeff" + "".join(map(chr, range(0x21)))
@@ -67,8 +66,8 @@ def parse_url(url: str) -> Target:
 
     Raises:
         RequestError: 400 for a malformed URL; 403 for a well-formed one that leads where a caller
-            may not go: another scheme than http(s), credentials, another port, a local name, a
-            disguised address.
+            may not go: another scheme than http(s) (`https_only`), credentials, another port, a
+            local name, a disguised address (`forbidden_address`).
     """
     url = url.strip(_AROUND)
     if len(url) > MAX_URL_LENGTH:
@@ -84,9 +83,9 @@ def parse_url(url: str) -> Target:
     except ValueError:
         raise _malformed("it does not parse") from None
     if parts.scheme == "s3":
-        raise _forbidden(f"{_HTTPS_ONLY}; for an object of S3 send a presigned one")
+        raise _not_https("for an object of S3 send a presigned one")
     if parts.scheme not in _PORTS:
-        raise _forbidden(f"{_HTTPS_ONLY}, such as https://example.com/dog.jpg")
+        raise _not_https()
     if "@" in parts.netloc:
         raise _forbidden("a URL with credentials is not fetched")
     if port not in (None, _PORTS[parts.scheme]):
@@ -142,6 +141,10 @@ def _malformed(why: str) -> RequestError:
 
 def _forbidden(why: str) -> RequestError:
     return RequestError(403, "forbidden_address", why)
+
+
+def _not_https(what: str = "such as https://example.com/dog.jpg") -> RequestError:
+    return RequestError(403, "https_only", f"only https URLs are fetched: {what}")
 
 
 def _unreachable(why: str) -> RequestError:
@@ -252,7 +255,7 @@ class Fetcher:
 
     def _check(self, target: Target) -> None:
         if target.scheme == "http" and not self.allow_http:
-            raise _forbidden(_HTTPS_ONLY)
+            raise _not_https()
         if self.allowed_hosts and not any(
             _matches(target.host, rule) for rule in self.allowed_hosts
         ):

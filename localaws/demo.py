@@ -805,6 +805,9 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"error: {told(error)}")
     page = plan.output / "report.html"
+    # The page that leads to all others, to this one, too.
+    index = [sys.executable, "-m", "trainer.index", "--output", str(plan.output.parent)]
+    subprocess.run(index, stdout=subprocess.DEVNULL, check=False)
     if failure := report["failure"]:
         if os.environ.get("CI"):
             _print_logs(failure["logs"])

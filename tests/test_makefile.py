@@ -371,6 +371,124 @@ def test_a_lock_that_nobody_named_is_none(tmp_path):
     assert call[call.index("--lock") + 1] == ""
 
 
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("EPOCH=3", "EPOCHS"),
+        ("ENVV=local", "ENV"),
+        ("INSTANCE=2", "INSTANCES"),
+        ("epochs=3", "EPOCHS"),
+        ("DATSET:=dogs", "DATASET"),
+        ("LOCALAWS_PROT=4589", "LOCALAWS_PORT"),
+        ("DELETE-DATA=1", "DELETE_DATA"),
+        ("BACKBON += it's $(shell echo) \n x=1", "BACKBONE"),
+        ("Q7=", None),
+    ],
+)
+def test_a_slip_in_a_name_is_refused_with_the_name_that_is_near(slip, meant):
+    ran = make("--dry-run", "train", "ENV=local", slip)
+    name = re.match(r"[\w-]+", slip)[0]
+    hint = f" did you mean {meant}?" if meant else ""
+    assert ran.returncode == 2
+    assert re.fullmatch(
+        rf"Makefile:\d+: \*\*\* {name}: there is no such variable;{re.escape(hint)} "
+        r"`make help` lists all\.  Stop\.\n",
+        ran.stderr,
+    )
+    assert ran.stdout == ""
+
+
+def test_every_variable_that_the_makefile_reads_may_be_given():
+    text = (ROOT / "Makefile").read_text()
+    read = set(re.findall(r"\$[({]([A-Z_]{2,})[)}]", text))
+    read |= set(
+        re.findall(r"\((?:value |call (?:typed|target|on|told|flag,[^,]+),)([A-Z_]+)\)", text)
+    )
+    assert {"UPGRADE", "DEBUG", "TESTS", "BENCH_FLAGS", "VENV", "FLAGS", "SPOT"} <= read
+    computed = {"REPORT", "PYTHON", "MAKECMDGOALS"}  # with a value of their own, or make's
+    given = [f"{name}=1" for name in read - computed - {"UNFREEZE", "ENGINE", "WHERE"}]
+    ran = make("--dry-run", "help", *given)
+    assert ran.returncode == 0, ran.stderr
+    programs = ("AWS_PROFILE=me", "TERRAFORM=tofu", "KENNEL_DOGS=/dogs", "HTTPS_PROXY=x")
+    assert make("--dry-run", "status", *programs).returncode == 0
+
+
+def test_what_the_shell_exports_is_no_slip(tmp_path):
+    other = tmp_path / "Makefile"
+    other.write_text(f"all:\n\t$(MAKE) --dry-run -C {quote(str(ROOT))} status\n")
+    assert make("-f", str(other), "REGION=x").returncode == 0
+    ran = make("--dry-run", "status", EPOCH="3", MAKEFLAGS="INSTANCE=2")
+    assert ran.returncode == 0, ran.stderr
+
+
+def made(tmp_path, goal, *given, failing=""):
+    """The modules that make runs for a goal, and what it printed; one of them may fail."""
+    python = tmp_path / "venv/bin/python"
+    if not python.exists():
+        python.parent.mkdir(parents=True)
+        # Leaves what the step leaves, as far as make looks at it.
+        python.write_text(
+            """#!/bin/sh
+echo "$2" >> "$RAN"
+test "$2" != "$FAILING" || exit 1
+for word; do
+  case "$before" in --output-dir|--output|--model-dir|--report) place=$word;; esac
+  case "$before$2" in --model-dirtrainer.train) break;; esac
+  before=$word
+done
+case "$2" in
+  trainer.dataset) test -e "$place" || { mkdir -p "${place%/*}" && touch "$place"; };;
+  trainer.tune) mkdir -p "$place" && touch "$place/best.json";;
+  trainer.train) mkdir -p "$place" && touch "$place/weights.safetensors";;
+  trainer.package) touch "$place";;
+  trainer.evaluate) mkdir -p "$place" && touch "$place/evaluation.json";;
+  trainer.done) echo "$*";;
+esac
+"""
+        )
+        python.chmod(0o755)
+        (tmp_path / "venv/ready").touch()
+        os.utime(tmp_path / "venv/ready", (2**32, 2**32))
+    log = tmp_path / "ran"
+    log.write_text("")
+    places = (f"VENV={tmp_path}/venv", f"OUT={tmp_path}/out")
+    ran = make(goal, *places, *given, RAN=str(log), FAILING=failing)
+    assert (ran.returncode == 0) == (not failing), ran.stderr
+    always = {"trainer.sources", "trainer.dataset", "trainer.done"}
+    return [name for name in log.read_text().split() if name not in always], ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("goal", "module", "flag"),
+    [
+        ("tune", "trainer.tune", "TRIALS=3"),
+        ("train", "trainer.train", "EPOCHS=2"),
+        ("tune", "trainer.tune", "FLAGS=--note 'a  b, $(c)' #"),
+    ],
+)
+def test_a_run_that_fails_leaves_what_the_result_was_made_with(goal, module, flag, tmp_path):
+    assert module in made(tmp_path, goal)[0]
+    assert made(tmp_path, goal)[0] == []
+    assert made(tmp_path, goal, flag, failing=module)[0] == [module]
+    assert made(tmp_path, goal)[0] == [], "what is there was made so"
+    assert made(tmp_path, goal, flag)[0] == [module], "and not with these"
+    assert made(tmp_path, goal, flag)[0] == []
+    assert made(tmp_path, goal)[0] == [module]
+
+
+def test_a_target_is_told_what_was_made_for_it(tmp_path):
+    def told(goal):
+        last = made(tmp_path, goal)[1].splitlines()[-1]
+        return re.search(f" --made ([a-z ]*) ?{goal}$", last)[1].strip()
+
+    assert told("tune") == "tune"
+    assert told("tune") == ""
+    assert told("evaluate") == "train trained package served"
+    assert told("evaluate") == told("package") == told("train") == ""
+    (tmp_path / "out/digits-efficientnet_lite0-all/served/evaluation.json").unlink()
+    assert told("evaluate") == "served"
+
+
 @pytest.mark.parametrize("off", ["0", "no", "false", "False", "NO", ""])
 def test_a_switch_can_be_off(off):
     printed = make("--dry-run", "destroy", f"YES={off}", f"DELETE_DATA={off}", f"JSON={off}").stdout

@@ -6,8 +6,9 @@ The next command carries what this one was given, so that it works as it is prin
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from trainer import index
 from trainer.errors import KennelError, run_command
@@ -25,34 +26,96 @@ NEXT = {
     "local-up": "bootstrap ENV=local",
     "upload": "tune ENGINE=job",
 }
-_FILES = {
-    "tune": {"hyperparameters": "tune/best.json", "search": "tune/search.html"},
-    "train": {"model": "model", "learning curves": "training/learning_curves.svg"},
-    "package": {"archive": "model.tar.gz", "report": "package.json"},
+PARTS = {
+    "tune": ("tune",),
+    "train": ("train",),
+    "package": ("package",),
+    "evaluate": ("trained", "served"),
+}
+"""What the targets about a run make, each part by a command of its own."""
+_ANEW = {
+    "tune": "searches anew, more TRIALS=... go on from these",
+    "train": "trains anew, other EPOCHS=... or CONFIG=... train another one",
 }
 
 
-def lines(step: str, output: Path, run: Path, data: Path) -> Iterator[str]:
-    """Name what a step has made: a title and a path each."""
+def lines(
+    step: str, output: Path, run: Path, data: Path, told: Collection[str] = ()
+) -> Iterator[str]:
+    """Name what a step has made: a title and a path each.
+
+    Args:
+        step: The target.
+        output: Where everything goes.
+        run: The run's folder.
+        data: The data set's folder.
+        told: Parts of which nothing is to be said, since their own commands have said it.
+    """
     if step == "env":
         yield f"environment: {sys.prefix}"
     if step == "data":
         yield f"report: {data / 'dataset_report.json'}"
-    for title, place in _FILES.get(step, {}).items():
-        if (run / place).exists():
-            yield f"{title}: {run / place}"
-    if step == "evaluate" and (found := index.find_run(run, output)):
-        served = f"as served ({found.precision})" if found.precision else "as served"
-        for form, folder, figures in (
-            ("as trained", "evaluation", found.trained),
-            (served, "served", found.served),
+    for part in PARTS.get(step, ()):
+        if part not in told:
+            yield from _part(part, run, output)
+
+
+def _part(part: str, run: Path, output: Path) -> Iterator[str]:
+    if part == "tune":
+        yield from searched(run / "tune")
+    elif part == "train":
+        for title, path in (
+            ("model", run / "model"),
+            ("learning curves", run / "training/learning_curves.svg"),
         ):
-            if figures:
-                yield (
-                    f"{form}: top-1 {100 * figures.top1:.1f} %, {100 * figures.low:.1f} to "
-                    f"{100 * figures.high:.1f} %, of {figures.images:,} {figures.split} photos: "
-                    f"{run / folder / 'evaluation.html'}"
-                )
+            if path.exists():
+                yield f"{title}: {path}"
+    elif part == "package":
+        yield from packed(run / "model.tar.gz", index.read_json(run / "package.json"))
+    elif part == "trained":
+        yield from evaluated("as trained", run / "evaluation")
+    elif found := index.find_run(run, output):
+        form = f"as served ({found.precision})" if found.precision else "as served"
+        yield from evaluated(form, run / "served")
+
+
+def searched(folder: Path) -> Iterator[str]:
+    """Say what a search has left in a folder."""
+    result = index.read_json(folder / "search.json")
+    if {"trials", "valid_loss"} <= result.keys():
+        yield (
+            f"lowest validation loss: {result['valid_loss']:.4g}, "
+            f"of {result['trials']} trial{'s' * (result['trials'] > 1)}"
+        )
+    for title, name in (("hyperparameters", "best.json"), ("search", "search.html")):
+        if (folder / name).exists():
+            yield f"{title}: {folder / name}"
+
+
+def packed(archive: Path, report: Mapping[str, Any]) -> Iterator[str]:
+    """Say what an archive is, by the report beside it."""
+    keys = ("name", "precision", "bytes", "top1_valid_served")
+    name, precision, size, top1 = map(report.get, keys)
+    figures = ""
+    if top1 is not None and size is not None:
+        figures = (
+            f" ({name}, {precision}, {size / 1e6:.1f} MB, top-1 {100 * top1:.1f} % of valid photos)"
+        )
+    if archive.exists():
+        yield f"archive: {archive}{figures}"
+    path = archive.with_name("package.json")
+    if path.exists():
+        yield f"report: {path}"
+
+
+def evaluated(form: str, folder: Path) -> Iterator[str]:
+    """Say how good a model is, by its evaluation in a folder."""
+    if figures := index.accuracy(folder):
+        yield (
+            f"{form}: top-1 {100 * figures.top1:.1f} %, {100 * figures.low:.1f} to "
+            f"{100 * figures.high:.1f} %, of {figures.images:,} {figures.split} photos: "
+            f"{folder / 'evaluation.html'}"
+        )
 
 
 def request(data: Path, port: str) -> str:
@@ -74,6 +137,14 @@ def next_command(step: str) -> str:
     return make_command(goal, fixed.pop("ENV", ""), about_run=True, **fixed)
 
 
+def up_to_date(step: str) -> str:
+    """Say that there was nothing to do, and how to do it all the same."""
+    if step not in _ANEW:
+        return "up to date"
+    again = make_command(step, about_run=True, FRESH="1")
+    return f"up to date: `{again}` {_ANEW[step]}"
+
+
 def main() -> None:
     """Bring the index up to date, and print what there is and what comes next."""
     parser = argparse.ArgumentParser(prog="python -m trainer.done", description=__doc__)
@@ -85,19 +156,25 @@ def main() -> None:
     ):
         parser.add_argument(f"--{flag}", type=Path, required=True, metavar="DIR", help=text)
     parser.add_argument("--port", default="8080", help="of the server")
+    parser.add_argument("--made", metavar="PARTS", help="what was made just now, if that is known")
     options = parser.parse_args()
-    if options.step == "serve":
+    step, made = options.step, (options.made or "").split()
+    if step == "serve":
         asked = request(options.data, options.port)
         print(f"ask it from another terminal: {asked}", flush=True)
         return
-    for line in lines(options.step, options.output, options.run, options.data):
+    if options.made is not None and not set(PARTS.get(step, ())) & set(made):
+        print(up_to_date(step))
+    # On a terminal, what makes a part has said it in the same words.
+    told = set(made) - {"train"} if sys.stdout.isatty() else ()
+    for line in lines(step, options.output, options.run, options.data, told):
         print(shown(line))
-    if options.step in _FILES or options.step == "evaluate":
+    if step in PARTS:
         try:
             print(f"all pages: {shown(index.write(options.output))}")
         except KennelError as error:  # what was asked for is there all the same
             sys.stderr.write(f"{error}\n")
-    print(f"next: {next_command(options.step)}")
+    print(f"next: {next_command(step)}")
 
 
 if __name__ == "__main__":

@@ -17,13 +17,15 @@ from inference.archive import ArchiveError, open_model
 from inference.predictor import Predictor, Probabilities
 from inference.preprocess import Preprocess
 from trainer.dataset import FEW_PHOTOS, Dataset, load
+from trainer.done import evaluated
 from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
 from trainer.evaluation_page import render
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.layout import SPLITS
 from trainer.metrics import Summary, summarize
+from trainer.names import shown
 from trainer.predictions import Answer, classify, require_same_classes
-from trainer.progress import working
+from trainer.progress import say_result, working
 
 _log = logging.getLogger(__name__)
 
@@ -164,7 +166,7 @@ def _page(
 
 
 def main() -> None:
-    """Evaluate a model and print its main figures as one line."""
+    """Evaluate a model and print its main figures."""
     parser = ArgumentParser(
         prog="python -m trainer.evaluate", description="Evaluate a model on a split."
     )
@@ -181,7 +183,10 @@ def main() -> None:
     summary = evaluate_subject(
         subject, options.data, options.output, options.cache_dir, options.split
     )
-    print(line(subject.form, summary), flush=True)
+    say_result(
+        map(shown, evaluated(subject.form, options.output)),
+        f"{line(subject.form, summary)}\npage={options.output / 'evaluation.html'}",
+    )
     if (count := summary["images"]) < FEW_PHOTOS:
         low, high = summary["top1_interval"]
         _log.warning(
@@ -189,7 +194,6 @@ def main() -> None:
             "add some",
             *(summary["split"], count, "s" * (count > 1), 100 * low, 100 * high),
         )
-    print(f"page={options.output / 'evaluation.html'}")
 
 
 if __name__ == "__main__":

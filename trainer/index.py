@@ -89,7 +89,7 @@ def find_run(folder: Path, output: Path) -> Run | None:
     report = output / "data" / folder.name.rsplit("-", 2)[0] / "dataset_report.json"
     if report.is_file():
         links.insert(0, _link("data set report", report, output))
-    package = _read(folder / "package.json")
+    package = read_json(folder / "package.json")
     return Run(
         name=folder.name,
         links=tuple(links),
@@ -101,9 +101,18 @@ def find_run(folder: Path, output: Path) -> Run | None:
     )
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if there is none, or none that is whole."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def accuracy(folder: Path) -> Accuracy | None:
     """Read an evaluation's main figure; None if there is none, or none that is whole."""
-    content = _read(folder / "evaluation.json")
+    content = read_json(folder / "evaluation.json")
     try:
         low, high = map(float, content["top1_interval"])
         split, images = str(content["split"]), int(content["images"])
@@ -139,15 +148,6 @@ def write(output: Path) -> Path:
 
 def _link(text: str, path: Path, output: Path) -> Link:
     return Link(text, quote(os.fsencode(path.relative_to(output))))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if there is none, or none that is whole."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def main() -> None:

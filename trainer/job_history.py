@@ -3,6 +3,7 @@
 SageMaker keeps the records of its jobs, and the launcher those of the machines on EC2.
 """
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from trainer.jobs import Job, Outcome
 from trainer.jobs_ec2 import RECORD, Ec2Job
 from trainer.jobs_sagemaker import TrainingJob
 from trainer.jobs_tuning import TuningJob
+from trainer.make_command import make_command
 from trainer.target import Target
 
 _LISTS = (
@@ -64,18 +66,45 @@ def history(target: Target, last: int) -> list[Row]:
     return [_row(job, bucket, created) for created, job in newest]
 
 
-def table(rows: list[Row]) -> str:
-    """The jobs as text, a line each."""
+def table(rows: list[Row], columns: int | None = None) -> str:
+    """The jobs as text, a line each; a few lines each where that is wider than a terminal.
+
+    Args:
+        rows: The jobs.
+        columns: Width of the terminal; None where nothing bounds a line.
+    """
     if not rows:
-        return "no jobs yet; `make train WHERE=sagemaker` starts one\n"
+        return f"no jobs yet; `{make_command('train', WHERE='sagemaker')}` starts one\n"
     head = ("job", "kind", "status", "created", "machines", "s", "USD", "top-1", "result")
     cells = [head, *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if columns is not None and sum(widths) + 2 * len(widths) - 2 > columns:
+        return "".join(_block(row, columns) for row in rows)
     lines = (
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True))
         for line in cells
     )
     return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _block(row: Row, columns: int) -> str:
+    """A job in lines that break between words only."""
+    _, kind, status, created, machines, seconds, usd, top1, result = _cells(row)
+    figures = f", {seconds} s, {usd} USD, top-1 {top1}" if row.seconds is not None else ""
+    lines = [f"{kind}, {status}, {created}, {machines}{figures}", result if row.result else ""]
+    wrapped = (
+        textwrap.fill(
+            line,
+            columns,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for line in lines
+        if line
+    )
+    return "".join(f"{line}\n" for line in (row.job, *wrapped))
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -117,6 +117,17 @@ class Job(ABC):
         """
 
 
+def asked_to_stop(job: Job) -> bool:
+    """Ask a job to stop; false if AWS says that it has ended, or is ending, by itself."""
+    try:
+        job.stop()
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationException":
+            raise
+        return False
+    return True
+
+
 def follow(job: Job, environment: str) -> Outcome:
     """Show a job's log and progress until it ends.
 
@@ -139,8 +150,7 @@ def follow(job: Job, environment: str) -> Outcome:
                         f"`{make_command('stop', environment, JOB=job.name)}`\n"
                     )
                     raise SystemExit(130) from None
-                stopped = True
-                job.stop()
+                stopped = asked_to_stop(job)
     try:
         return job.outcome()
     except KennelError as error:

@@ -29,8 +29,8 @@ _LONGEST_WARM_SECONDS = 3600
 _LONGEST_RUN_SECONDS = 28 * 24 * 3600
 _ENDED = frozenset({"Completed", "Failed", "Stopped"})
 _ENTRY = "trainer.entry"
-# The SDK's script tells each of its commands, and the last is the job's own.
-_SDK = Preamble("Starting training script", re.compile(rf"\++ exec .* -m {re.escape(_ENTRY)}"))
+PREAMBLE = Preamble("Starting training script", re.compile(rf"\++ exec .* -m {re.escape(_ENTRY)}"))
+"""What the SDK's script says: it tells each of its commands, and the last is the job's own."""
 _SDK_ENVIRONMENT = {
     # The SDK asks IAM whether the role may use S3 on all resources; this one may on its own only.
     "SAGEMAKER_VALIDATE_ROLE": "false",
@@ -242,7 +242,7 @@ class TrainingJob(Job):
         """Take up a job that is there."""
         self.name = name
         self._client = target.client("sagemaker")
-        self._tail = Tail(target, LOG_GROUP, f"{name}/", _SDK)
+        self._tail = Tail(target, LOG_GROUP, f"{name}/", PREAMBLE)
         self._has_ended = False
         answer = self.describe()
         self.is_search = "trials" in answer.get("HyperParameters", {})

@@ -6,13 +6,15 @@
     python -m trainer.launch jobs --env dev
 
 What is done already is not started, and so not billed, a second time; `--fresh` begins anew.
-Standard output has the address of the archive, or the path of `best.json`; all else goes to
-standard error. Ctrl-C asks whether to leave the job running or to stop it.
+Standard output, if it is no terminal, has the address of the archive, or the path of `best.json`;
+all else goes to standard error. Ctrl-C asks whether to leave the job running or to stop it.
 """
 
 import argparse
 import json
 import math
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from trainer import config as configuration
+from trainer import index
 from trainer import target as targets
 from trainer.catalogue import TRAINING_TYPE
 from trainer.config import TrainConfig
@@ -31,6 +34,7 @@ from trainer.jobs import (
     Job,
     Outcome,
     accuracy_line,
+    asked_to_stop,
     cost_line,
     follow,
     read_json,
@@ -206,7 +210,10 @@ def find(target: Target, name: str) -> Job:
                 raise
         else:
             return found
-    raise UsageError(f"there is no job {name} in account {target.account}, {target.region}")
+    raise UsageError(
+        f"there is no job {name} in account {target.account}, {target.region}; "
+        f"`{make_command('jobs', target.name)}` lists them"
+    )
 
 
 def _known(target: Target, name: str) -> Job | None:
@@ -259,6 +266,7 @@ def _finished(
         folder = options.output or Path("build") / job.name / "tune"
         ended = finish_search(target, bucket, job, outcome, folder)
         *told, next_line = search_lines(target, folder)
+        told += _pages(folder)
     else:
         ended = outcome
         record_latest(target, bucket, outcome)
@@ -269,9 +277,23 @@ def _finished(
         next_line = f"next: {make_command('deploy', target.name, MODEL=outcome.result)}"
     sys.stderr.writelines(f"{line}\n" for line in [past + cost_line(ended), *told] if line)
     sys.stderr.flush()
-    print(json.dumps(ended.to_json()) if options.json else ended.result, flush=True)
+    if options.json:
+        print(json.dumps(ended.to_json()), flush=True)
+    elif not sys.stdout.isatty():  # who sits there has just read it
+        print(ended.result, flush=True)
     sys.stderr.write(f"{next_line}\n")
     return ended
+
+
+def _pages(folder: Path) -> list[str]:
+    """Bring the page that leads to all others up to date, if it leads to what was fetched."""
+    output = Path(os.environ.get("KENNEL_OUT", "build"))
+    if output.resolve() not in folder.resolve().parents:
+        return []
+    try:
+        return [f"all pages: {index.write(output)}"]
+    except KennelError as error:  # what was asked for is there all the same
+        return [str(error)]
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:
@@ -399,11 +421,16 @@ def run(options: argparse.Namespace) -> None:
     elif options.verb == "jobs":
         rows = history(target, options.last)
         listed = json.dumps({"jobs": [row.to_json() for row in rows]}) + "\n"
-        sys.stdout.write(listed if options.json else table(rows))
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        sys.stdout.write(listed if options.json else table(rows, columns))
     elif options.verb == "stop":
         job = find(target, options.job)
-        job.stop()
-        sys.stderr.write(f"{job.name} was asked to stop; it saves its state first\n")
+        if not job.state().ended and asked_to_stop(job):
+            said = "was asked to stop; it saves its state first"
+        else:
+            attach = make_command("attach", target.name, about_run=job.is_search, JOB=job.name)
+            said = f"has ended ({job.state().text}), nothing is left to stop; `{attach}` shows it"
+        sys.stderr.write(f"{job.name} {said}\n")
         if options.json:
             print(json.dumps({"job": job.name}))
     else:

@@ -16,6 +16,7 @@ import numpy as np
 from inference.archive import ArchiveError, open_model
 from inference.predictor import Predictor
 from trainer.errors import ArgumentParser, KennelError, run_command
+from trainer.names import shown
 
 CALIBRATION_IMAGES = 200
 PRECISIONS = ("auto", "fp32", "int8")
@@ -72,7 +73,9 @@ def main() -> None:
         print(check(options.check))
         return
     # Imported here since it takes torch, and --check runs where only the server's packages are.
+    from trainer.done import packed
     from trainer.packaging import package
+    from trainer.progress import say_result
 
     report = package(
         options.model,
@@ -82,10 +85,11 @@ def main() -> None:
         options.precision,
         options.calibration_images,
     )
-    print(
+    say_result(
+        map(shown, packed(options.output, report)),
         f"archive={options.output} name={report['name']} precision={report['precision']} "
         f"bytes={report['bytes']} top1_valid_fp32={report['top1_valid_fp32']:.4f} "
-        f"top1_valid_served={report['top1_valid_served']:.4f} agreement={report['agreement']:.4f}"
+        f"top1_valid_served={report['top1_valid_served']:.4f} agreement={report['agreement']:.4f}",
     )
 
 

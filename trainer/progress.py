@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Event, Thread
@@ -81,6 +81,11 @@ def working(title: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+
+
+def say_result(words: Iterable[str], line: str) -> None:
+    """Print what came of a command: words on a terminal, else a line that programs can parse."""
+    print(*(words if sys.stdout.isatty() else (line,)), sep="\n", flush=True)
 
 
 def _clock(title: str, ended: Event) -> None:

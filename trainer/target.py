@@ -115,8 +115,8 @@ class Target:
         value = self.parameter(key)
         if value is None:
             raise KennelError(
-                f"the parameter {self.parameter_name(key)} is not in Parameter Store of account "
-                f"{self.account}, {self.region}: apply the foundation first, with "
+                f"ENV={self.name} has no foundation in account {self.account}, {self.region} (no "
+                f"parameter {self.parameter_name(key)}): apply the foundation first, with "
                 f"`{make_command('apply', self.name, STACK='foundation')}`"
             )
         return value

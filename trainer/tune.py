@@ -35,11 +35,13 @@ from trainer.backbones import Classifier
 from trainer.checkpoint import RunState
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, load
+from trainer.done import searched
 from trainer.errors import ArgumentParser, Interrupted, KennelError, UsageError, run_command
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.lock import locked
 from trainer.loop import make_optimizer, should_stop
-from trainer.progress import told_to
+from trainer.names import shown as name_shown
+from trainer.progress import say_result, told_to
 from trainer.ranks import Ranks, alone
 from trainer.search_display import Ended, Running, Tell, nobody, pass_on, shown
 from trainer.search_page import UNFROZEN
@@ -161,8 +163,11 @@ def search(plan: Search) -> dict[str, Any]:
         }
         write_json_atomic(plan.folders.output / "search.json", result)
     path = plan.folders.output / "best.json"
-    print(f"best valid_loss={study.best_value:.6g} trials={len(finished)} {path}")
-    print(f"page={plan.folders.output / 'search.html'}")
+    say_result(
+        map(name_shown, searched(plan.folders.output)),
+        f"best valid_loss={study.best_value:.6g} trials={len(finished)} {path}\n"
+        f"page={plan.folders.output / 'search.html'}",
+    )
     return best
 
 

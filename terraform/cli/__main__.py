@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from terraform.cli import (
     bootstrap,
@@ -14,6 +15,7 @@ from terraform.cli import (
     image,
     invoke,
     logs,
+    outputs,
     preflight,
     stack,
     status,
@@ -168,14 +170,23 @@ def _output(options: argparse.Namespace, extra: list[str]) -> int:
     if options.json:
         for each in stacks:
             stack.prepare(each)
-        content = {each.name: stack.outputs(each) for each in stacks}
+        content = {each.name: _useful(each) for each in stacks}
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return 0
     return _in_turn(stacks, lambda each: _print_outputs(each, extra))
 
 
+def _useful(each: Stack) -> dict[str, Any]:
+    found = stack.outputs(each)
+    return {n: outputs.here(v) for n, v in found.items()} if each.target.fence else found
+
+
 def _print_outputs(each: Stack, extra: list[str]) -> int:
-    if extra or stack.outputs(each):
+    entries = stack.told_outputs(each)
+    if entries and each.target.fence and not extra:
+        sys.stdout.writelines(f"{line}\n" for line in outputs.lines(entries))
+        return 0
+    if extra or entries:
         return each.run("output", *extra)
     name = each.target.name
     hint = f"`{make_command('apply', name, STACK='foundation')}`"

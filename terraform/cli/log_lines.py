@@ -1,4 +1,8 @@
-"""Log events as lines for people: a call of the function is one line, not three records."""
+"""Log events as lines for people: a call of the function is one line, not three records.
+
+A record of JSON becomes its level, its message and the rest of it; what the SDK's script says
+before a job's own first line is left out.
+"""
 
 import json
 import re
@@ -6,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from trainer.jobs_sagemaker import PREAMBLE
 
 
 @dataclass(frozen=True)
@@ -70,17 +76,33 @@ class Lines:
         """Begin with no call under way."""
         # An environment works on one call at a time, and has a stream of its own.
         self._calls: dict[str, _Call] = {}
+        self._preambles: dict[str, list[str]] = {}
 
     def of(self, event: Event) -> Iterator[str]:
         """The lines that an event leads to: none while its call goes on."""
         text = self._called(event) if event.what == "function" else None
         if text is None:
-            yield f"{time_text(event.at)} {event.what} {event.stream} {event.message}\n"
+            line = f"{time_text(event.at)} {event.what} {event.stream} {_plain(event.message)}\n"
+            if event.what != "training" or not self._is_preamble(event, line):
+                yield line
         elif text:
             yield f"{time_text(event.at)} {event.what} {text}\n"
 
+    def _is_preamble(self, event: Event, line: str) -> bool:
+        """Whether a line is of the SDK's script that starts a job, and not of the job."""
+        if event.message == PREAMBLE.first:
+            self._preambles[event.stream] = []
+        if event.stream not in self._preambles:
+            return False
+        self._preambles[event.stream].append(line)
+        if PREAMBLE.last.fullmatch(event.message):
+            del self._preambles[event.stream]
+        return True
+
     def rest(self) -> Iterator[str]:
-        """A line for each call of which the end is not told."""
+        """A line for each call of which the end is not told; what jobs said that did not begin."""
+        for lines in self._preambles.values():
+            yield from lines
         for call in self._calls.values():
             # An environment that waits for its first call has told how it started.
             if call.request == "-" and all(note["level"] == "INFO" for note in call.notes):
@@ -139,6 +161,22 @@ class Lines:
         call = self._calls.pop(stream, _Call())
         call.request = request
         return call.line(milliseconds, init, ended)
+
+
+def _plain(message: str) -> str:
+    """A record of a program that logs JSON, such as the server: level, message, the rest."""
+    record = _record(message) or {}
+    if "level" not in record or "_aws" in record or not {"event", "message"} & record.keys():
+        return message
+    trace = str(record.get("traceback", "")).strip().rpartition("\n")[2]
+    rest = [
+        f"{name}={value if isinstance(value, str | int | float) else json.dumps(value)}"
+        for name, value in record.items()
+        if name not in {"time", "level", "event", "message", "traceback"}
+    ]
+    said = [str(record[name]) for name in ("event", "message") if name in record]
+    line = " ".join([str(record["level"]).upper(), *said, *rest])
+    return f"{line}: {trace}" if trace else line
 
 
 def time_text(at: int) -> str:

@@ -16,9 +16,6 @@ from datetime import UTC, datetime
 from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
 
 from terraform.cli import deploy, settings
 from terraform.cli.checks import CHECKS, Check, Plan, Row
@@ -118,13 +115,9 @@ def _show(rows: list[Row], plan: Plan, as_json: bool) -> None:
         content = {"passed": passed, "checks": [asdict(row) for row in rows]}
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
-    table = Table(title=f"{plan.target.prefix}: preflight", box=SIMPLE)
-    for heading in ("Check", "", "Found", "Remedy"):
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        state = f"[{_COLORS[row.state]}]{row.state}[/]"
-        table.add_row(escape(row.name), state, escape(row.found), escape(row.remedy))
-    Page().print(table)
+    page = Page()
+    listed = [(row.name, row.state, page.told(row.found, row.remedy)) for row in rows]
+    page.rows(f"{plan.target.prefix}: preflight", listed, _COLORS)
 
 
 def _next(target: Target, model: str | None) -> str:
@@ -134,7 +127,7 @@ def _next(target: Target, model: str | None) -> str:
             deploy.latest(target)
         except UsageError:
             train = make_command("train", target.name, WHERE="sagemaker")
-            return f"`{train}` trains a model that can be deployed"
+            return f"`{train}` uploads the photos and trains a model that can be deployed"
         except (KennelError, BotoCoreError, ClientError):
             pass  # the checks have said what is amiss
     return f"`{make_command('deploy', target.name, MODEL=model or '')}` puts a model in service"

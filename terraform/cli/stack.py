@@ -13,12 +13,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Thread
 from typing import IO, Any, NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 import terraform.cli
 from terraform.cli import adopt, binary, compare, model, objects, provider, summary
+from terraform.cli import outputs as outputs_here
 from terraform.cli.paths import TERRAFORM, root_module
 from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
@@ -218,9 +220,18 @@ def roll_back(stack: Stack, choice: Choice, extra: Sequence[str], approved: bool
 
 
 def plan_destroy(stack: Stack, extra: Sequence[str], approved: bool) -> int:
-    """Show and save what would be destroyed; give Terraform's exit code: `CHANGES` for anything."""
+    """Save what would be destroyed, and show its names; give Terraform's exit code.
+
+    Args:
+        stack: What is to be destroyed.
+        extra: More arguments of `terraform plan`.
+        approved: Nobody is asked: what the plan comes to is enough.
+
+    Returns:
+        `CHANGES` if there is anything.
+    """
     arguments = ["-detailed-exitcode", "-destroy", *extra]
-    return _plan(stack, _choice(None), arguments, brief=approved)
+    return _plan(stack, _choice(None), arguments, brief=True, named=not approved)
 
 
 def apply_destroy(stack: Stack) -> int:
@@ -257,8 +268,17 @@ def outputs(stack: Stack) -> dict[str, Any]:
     Raises:
         KennelError: Terraform cannot read the state.
     """
-    said = _said(stack, "output", "-json")
-    return {name: entry["value"] for name, entry in json.loads(said).items()}
+    return {name: entry["value"] for name, entry in told_outputs(stack).items()}
+
+
+def told_outputs(stack: Stack) -> dict[str, dict[str, Any]]:
+    """The same as Terraform tells them: `value`, `type` and `sensitive` of each.
+
+    Raises:
+        KennelError: Terraform cannot read the state.
+    """
+    entries: dict[str, dict[str, Any]] = json.loads(_said(stack, "output", "-json"))
+    return entries
 
 
 def provider_version(stack: Stack) -> str | None:
@@ -366,6 +386,8 @@ def _apply(
         code, existing = _apply_plan(stack)
     stack.plan_file.unlink(missing_ok=True)
     if code == 0:
+        if stack.target.fence:
+            _tell(stack, "Outputs:", "", *outputs_here.lines(told_outputs(stack)), "")
         if read and not read.exception():
             _summarize(stack, read.result(), applied=True)
         return 0
@@ -384,8 +406,21 @@ def _plan(
     imports: Mapping[str, str] | None = None,
     *,
     brief: bool = False,
+    named: bool = False,
 ) -> int:
-    """Show and save a plan; `brief`, where nobody is asked, shows only what it comes to."""
+    """Show and save a plan.
+
+    Args:
+        stack: Of what.
+        choice: Which models its variables name.
+        arguments: More of `terraform plan`.
+        imports: What it takes in, as `adopt.imports`.
+        brief: Show only what it comes to.
+        named: And a line for each resource.
+
+    Returns:
+        Terraform's exit code.
+    """
     files = stack.target.variable_files(stack.name)
     if stack.name == "serving":
         files.append(_serving_variables(stack, choice, destroying="-destroy" in arguments))
@@ -402,7 +437,8 @@ def _plan(
             folder=folder,
         )
     if brief:
-        short = summary.in_short(stack.plan_text.read_text())
+        text = stack.plan_text.read_text()
+        short = [*(summary.named(text) if named else ()), *summary.in_short(text)]
         _tell(stack, *short, f"the whole plan: {stack.plan_text}")
     if code not in (0, CHANGES):
         sys.stderr.write(_lock_left(stack))
@@ -431,7 +467,10 @@ def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
 def _apply_plan(stack: Stack) -> tuple[int, dict[str, str]]:
     """Terraform's exit code; and what the plan was to make but is there, as `adopt.imports`."""
     with tempfile.TemporaryFile("w+") as said:
-        code = stack.run("apply", "-input=false", str(stack.plan_file), stderr=said)
+        with _without_outputs(stack) as stdout:
+            code = stack.run(
+                "apply", "-input=false", str(stack.plan_file), stdout=stdout, stderr=said
+            )
         said.seek(0)
         errors = said.read()
     sys.stderr.write(errors)
@@ -439,6 +478,35 @@ def _apply_plan(stack: Stack) -> tuple[int, dict[str, str]]:
     if adopt.conflicts(errors):
         existing = adopt.imports(errors, planned(stack)["resource_changes"], stack.target)
     return code, existing
+
+
+@contextmanager
+def _without_outputs(stack: Stack) -> Iterator[IO[str] | None]:
+    """Where Terraform's words go; in a closed environment without the outputs at their end."""
+    if stack.target.fence is None:
+        yield None
+        return
+    reader, writer = os.pipe()
+    thread = Thread(target=_pass_on, args=(stack, reader))
+    thread.start()
+    try:
+        with os.fdopen(writer, "w") as stdout:
+            yield stdout
+    finally:
+        thread.join()
+
+
+def _pass_on(stack: Stack, reader: int) -> None:
+    """Tell what comes, up to the outputs; all is read, or Terraform would stop half way."""
+    is_told = True
+    with os.fdopen(reader, errors="replace") as said:
+        for line in said:
+            is_told = is_told and line != "Outputs:\n"
+            if is_told:
+                try:
+                    _tell(stack, line.rstrip("\n"))
+                except BrokenPipeError:  # nobody reads any more
+                    is_told = False
 
 
 def planned(stack: Stack) -> dict[str, Any]:

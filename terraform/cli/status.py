@@ -8,9 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import ClientError
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
 
 from terraform.cli import function, verify
 from terraform.cli.page import Page
@@ -41,7 +38,8 @@ def run(options: argparse.Namespace, _: list[str]) -> int:
     if options.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        Page().print(_page(found))
+        title = f"{found['environment']}: account {found['account']}, {found['region']}"
+        Page().rows(title, _rows(found))
     return 0
 
 
@@ -70,31 +68,41 @@ def _endpoint(target: Target) -> dict[str, Any] | None:
     described = verify.live(target)
     if not described:
         return None
+    try:
+        variants = _variants(target, described)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationException":
+            raise
+        variants = []  # what it ran is gone already, as while it is deleted
+    return {
+        "name": described["EndpointName"],
+        "status": described["EndpointStatus"],
+        "configuration": described["EndpointConfigName"],
+        "variants": variants,
+    }
+
+
+def _variants(target: Target, described: Mapping[str, Any]) -> list[dict[str, Any]]:
     name, configuration = described["EndpointName"], described["EndpointConfigName"]
     settings = {found["VariantName"]: found for found in verify.variants(target, configuration)}
-    return {
-        "name": name,
-        "status": described["EndpointStatus"],
-        "configuration": configuration,
-        "variants": [
-            {
-                "name": variant["VariantName"],
-                "instances": variant.get("CurrentInstanceCount", 0),
-                "desired": variant.get("DesiredInstanceCount", 0),
-                "instance_type": settings[variant["VariantName"]]["InstanceType"],
-                "archive_uri": verify.container(
-                    target, settings[variant["VariantName"]]["ModelName"]
-                )["ModelDataUrl"],
-                "last_hour": _last_hour(
-                    target,
-                    "AWS/SageMaker",
-                    {"EndpointName": name, "VariantName": variant["VariantName"]},
-                    _ENDPOINT_METRICS,
-                ),
-            }
-            for variant in described.get("ProductionVariants", [])
-        ],
-    }
+    return [
+        {
+            "name": variant["VariantName"],
+            "instances": variant.get("CurrentInstanceCount", 0),
+            "desired": variant.get("DesiredInstanceCount", 0),
+            "instance_type": settings[variant["VariantName"]]["InstanceType"],
+            "archive_uri": verify.container(target, settings[variant["VariantName"]]["ModelName"])[
+                "ModelDataUrl"
+            ],
+            "last_hour": _last_hour(
+                target,
+                "AWS/SageMaker",
+                {"EndpointName": name, "VariantName": variant["VariantName"]},
+                _ENDPOINT_METRICS,
+            ),
+        }
+        for variant in described.get("ProductionVariants", [])
+    ]
 
 
 def _function(target: Target) -> dict[str, Any] | None:
@@ -277,24 +285,16 @@ def _rounded(usd: float | None, times: float) -> float | None:
     return None if usd is None else round(usd * times, 2)
 
 
-def _page(found: Mapping[str, Any]) -> Table:
-    page = Table(
-        title=f"{found['environment']}: account {found['account']}, {found['region']}",
-        box=SIMPLE,
-        show_header=False,
-    )
-    page.add_column(style="bold")
-    page.add_column(overflow="fold")
-    for heading, text in (
-        ("endpoint", _endpoint_text(found["endpoint"], found["environment"])),
-        ("function", _function_text(found["function"], found["environment"])),
+def _rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    environment = found["environment"]
+    return [
+        ("endpoint", _endpoint_text(found["endpoint"], environment)),
+        ("function", _function_text(found["function"], environment)),
         ("notebook", _notebook_text(found["notebook"])),
         ("alarms", _alarms_text(found["alarms"])),
         ("jobs", _jobs_text(found["jobs"])),
         ("cost", _cost_text(found["cost"])),
-    ):
-        page.add_row(heading, escape(text))
-    return page
+    ]
 
 
 def _endpoint_text(endpoint: Mapping[str, Any] | None, environment: str) -> str:

@@ -3,6 +3,7 @@
 Only what costs while nobody uses it can be told from a plan; the rest follows use.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ _ACTIONS = {
     ("delete", "create"): ("to replace", "replaced"),
 }
 _IN_SHORT = ("No changes.", "Plan:", "Changes to Outputs:", "Planning failed.")
+# The comment before each resource; what follows in brackets is a reason.
+_NAMED = re.compile(r"  # (\S.* (?:will|must) be .*)")
 _SHORT_PERIOD_S = 60
 
 
@@ -74,6 +77,15 @@ def in_short(plan: str) -> list[str]:
     told = plan.splitlines()
     warnings = [line for line in told if line.startswith("Warning:")]
     return warnings + [line for line in told if line.startswith(_IN_SHORT)][:1]
+
+
+def named(plan: str) -> list[str]:
+    """Each resource that a plan changes, with what becomes of it.
+
+    Args:
+        plan: As `terraform plan` prints it.
+    """
+    return [found[1] for line in plan.splitlines() if (found := _NAMED.fullmatch(line))]
 
 
 def has_changes(plan: Mapping[str, Any]) -> bool:

@@ -12,9 +12,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
-from rich.box import SIMPLE
-from rich.markup import escape
-from rich.table import Table
 
 from terraform.cli import function, model, smoke, stack
 from terraform.cli.model import Archive
@@ -220,13 +217,13 @@ def show(report: Report, target: Target, as_json: bool) -> None:
         }
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
-    table = Table(title=f"{target.prefix}: model {report.digest[:12]}", box=SIMPLE)
-    for heading in ("Check", "", "Found", "Remedy"):
-        table.add_column(heading, overflow="fold")
-    for row in report.checks:
-        state = "[green]pass[/]" if row.passed else "[red]FAIL[/]"
-        table.add_row(row.name, state, escape(row.found), escape(row.remedy))
-    Page().print(table)
+    page = Page()
+    listed = [
+        (row.name, "pass" if row.passed else "FAIL", page.told(row.found, row.remedy))
+        for row in report.checks
+    ]
+    styles = {"pass": "green", "FAIL": "red"}
+    page.rows(f"{target.prefix}: model {report.digest[:12]}", listed, styles)
 
 
 def _in_service(found: _Deployment) -> Check:

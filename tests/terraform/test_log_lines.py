@@ -54,6 +54,44 @@ def test_a_call_is_one_line() -> None:
     ]
 
 
+def test_a_record_of_the_server_is_its_level_what_happened_and_the_rest() -> None:
+    request = {
+        "time": "2026-11-30T13:00:00.000+00:00",
+        "level": "info",
+        "event": "request",
+        "path": "/invocations",
+        "status": 200,
+        "total_ms": 5.12,
+        "parts": ["a", 1],
+    }
+    failed = {"level": "error", "event": "request", "traceback": "Traceback\n  x\nOSError: full\n"}
+    other = {"level": "WARNING", "message": "it is late"}
+    no_log = '{"predictions": []}'
+    assert shown(request, failed, other, no_log, "[1]", "plain", what="endpoint") == [
+        f"endpoint {STREAM} {text}\n"
+        for text in (
+            'INFO request path=/invocations status=200 total_ms=5.12 parts=["a", 1]',
+            "ERROR request: OSError: full",
+            "WARNING it is late",
+            no_log,
+            "[1]",
+            "plain",
+        )
+    ]
+
+
+def test_a_job_begins_with_its_own_first_line() -> None:
+    trace = ["Starting training script", "+ python3 --version", "{", '  "a": 1', "}"]
+    last = "+ exec /usr/bin/python3 -m trainer.entry"
+    own = f"training {STREAM} epoch=1 loss=2\n"
+    assert shown(*trace, last, "epoch=1 loss=2", what="training") == [own]
+    assert shown("+ a line of its own", what="training") == [
+        f"training {STREAM} + a line of its own\n"
+    ]
+    # Of one that did not come so far, all is said: it says why.
+    assert shown(*trace, what="training") == [f"training {STREAM} {line}\n" for line in trace]
+
+
 def test_a_refusal_and_a_fault_say_why() -> None:
     refused = {"level": "INFO", "message": "that host may not be fetched", "status": 403}
     fault = {"level": "ERROR", "message": "failed", "exception": "Traceback\n  x\nOSError: full"}

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from PIL import Image
 
 from inference.archive import open_model
@@ -336,6 +337,27 @@ def test_status_counts_what_runs_by_the_hour(command: CommandLine, aws: LocalAws
     assert "1.18 USD an hour for what runs now; 124.83 USD a month" in " ".join(page.split())
     _, out, _ = command("status", "--json")
     assert json.loads(out)["cost"]["usd_a_month"] == pytest.approx(83.95 + 4.38)
+
+
+def test_an_endpoint_whose_configuration_is_gone_is_told_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    described = {
+        "EndpointName": "it",
+        "EndpointStatus": "Deleting",
+        "EndpointConfigName": "gone",
+        "ProductionVariants": [{"VariantName": "AllTraffic"}],
+    }
+
+    def gone(*_: Any) -> Any:
+        error = {"Code": "ValidationException", "Message": "Could not find endpoint configuration"}
+        raise ClientError({"Error": error}, "DescribeEndpointConfig")
+
+    monkeypatch.setattr(verify, "live", lambda _: described)
+    monkeypatch.setattr(verify, "variants", gone)
+    found = status._endpoint(Target("dev", "kennel", "eu-west-1"))
+    assert found == {"name": "it", "status": "Deleting", "configuration": "gone", "variants": []}
+    assert status._endpoint_text(found, "dev") == "it Deleting, configuration gone"
 
 
 def test_jobs_cost_what_their_machines_cost() -> None:

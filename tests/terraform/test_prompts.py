@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from terraform.cli.page import Page
 from tests.localaws.conftest import SECONDS, until
 
 ROOT = Path(__file__).parents[2]
@@ -130,3 +132,59 @@ def test_a_log_does_not_wrap() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert long.strip() in ran.stdout
+
+
+ROWS = [
+    ("quota", "fail", "8 wanted, 4 there, on_the-machine"),
+    ("a longer name", "pass", "one line\nto do: `make apply STACK=foundation ENV=local` " * 3),
+    ("address", "pass", f"s3://{'long' * 30}/model.tar.gz is there, :warning: [red]"),
+]
+SHOW = f"from terraform.cli.page import Page; Page().rows('it: [b]', {ROWS!r}, {{'fail': 'red'}})"
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_narrow_terminal_breaks_no_word(columns: int) -> None:
+    terminal, other = pty.openpty()
+    environ = os.environ | {"COLUMNS": str(columns), "TERM": "xterm", "NO_COLOR": "1"}
+    with subprocess.Popen([sys.executable, "-c", SHOW], cwd=ROOT, env=environ, stdout=other) as run:
+        os.close(other)
+        shown = b""
+        while chunk := _read(terminal):
+            shown += chunk
+    os.close(terminal)
+    assert run.returncode == 0
+    lines = re.sub(r"\x1b\[[\d;]*m", "", shown.decode()).splitlines()
+    assert lines[0] == "it: [b]"
+    for *cells, text in ROWS:
+        for cell in cells:
+            assert any(cell in line for line in lines)
+        assert set(text.split()) <= {word for line in lines for word in line.split()}
+    assert all(len(line.rstrip()) <= columns or "s3://" in line for line in lines)
+
+
+def test_what_to_do_is_on_the_line_of_a_log_and_below_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Page().told("2 wanted", "ask") == "2 wanted  ask"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert Page().told("2 wanted", "ask") == "2 wanted\nto do: ask"
+    assert Page().told("2 wanted", "") == "2 wanted"
+
+
+def test_a_log_has_a_line_for_each_line_of_a_row() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SHOW], cwd=ROOT, env=os.environ | {"COLUMNS": "40"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [line.rstrip() for line in ran.stdout.splitlines()] == [
+        "it: [b]",
+        "",
+        f"quota          fail  {ROWS[0][2]}",
+        *(
+            f"{head:21}{line}".rstrip()
+            for head, line in zip(
+                ["a longer name  pass", "", "", ""], ROWS[1][2].splitlines(), strict=True
+            )
+        ),
+        f"address        pass  {ROWS[2][2]}",
+    ]

@@ -327,6 +327,21 @@ def test_old_providers_are_for_localaws_only(checkout: Checkout, tmp_path: Path)
     assert "hashicorp/aws 6.20.0 must not be used on AWS: before 6.21" in refused.stderr
 
 
+def test_a_question_about_destroying_comes_after_names_not_after_the_whole_plan(
+    checkout: Checkout,
+) -> None:
+    refused = checkout.run("destroy", "serving", "--env", "dev")
+    assert refused.returncode == 2
+    assert "there is no terminal to ask on" in refused.stderr
+    *told, last = refused.stdout.splitlines()
+    assert told == [
+        "terraform_data.endpoint will be destroyed",
+        "Plan: 0 to add, 0 to change, 1 to destroy.",
+    ]
+    whole = Path(last.removeprefix("the whole plan: ")).read_text()
+    assert '- resource "terraform_data" "endpoint" {' in whole
+
+
 def test_all_is_destroyed_in_reverse(checkout: Checkout, localaws: LocalAws, s3: Any) -> None:
     ssm = localaws.client("ssm")
     # What `image` leaves there, and Terraform does not know.
@@ -340,6 +355,75 @@ def test_all_is_destroyed_in_reverse(checkout: Checkout, localaws: LocalAws, s3:
     assert [parameter["Name"] for parameter in left] == ["/kennel/dev/bucket"]
     again = done(checkout.run("destroy", "all", "--env", "dev", "--auto-approve"))
     assert "serving (dev) holds nothing" in again.stderr
+
+
+MORE_OUTPUTS = """
+output "ask" {
+  value = "aws lambda invoke --payload '{\\"url\\": \\"it\\"}'; aws sts get-caller-identity"
+}
+output "bucket" { value = "data" }
+output "history" { value = ["one"] }
+output "page" { value = "https://us-east-1.console.aws.amazon.com/cloudwatch/home" }
+output "script" {
+  value     = "set -e\\nif ! found=$(aws ec2 run-instances $1); then exit 7; fi"
+  sensitive = true
+}
+"""
+
+
+def test_in_a_closed_environment_commands_work_as_they_are_printed(
+    checkout: Checkout, localaws: LocalAws, tmp_path: Path
+) -> None:
+    environments = checkout.folder / "terraform/environments"
+    for suffix in (".tfvars", ".s3.tfbackend"):
+        text = (environments / f"dev{suffix}").read_text().replace('"dev"', '"here"')
+        (environments / f"here{suffix}").write_text(text)
+    (environments / "here.aws.toml").write_text(
+        f'endpoint = "{localaws.endpoint}"\naccess_key_id = "test"\nsecret_access_key = "test"\n'
+        'port_variable = "PORT_OF_IT"\nserver_file = "none/server.json"\n'
+    )
+    stack = checkout.folder / "terraform/stacks/foundation/main.tf"
+    before = stack.read_text()
+    stack.write_text(before + MORE_OUTPUTS)
+    port = localaws.endpoint.rpartition(":")[2]
+
+    def here(command: str, *flags: str) -> str:
+        given = (command, "foundation", "--env", "here", *flags)
+        return done(checkout.run(*given, PORT_OF_IT=port)).stdout
+
+    try:
+        applied = here("apply", "--auto-approve")
+        shown, as_json = here("output"), here("output", "--json")
+    finally:
+        stack.write_text(before)
+    assert "Apply complete!" in applied
+    assert applied.count("\nOutputs:") == 1
+    assert f"\nOutputs:\n\n{shown}" in applied
+    ask, *others = shown.splitlines()
+    assert others == ["bucket = data", 'history = ["one"]', "script = <sensitive>"]
+
+    aws = tmp_path / "aws"
+    aws.write_text('#!/bin/sh\necho "$AWS_ENDPOINT_URL $AWS_ACCESS_KEY_ID $AWS_PROFILE $*"\n')
+    aws.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "AWS_PROFILE": "work"}
+
+    def said(command: str, *arguments: str) -> list[str]:
+        run = ["bash", "-c", f"{command}\necho $AWS_PROFILE", *arguments]
+        return subprocess.check_output(run, env=environ, text=True).splitlines()
+
+    assert said(ask.removeprefix("ask = ")) == [
+        f'{localaws.endpoint} test  lambda invoke --payload {{"url": "it"}}',
+        f"{localaws.endpoint} test  sts get-caller-identity",
+        "work",
+    ]
+    values = json.loads(as_json)["foundation"]
+    assert values["page"] is None
+    assert values["bucket"] == "data"
+    aws.write_text("#!/bin/sh\nexit 1\n")
+    failed = subprocess.run(
+        ["bash", "-s", "request.json"], input=values["script"], env=environ, text=True
+    )
+    assert failed.returncode == 7
 
 
 OLD = {"archive_uri": "s3://b/models/old/model.tar.gz", "digest": "0" * 64, "image_uri": "i@1"}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from terraform.cli.summary import in_short, lines
+from terraform.cli.summary import in_short, lines, named
 from trainer.target import Target
 
 ENDPOINT = {"name": "kennel-dev", "endpoint_config_name": "new"}
@@ -90,6 +90,19 @@ def test_a_plan_that_is_not_shown_is_told_in_terraform_s_words(plan: str, said: 
     assert in_short("") == []
     warned = f"{plan}\nWarning: Check block assertion failed\n\n  on main.tf line 3\n"
     assert in_short(warned) == ["Warning: Check block assertion failed", said]
+
+
+def test_what_a_plan_changes_is_named() -> None:
+    plan = (
+        '  # module.a.aws_s3_bucket.this["my key"] will be destroyed\n'
+        "  # (because aws_s3_bucket.this is not in configuration)\n"
+        '  - resource "aws_s3_bucket" "this" {\n      - a = "# x will be y"\n'
+        "  # aws_a.b must be replaced\n"
+    )
+    assert named(plan) == [
+        'module.a.aws_s3_bucket.this["my key"] will be destroyed',
+        "aws_a.b must be replaced",
+    ]
 
 
 def test_an_endpoint_costs_its_instances_from_the_least_to_the_most() -> None:

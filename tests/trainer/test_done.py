@@ -1,17 +1,20 @@
 """The last lines of a target: where its results are, and a next command that works as printed."""
 
 import os
+import pty
 import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.scripts import PYTHON
 from tests.trainer.test_index import make_run
-from trainer.done import lines, next_command, request
+from trainer.done import lines, next_command, packed, request, searched
+from trainer.progress import say_result
 
 ROOT = Path(__file__).parents[2]
 # How the Makefile keeps values as they were typed.
@@ -138,6 +141,91 @@ def test_a_page_that_cannot_be_written_does_not_fail_the_command(tmp_path: Path)
     assert done.returncode == 0
     assert done.stderr.startswith("cannot write ")
     assert done.stdout.splitlines() == [f"report: {run}/package.json", "next: make evaluate"]
+
+
+def told(tmp_path: Path, step: str, *made: str, terminal: bool = False) -> list[str]:
+    run = make_run(tmp_path, "pets-resnet18-none")
+    places = ["--output", tmp_path, "--run", run, "--data", tmp_path]
+    command = [sys.executable, "-m", "trainer.done", *map(str, places), step]
+    command += ["--made", " ".join(made)]
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    if terminal:
+        return on_terminal(command, environment)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def on_terminal(command: list[str], environment: dict[str, str]) -> list[str]:
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=follower)
+    os.close(follower)
+    text = b""
+    with suppress(OSError):  # its other end is closed
+        while part := os.read(leader, 65536):
+            text += part
+    os.close(leader)
+    assert process.wait() == 0
+    return text.decode().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("step", "parts", "said"),
+    [
+        ("tune", ["tune"], "up to date: `make tune FRESH=1` searches anew"),
+        ("train", ["train"], "up to date: `make train FRESH=1` trains anew"),
+        ("package", ["package"], "up to date"),
+        ("evaluate", ["trained", "served"], "up to date"),
+    ],
+)
+def test_where_there_was_nothing_to_do_that_is_said(
+    tmp_path: Path, step: str, parts: list[str], said: str
+):
+    first, *others = told(tmp_path, step)
+    assert first.startswith(said)
+    assert others[-1].startswith("next: ")
+    assert told(tmp_path, step, "tune") == [first, *others] or step == "tune"
+    for part in parts:
+        assert told(tmp_path, step, part) == others
+
+
+def test_what_its_command_said_on_a_terminal_is_not_said_again(tmp_path: Path):
+    def figures(*made: str) -> list[str]:
+        lines = told(tmp_path, "evaluate", *made, terminal=True)
+        return [line.partition(":")[0] for line in lines if "top-1" in line]
+
+    assert figures() == ["as trained", "as served (int8)"]
+    assert figures("served") == ["as trained"]
+    assert figures("package", "trained", "served") == []
+    assert len(told(tmp_path, "evaluate", "trained", "served")) == 4  # in a log
+
+
+def test_a_result_is_told_in_words_on_a_terminal_and_for_programs_elsewhere(
+    capsys: pytest.CaptureFixture[str],
+):
+    say = "from trainer.progress import say_result; say_result(['a', 'b c'], 'x=1')"
+    environment = dict(os.environ)
+    assert on_terminal([sys.executable, "-c", say], environment) == ["a", "b c"]
+    say_result(["a", "b c"], "x=1")
+    assert capsys.readouterr().out == "x=1\n"
+
+
+def test_a_search_and_an_archive_are_told_with_their_figures(tmp_path: Path):
+    for name in ("search.json", "best.json", "search.html", "model.tar.gz", "package.json"):
+        (tmp_path / name).write_text("[]")
+    assert next(searched(tmp_path)).startswith("hyperparameters: ")
+    (tmp_path / "search.json").write_text('{"trials": 8, "valid_loss": 0.273204}')
+    assert list(searched(tmp_path)) == [
+        "lowest validation loss: 0.2732, of 8 trials",
+        f"hyperparameters: {tmp_path}/best.json",
+        f"search: {tmp_path}/search.html",
+    ]
+    report = {"name": "it", "precision": "int8", "bytes": 16042425, "top1_valid_served": 0.5}
+    assert list(packed(tmp_path / "model.tar.gz", report)) == [
+        f"archive: {tmp_path}/model.tar.gz (it, int8, 16.0 MB, top-1 50.0 % of valid photos)",
+        f"report: {tmp_path}/package.json",
+    ]
+    assert next(packed(tmp_path / "model.tar.gz", {})) == f"archive: {tmp_path}/model.tar.gz"
 
 
 def test_every_target_of_the_makefile_ends_so():

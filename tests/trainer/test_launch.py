@@ -20,6 +20,7 @@ from tests.trainer.launching import BUCKET, FINGERPRINT, get_json, hand_over, pu
 from trainer import jobs, jobs_sagemaker, jobs_tuning, launch, metric_lines, source
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
+from trainer.job_history import Row, table
 from trainer.jobs import State
 from trainer.jobs_sagemaker import TrainingJob
 from trainer.search_space import search_space
@@ -375,6 +376,51 @@ def test_ctrl_c_on_a_terminal_asks(
     said = sys.stderr.getvalue()  # type: ignore[attr-defined]
     assert ("training job scripted stopped: the same command goes on\n" in said) is stopped
     assert "error" not in said
+
+
+class Refusing(Scripted):
+    """A job that ends between the look at it and the stop."""
+
+    def stop(self) -> None:
+        refused = {"Code": "ValidationException", "Message": "the job is in status Completed."}
+        raise ClientError({"Error": refused}, "StopTrainingJob")
+
+
+@pytest.mark.parametrize("job", [Scripted(ENDED), Refusing(RUNS, ENDED)])
+def test_stopping_what_has_ended_says_so(
+    aws: LocalAws,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    job: Scripted,
+) -> None:
+    monkeypatch.setattr(launch, "find", lambda *_: job)
+    launch.main(["stop", "scripted", "--env", "local", "--json"])
+    said = capsys.readouterr()
+    assert said.err == (
+        "scripted has ended (Completed), nothing is left to stop; "
+        "`make attach JOB=scripted ENV=local` shows it\n"
+    )
+    assert json.loads(said.out) == {"job": "scripted"}
+    assert not job.stopped
+
+
+def test_jobs_that_are_wider_than_a_terminal_break_between_words() -> None:
+    rows = [
+        Row("kennel-local-train-pets-1", "training", "Completed", "2026-11-30 13:22",
+            "2 x ml.g5.xlarge", 58.4, 0.02, 0.9777, "s3://bucket/jobs/it/output/model.tar.gz"),
+        Row("kennel-local-tune-pets-2", "tuning", "InProgress", "2026-11-30 14:00", "1 x a"),
+    ]  # fmt: skip
+    wide = table(rows)
+    assert len(wide.splitlines()) == 3
+    assert table(rows, max(map(len, wide.splitlines()))) == wide
+    assert table(rows, 80) == (
+        "kennel-local-train-pets-1\n"
+        "  training, Completed, 2026-11-30 13:22, 2 x ml.g5.xlarge, 58 s, 0.02 USD, top-1\n"
+        "  0.9777\n"
+        "  s3://bucket/jobs/it/output/model.tar.gz\n"
+        "kennel-local-tune-pets-2\n"
+        "  tuning, InProgress, 2026-11-30 14:00, 1 x a\n"
+    )
 
 
 def test_the_log_of_all_hosts_is_given_once(aws: LocalAws) -> None:

@@ -1,5 +1,6 @@
 """Jobs of the launcher that run: training here in full, EC2 and searches by what they leave."""
 
+import argparse
 import base64
 import io
 import json
@@ -229,19 +230,64 @@ def test_without_capacity_anywhere_the_remedy_is_told(aws: LocalAws, ec2: Machin
         jobs_ec2.submit(load("local"), "pets", TrainConfig(), None, spot=False)
 
 
-def test_a_search_in_one_job_leaves_its_reports_here_and_in_the_bucket(
-    aws: LocalAws, tmp_path: Path
-) -> None:
-    best = json.dumps(TrainConfig(epochs=7).to_json()).encode()
-    reports = {"best.json": best, "search.json": b"{}", "study.db": b"-"}
+def put_output(aws: LocalAws, job: str, reports: dict[str, bytes]) -> None:
+    """What SageMaker leaves of a search in one job."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz") as tar:
         for name, content in reports.items():
             member = tarfile.TarInfo(f"./{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    key = "jobs/kennel-local-search/output/output.tar.gz"
+    key = f"jobs/{job}/output/output.tar.gz"
     aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=stream.getvalue())
+
+
+def test_a_page_that_is_fetched_is_linked_at_once(
+    aws: LocalAws,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    best = TrainConfig(epochs=7, unfreeze="none").to_json()
+    found = {"trials": 2, "pruned": 0, "best": {"epochs": 7}, "valid_loss": 0.5}
+    put_output(
+        aws,
+        "kennel-local-linked",
+        {
+            "best.json": json.dumps(best).encode(),
+            "search.json": json.dumps(found).encode(),
+            "search.html": b"-",
+        },
+    )
+
+    class Done:
+        name, kind, is_search = "kennel-local-linked", "training", True
+
+    monkeypatch.setenv("KENNEL_OUT", str(tmp_path))
+    outcome = jobs.Outcome(Done.name, "training", "s3://model", 1, 1, None)
+    job: Any = Done()
+    for folder in ("pets-x-none/tune-job", f"{Done.name}/tune"):
+        options = argparse.Namespace(output=tmp_path / folder, json=False)
+        launch._finished(load("local"), job, options, outcome)
+        said = capsys.readouterr()
+        assert f"\nall pages: {tmp_path}/index.html\n" in said.err
+        assert said.out == f"{tmp_path / folder}/best.json\n"
+        assert f'href="{folder}/search.html"' in (tmp_path / "index.html").read_text()
+    options.output = tmp_path.parent / f"{tmp_path.name}-elsewhere/tune"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    launch._finished(load("local"), job, options, outcome)
+    said = capsys.readouterr()
+    assert "all pages" not in said.err
+    assert f"results: {options.output}/best.json" in said.err
+    assert said.out == ""
+
+
+def test_a_search_in_one_job_leaves_its_reports_here_and_in_the_bucket(
+    aws: LocalAws, tmp_path: Path
+) -> None:
+    best = json.dumps(TrainConfig(epochs=7).to_json()).encode()
+    reports = {"best.json": best, "search.json": b"{}", "study.db": b"-"}
+    put_output(aws, "kennel-local-search", reports)
 
     class Done:
         name = "kennel-local-search"
