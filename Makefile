@@ -89,12 +89,12 @@ AUGMENTATION :=
 endif
 
 # A slip in a name would be ignored: what stands on this make's own command line is a variable of this file, or one that
-# a program reads.
+# a program or FLAGS reads.
 PROGRAMS := AWS_% TF_% KENNEL_% PYTHON% UV_% PIP_% OMP_% MKL_% CUDA_% TORCH_% ORT_% SAGEMAKER_% XDG_% LC_% %_PROXY %_proxy \
   LOCALAWS_IAM LOCALAWS_NO_CAPACITY LOCALAWS_SAVE LOCALAWS_TIME_SCALE TERRAFORM DOCKER_HOST CI HOME PATH TMPDIR LANG
 given := $(foreach name,$(filter-out .%,$(.VARIABLES)),$(if $(findstring command,$(origin $(name))),$(name)))
 known := $(if $(given),$(shell sed -n 's/^\([A-Z_]*\) [:?+]*=.*/\1/p' Makefile))
-slips := $(filter-out $(known) $(PROGRAMS),$(given))
+slips := $(foreach name,$(filter-out $(known) $(PROGRAMS),$(given)),$(if $(findstring $$$(name),$(subst {,,$(value FLAGS))),,$(name)))
 nearest = $(shell python3 -Ic 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' \
   $(1) $(known) 2> /dev/null)
 did_you_mean = $(if $(1), did you mean $(1)?) `make help` lists all
@@ -143,7 +143,7 @@ $(foreach name,ENV OUT,$(if $(filter-out $(SAID),$(name)),$(if $(findstring file
 endif
 
 # What make starts gets a value as it was typed, too.
-$(foreach name,$(given),$(eval override $(name) := $$(value $(name)))$(eval export $(name)))
+$(foreach name,$(filter-out .%,$(.VARIABLES)),$(if $(findstring command,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # Wrong values end here, before anything is uploaded or trained.
 undigited = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$(1)))))))))))
@@ -175,7 +175,7 @@ DONE = $(PYTHON) -m trainer.done --output $(call typed,OUT) --run $(call typed,R
 # Each recipe notes that it runs, so that its target can say that there was nothing to do.
 MADE :=
 noted = $(eval MADE += $(1))
-done = $(DONE) $(1) $(if $(MADE),--made $(MADE))
+done = $(DONE) --made '$(strip $(MADE))' $(1)
 LAUNCH = $(PYTHON) -m trainer.launch
 launch_flags = $(aws_flags) --dataset $(NAME) --instances $(call typed,INSTANCES) $(call flag,--instance-type,INSTANCE_TYPE) \
   $(if $(call on,SPOT),--spot) $(if $(call on,FRESH),--fresh) $(MODEL_FLAGS)

@@ -156,16 +156,14 @@ def main() -> None:
     ):
         parser.add_argument(f"--{flag}", type=Path, required=True, metavar="DIR", help=text)
     parser.add_argument("--port", default="8080", help="of the server")
-    parser.add_argument(
-        "--made", nargs="*", default=[], help="what was made just now", metavar="PART"
-    )
+    parser.add_argument("--made", metavar="PARTS", help="what was made just now, if that is known")
     options = parser.parse_args()
-    step, made = options.step, options.made
+    step, made = options.step, (options.made or "").split()
     if step == "serve":
         asked = request(options.data, options.port)
         print(f"ask it from another terminal: {asked}", flush=True)
         return
-    if step in PARTS and not set(PARTS[step]) & set(made):
+    if options.made is not None and not set(PARTS.get(step, ())) & set(made):
         print(up_to_date(step))
     # On a terminal, what makes a part has said it in the same words.
     told = set(made) - {"train"} if sys.stdout.isatty() else ()

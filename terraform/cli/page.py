@@ -54,15 +54,15 @@ class Page(Console):
                 self.print(head.append(line), highlight=False, soft_wrap=True)
                 head = Text(" " * indent)
 
+    def told(self, found: str, remedy: str) -> str:
+        """What was found and what to do, if anything need be done: in a log on one line."""
+        beside = "  " if self.width == _UNBOUNDED else "\nto do: "
+        return f"{found}{beside}{remedy}" if remedy else found
+
     def on_broken_pipe(self) -> None:
         """Print nothing from now on."""
         self.quiet = True
         drop_output()
-
-
-def told(found: str, remedy: str) -> str:
-    """What was found, and on a line of its own what to do, if anything need be done."""
-    return f"{found}\nto do: {remedy}" if remedy else found
 
 
 def _wrapped(text: str, width: int) -> list[str]:

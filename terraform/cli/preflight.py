@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from terraform.cli import deploy, settings
 from terraform.cli.checks import CHECKS, Check, Plan, Row
-from terraform.cli.page import Page, told
+from terraform.cli.page import Page
 from trainer.errors import KennelError, UsageError
 from trainer.make_command import make_command
 from trainer.target import Target, explained, load
@@ -115,8 +115,9 @@ def _show(rows: list[Row], plan: Plan, as_json: bool) -> None:
         content = {"passed": passed, "checks": [asdict(row) for row in rows]}
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
-    listed = [(row.name, row.state, told(row.found, row.remedy)) for row in rows]
-    Page().rows(f"{plan.target.prefix}: preflight", listed, _COLORS)
+    page = Page()
+    listed = [(row.name, row.state, page.told(row.found, row.remedy)) for row in rows]
+    page.rows(f"{plan.target.prefix}: preflight", listed, _COLORS)
 
 
 def _next(target: Target, model: str | None) -> str:
@@ -125,8 +126,8 @@ def _next(target: Target, model: str | None) -> str:
         try:
             deploy.latest(target)
         except UsageError:
-            upload = make_command("upload", target.name, about_run=True)
-            return f"`{upload}` brings the photos there, to train a model that can be deployed"
+            train = make_command("train", target.name, WHERE="sagemaker")
+            return f"`{train}` uploads the photos and trains a model that can be deployed"
         except (KennelError, BotoCoreError, ClientError):
             pass  # the checks have said what is amiss
     return f"`{make_command('deploy', target.name, MODEL=model or '')}` puts a model in service"

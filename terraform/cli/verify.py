@@ -13,7 +13,7 @@ from typing import Any
 
 from terraform.cli import function, model, settling, smoke, stack
 from terraform.cli.model import Archive
-from terraform.cli.page import Page, told
+from terraform.cli.page import Page
 from terraform.cli.settling import live
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError, UsageError
@@ -202,12 +202,13 @@ def show(report: Report, target: Target, as_json: bool) -> None:
         }
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
+    page = Page()
     listed = [
-        (row.name, "pass" if row.passed else "FAIL", told(row.found, row.remedy))
+        (row.name, "pass" if row.passed else "FAIL", page.told(row.found, row.remedy))
         for row in report.checks
     ]
     styles = {"pass": "green", "FAIL": "red"}
-    Page().rows(f"{target.prefix}: model {report.digest[:12]}", listed, styles)
+    page.rows(f"{target.prefix}: model {report.digest[:12]}", listed, styles)
 
 
 def _in_service(found: _Deployment) -> Check:

@@ -236,6 +236,7 @@ def test_a_step_that_fails_loses_nothing(demonstration: Demonstration) -> None:
     assert states["destroy everything"] == "done"
     assert "make apply: Error: the quota is used up" in demonstration.page
     assert str(log) in demonstration.page
+    assert (demonstration.folder / "index.html").is_file()  # brought up to date with it
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

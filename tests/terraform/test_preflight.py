@@ -140,7 +140,7 @@ def test_the_next_command_is_one_that_works(
 ) -> None:
     s3 = aws.client("s3")
     s3.delete_object(Bucket=BUCKET, Key="jobs/latest.json")
-    assert "next: `make upload ENV=local" in command()[2]
+    assert "next: `make train WHERE=sagemaker ENV=local" in command()[2]
     assert f"next: `make deploy MODEL={archive} ENV=local" in command("--model", str(archive))[2]
     latest = b'{"archive_uri": "s3://bucket/model.tar.gz"}'
     s3.put_object(Bucket=BUCKET, Key="jobs/latest.json", Body=latest)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from terraform.cli.page import Page
 from tests.localaws.conftest import SECONDS, until
 
 ROOT = Path(__file__).parents[2]
@@ -159,6 +160,15 @@ def test_a_narrow_terminal_breaks_no_word(columns: int) -> None:
             assert any(cell in line for line in lines)
         assert set(text.split()) <= {word for line in lines for word in line.split()}
     assert all(len(line.rstrip()) <= columns or "s3://" in line for line in lines)
+
+
+def test_what_to_do_is_on_the_line_of_a_log_and_below_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Page().told("2 wanted", "ask") == "2 wanted  ask"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert Page().told("2 wanted", "ask") == "2 wanted\nto do: ask"
+    assert Page().told("2 wanted", "") == "2 wanted"
 
 
 def test_a_log_has_a_line_for_each_line_of_a_row() -> None:
