@@ -64,8 +64,13 @@ _PUSH_FORMS = {
     "buildah": ("--format", "v2s2"),
 }
 _ENGINE_SECONDS = 20
-_PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host")
+_PIP_OPTIONS = {
+    "PIP_INDEX_URL": "index-url",
+    "PIP_EXTRA_INDEX_URL": "extra-index-url",
+    "PIP_TRUSTED_HOST": "trusted-host",
+}
 _POLL_SECONDS = 5.0
+_STDERR = 2
 _TELL_SECONDS = 30.0
 _OLDEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -286,8 +291,8 @@ def _secrets(folder: Path) -> Iterator[str]:
     config = configparser.RawConfigParser()
     if named := os.environ.get("PIP_CONFIG_FILE"):
         config.read_string(_given("PIP_CONFIG_FILE", named).read_text(), named)
-    for option in _PIP_OPTIONS:
-        if value := os.environ.get(f"PIP_{option.upper().replace('-', '_')}"):
+    for variable, option in _PIP_OPTIONS.items():
+        if value := os.environ.get(variable):
             if not config.has_section("global"):
                 config.add_section("global")
             config.set("global", option, value)
@@ -311,8 +316,9 @@ def _run(*command: str, given: str = "") -> None:
     # another builder than Docker's own would not leave the image where `push` finds it.
     environ = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     environ.pop("BUILDX_BUILDER", None)
+    # What it prints is for people; standard output is for the image's address.
     finished = subprocess.run(
-        command, input=given, text=True, env=environ, stdout=sys.stderr, check=False
+        command, input=given, text=True, env=environ, stdout=_STDERR, check=False
     )
     if finished.returncode != 0:
         raise KennelError(f"`{command[0]} {command[1]}` failed ({finished.returncode}); see above")
