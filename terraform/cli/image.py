@@ -170,7 +170,8 @@ def _usable(target: Target, repository: str, tag: str) -> str | None:
     except client.exceptions.ImageNotFoundException:
         return None
     (found,) = images["imageDetails"]
-    if found.get("imageManifestMediaType") == MANIFEST:
+    form = found.get("imageManifestMediaType", MANIFEST)
+    if form == MANIFEST:
         return str(found["imageDigest"])
     answer = client.batch_delete_image(
         repositoryName=name, imageIds=[{"imageDigest": found["imageDigest"]}]
@@ -178,8 +179,7 @@ def _usable(target: Target, repository: str, tag: str) -> str | None:
     for failure in answer["failures"]:
         raise KennelError(f"{repository}:{tag} cannot be deleted: {failure['failureReason']}")
     sys.stderr.write(
-        f"deleted {repository}:{tag}: it is a {found.get('imageManifestMediaType')}, "
-        f"and SageMaker takes {MANIFEST} only\n"
+        f"deleted {repository}:{tag}: it is a {form}, and SageMaker takes {MANIFEST} only\n"
     )
     return None
 
@@ -286,11 +286,15 @@ def _secrets(folder: Path) -> Iterator[str]:
     """Flags that lend a build the mirror and the certificates that pip's own variables name.
 
     Raises:
-        UsageError: They name a file that is not there.
+        UsageError: They name a file that is not there or not in pip's form.
     """
     config = configparser.RawConfigParser()
     if named := os.environ.get("PIP_CONFIG_FILE"):
-        config.read_string(_given("PIP_CONFIG_FILE", named).read_text(), named)
+        try:
+            config.read_string(_given("PIP_CONFIG_FILE", named).read_text(), named)
+        except (configparser.Error, UnicodeDecodeError) as error:
+            said = " ".join(str(error).split())
+            raise UsageError(f"PIP_CONFIG_FILE={named} is not in pip's form: {said}") from error
     for variable, option in _PIP_OPTIONS.items():
         if value := os.environ.get(variable):
             if not config.has_section("global"):
@@ -306,7 +310,7 @@ def _secrets(folder: Path) -> Iterator[str]:
 
 def _given(variable: str, named: str) -> Path:
     path = Path(named).expanduser().absolute()
-    if not path.exists():
+    if not path.exists() or path.is_dir():
         raise UsageError(f"{variable}={named}: no such file; correct or unset {variable}")
     return path
 

@@ -251,8 +251,8 @@ def _require_idle(target: Target, doomed: Iterable[Mapping[str, Any]]) -> None:
     ]
     if used:
         raise KennelError(
-            f"{', '.join(used)} is there in {', '.join(groups)}, nothing was changed: wait for the "
-            f"EC2 run, or end it (`aws ec2 terminate-instances --region {target.region} "
+            f"{', '.join(groups)} is in use by {', '.join(used)}, nothing was changed: wait for "
+            f"the EC2 run, or end it (`aws ec2 terminate-instances --region {target.region} "
             f"--instance-ids {' '.join(used)}`)"
         )
 

@@ -248,6 +248,10 @@ def test_pip_s_variables_reach_the_build_as_secrets_and_not_the_tag(
     code, _, said = make_image(23, PIP_CERT="/none.pem")
     assert code == 2
     assert said.endswith("error: PIP_CERT=/none.pem: no such file; correct or unset PIP_CERT\n")
+    wrong = tmp_path / "ca.pem"
+    code, _, said = make_image(23, PIP_CONFIG_FILE=str(wrong))
+    assert code == 2
+    assert f"error: PIP_CONFIG_FILE={wrong} is not in pip's form: " in said.splitlines()[-1]
 
 
 def test_an_image_that_sagemaker_refuses_is_built_again(

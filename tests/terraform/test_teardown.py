@@ -238,7 +238,7 @@ def test_a_security_group_that_a_machine_uses_is_not_deleted(target: Target) -> 
     )["Instances"]
     with pytest.raises(KennelError) as refused:
         teardown._require_idle(target, doomed)
-    assert f"{instance['InstanceId']} is there in {group}, nothing was changed" in str(
+    assert f"{group} is in use by {instance['InstanceId']}, nothing was changed" in str(
         refused.value
     )
     ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
