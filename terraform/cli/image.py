@@ -64,8 +64,13 @@ _PUSH_FORMS = {
     "buildah": ("--format", "v2s2"),
 }
 _ENGINE_SECONDS = 20
-_PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host")
+_PIP_OPTIONS = {
+    "PIP_INDEX_URL": "index-url",
+    "PIP_EXTRA_INDEX_URL": "extra-index-url",
+    "PIP_TRUSTED_HOST": "trusted-host",
+}
 _POLL_SECONDS = 5.0
+_STDERR = 2
 _TELL_SECONDS = 30.0
 _OLDEST_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -165,7 +170,8 @@ def _usable(target: Target, repository: str, tag: str) -> str | None:
     except client.exceptions.ImageNotFoundException:
         return None
     (found,) = images["imageDetails"]
-    if found.get("imageManifestMediaType") == MANIFEST:
+    form = found.get("imageManifestMediaType", MANIFEST)
+    if form == MANIFEST:
         return str(found["imageDigest"])
     answer = client.batch_delete_image(
         repositoryName=name, imageIds=[{"imageDigest": found["imageDigest"]}]
@@ -173,8 +179,7 @@ def _usable(target: Target, repository: str, tag: str) -> str | None:
     for failure in answer["failures"]:
         raise KennelError(f"{repository}:{tag} cannot be deleted: {failure['failureReason']}")
     sys.stderr.write(
-        f"deleted {repository}:{tag}: it is a {found.get('imageManifestMediaType')}, "
-        f"and SageMaker takes {MANIFEST} only\n"
+        f"deleted {repository}:{tag}: it is a {form}, and SageMaker takes {MANIFEST} only\n"
     )
     return None
 
@@ -281,13 +286,17 @@ def _secrets(folder: Path) -> Iterator[str]:
     """Flags that lend a build the mirror and the certificates that pip's own variables name.
 
     Raises:
-        UsageError: They name a file that is not there.
+        UsageError: They name a file that is not there or not in pip's form.
     """
     config = configparser.RawConfigParser()
     if named := os.environ.get("PIP_CONFIG_FILE"):
-        config.read_string(_given("PIP_CONFIG_FILE", named).read_text(), named)
-    for option in _PIP_OPTIONS:
-        if value := os.environ.get(f"PIP_{option.upper().replace('-', '_')}"):
+        try:
+            config.read_string(_given("PIP_CONFIG_FILE", named).read_text(), named)
+        except (configparser.Error, UnicodeDecodeError) as error:
+            said = " ".join(str(error).split())
+            raise UsageError(f"PIP_CONFIG_FILE={named} is not in pip's form: {said}") from error
+    for variable, option in _PIP_OPTIONS.items():
+        if value := os.environ.get(variable):
             if not config.has_section("global"):
                 config.add_section("global")
             config.set("global", option, value)
@@ -301,7 +310,7 @@ def _secrets(folder: Path) -> Iterator[str]:
 
 def _given(variable: str, named: str) -> Path:
     path = Path(named).expanduser().absolute()
-    if not path.exists():
+    if not path.exists() or path.is_dir():
         raise UsageError(f"{variable}={named}: no such file; correct or unset {variable}")
     return path
 
@@ -311,8 +320,9 @@ def _run(*command: str, given: str = "") -> None:
     # another builder than Docker's own would not leave the image where `push` finds it.
     environ = {**os.environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"}
     environ.pop("BUILDX_BUILDER", None)
+    # What it prints is for people; standard output is for the image's address.
     finished = subprocess.run(
-        command, input=given, text=True, env=environ, stdout=sys.stderr, check=False
+        command, input=given, text=True, env=environ, stdout=_STDERR, check=False
     )
     if finished.returncode != 0:
         raise KennelError(f"`{command[0]} {command[1]}` failed ({finished.returncode}); see above")

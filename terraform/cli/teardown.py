@@ -251,8 +251,8 @@ def _require_idle(target: Target, doomed: Iterable[Mapping[str, Any]]) -> None:
     ]
     if used:
         raise KennelError(
-            f"{', '.join(used)} is there in {', '.join(groups)}, nothing was changed: wait for the "
-            f"EC2 run, or end it (`aws ec2 terminate-instances --region {target.region} "
+            f"{', '.join(groups)} is in use by {', '.join(used)}, nothing was changed: wait for "
+            f"the EC2 run, or end it (`aws ec2 terminate-instances --region {target.region} "
             f"--instance-ids {' '.join(used)}`)"
         )
 
@@ -310,17 +310,19 @@ def _delete(target: Target, data: Data) -> None:
 
 
 def _images(target: Target, repository: str) -> list[str]:
-    """Digests of a repository's images; none if there is no such repository."""
+    """Digests of a repository's images, lists of images first; none without the repository."""
     client = target.client("ecr")
     pages = client.get_paginator("describe_images").paginate(repositoryName=repository)
     try:
-        return [image["imageDigest"] for page in pages for image in page["imageDetails"]]
+        images = [image for page in pages for image in page["imageDetails"]]
     except client.exceptions.RepositoryNotFoundException:
         return []
+    images.sort(key=lambda image: "manifest.v" in image.get("imageManifestMediaType", ""))
+    return [image["imageDigest"] for image in images]
 
 
 def _delete_images(target: Target, repository: str) -> None:
-    """Remove all images; those that a list of images names can only go after the list.
+    """Remove all images; those that a list of images names go after the list only.
 
     Raises:
         KennelError: ECR keeps one.

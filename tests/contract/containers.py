@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def _run(
         yield Container(
             process,
             inside=[engine, "exec", "--interactive", _NAME],
-            terminate=lambda: subprocess.run([engine, "stop", "--time", "60", _NAME], check=True),
+            terminate=lambda: subprocess.run([engine, "stop", "-t", "60", _NAME], check=True),
         )
 
 
@@ -144,4 +145,5 @@ def _child(process: ManagedProcess) -> psutil.Process:
     while process.exit_code is None:
         if children := psutil.Process(process.pid).children():
             return children[0]
+        time.sleep(0.05)
     raise AssertionError("no container was started")

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -109,6 +110,7 @@ def registry(folder: Path) -> Iterator[Registry]:
         found = re.search(r"listening on ([\d.:]+)", log.read_text())
         assert found
         yield Registry(found[1])
+    shutil.rmtree(folder / "images")
 
 
 def _program() -> str:
@@ -129,10 +131,10 @@ def base_layer() -> Path:
     layer, root = FOLDER / "base.tar.gz", FOLDER / "base"
     if layer.exists():
         return layer
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or platform.machine() != "x86_64":
         pytest.skip(
-            "no base image can be asked for, and only root can make one: run this as root on"
-            " Debian, or set PYTHON_IMAGE to an image of Python that this machine reaches"
+            "no base image can be asked for, and only root on x86_64 can make one: set"
+            " PYTHON_IMAGE to an image of Python for linux/amd64 that this machine reaches"
         )
     tools = FOLDER / "debootstrap"
     if not tools.exists():
@@ -172,7 +174,11 @@ def _extract(package: str, folder: Path) -> None:
     if not shutil.which("apt-get"):
         pytest.skip(f"{package} is not there and no apt-get to have it from: install {package}")
     with tempfile.TemporaryDirectory() as packed:
-        _run(["apt-get", "download", "--quiet", package], cwd=packed)
+        download = ["apt-get", "download", "--quiet", package]
+        if subprocess.run(download, cwd=packed, capture_output=True, check=False).returncode:
+            # The lists of packages may be old, or none.
+            _run(["apt-get", "update", "--quiet"])
+            _run(download, cwd=packed)
         (archive,) = Path(packed).iterdir()
         partial = folder.with_suffix(".partial")
         _run(["dpkg-deb", "--extract", str(archive), str(partial)])

@@ -2,6 +2,8 @@
 
 import base64
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +86,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 " where it is root and has apt-get"
             )
         yield found
+    # Each layer is a whole file system there.
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +99,14 @@ def built(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bui
         image.build_here(engine, made.address, context)
         image.push(engine, made.address)
         yield made
+        subprocess.run([engine, "rmi", "--force", made.address], check=True)
 
 
 def base(pushed: Registry) -> str:
     """A base image: Docker's own where it can be reached."""
+    named = os.environ.get("PYTHON_IMAGE") or image.BASE
     try:
-        return pin(os.environ.get("PYTHON_IMAGE") or image.BASE)
+        return named if "@sha256:" in named else pin(named)
     except KennelError:
         return pushed.push("base", base_layer())
 

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tests.terraform.conftest import CommandLine, LocalAws
 from trainer import target
 
 PROJECT = "imagetest"
+MakeImage = Callable[..., tuple[int, str, str]]
+"""Takes the number of a base image and changes of the environment; gives exit code and output."""
 # Keeps what it was called with; a push puts the image into the registry, as a real one does.
 ENGINE = """
 echo "${0##*/} $@" >> $CALLS
@@ -141,6 +144,23 @@ def checkout(aws: Aws, tmp_path: Path) -> Checkout:
     return made
 
 
+@pytest.fixture
+def make_image(
+    checkout: Checkout, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> MakeImage:
+    """The command within this process, which has loaded all that it needs."""
+    monkeypatch.setattr(target, "ENVIRONMENTS", checkout.folder / "terraform/environments")
+    monkeypatch.setattr(image, "_POLL_SECONDS", 0)
+
+    def run(number: int, **changes: str) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch:
+            for name, value in {**checkout.environ, **changes}.items():
+                patch.setenv(name, value)
+            return command_line("image", "--env", "dev", "--python-image", base(number))
+
+    return run
+
+
 def calls(checkout: Checkout) -> str:
     return Path(checkout.environ["CALLS"]).read_text()
 
@@ -186,28 +206,26 @@ def test_a_build_that_fails_ends_the_command(checkout: Checkout, aws: Aws) -> No
     assert "push" not in calls(checkout)
 
 
-def test_podman_may_be_called_docker(checkout: Checkout) -> None:
+def test_podman_may_be_called_docker(checkout: Checkout, make_image: MakeImage) -> None:
     checkout.program("docker", ENGINE)
-    image = ["image", "--env", "dev", "--python-image", base(20)]
-    built = checkout.run(*image, VERSION="podman version 5.6.0")
-    assert built.returncode == 0, built.stderr
+    code, _, said = make_image(20, VERSION="podman version 5.6.0")
+    assert code == 0, said
     (build,) = [call for call in calls(checkout).splitlines() if call.startswith("docker build ")]
     assert " --format docker /" in build
 
 
-def test_docker_without_buildx_is_passed_over(checkout: Checkout) -> None:
+def test_docker_without_buildx_is_passed_over(checkout: Checkout, make_image: MakeImage) -> None:
     """It knows no secrets, and may write any form."""
     checkout.program("docker", ENGINE)
     checkout.program("podman", ENGINE)
-    image = ["image", "--env", "dev", "--python-image", base(21)]
-    built = checkout.run(*image, BUILDX="1")
-    assert built.returncode == 0, built.stderr
-    assert "note: docker is installed but `docker buildx version` fails" in built.stderr
+    code, _, said = make_image(21, BUILDX="1")
+    assert code == 0, said
+    assert "note: docker is installed but `docker buildx version` fails" in said
     assert "podman build " in calls(checkout)
 
 
 def test_pip_s_variables_reach_the_build_as_secrets_and_not_the_tag(
-    checkout: Checkout, tmp_path: Path
+    checkout: Checkout, make_image: MakeImage, tmp_path: Path
 ) -> None:
     # The fake takes a secret apart as the build would read it.
     checkout.program(
@@ -215,73 +233,71 @@ def test_pip_s_variables_reach_the_build_as_secrets_and_not_the_tag(
     )
     (tmp_path / "ca.pem").write_text("certificates")
     (tmp_path / "pip.conf").write_text("[global]\ntimeout = 60\n")
-    image = ["image", "--env", "dev", "--python-image", base(22)]
-    given = {
-        "PIP_CERT": str(tmp_path / "ca.pem"),
-        "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
-        "PIP_INDEX_URL": "https://somebody:secret@mirror.example/simple",
-    }
-    built = checkout.run(*image, **given)
-    assert built.returncode == 0, built.stderr
+    code, _, said = make_image(
+        22,
+        PIP_CERT=str(tmp_path / "ca.pem"),
+        PIP_CONFIG_FILE=str(tmp_path / "pip.conf"),
+        PIP_INDEX_URL="https://somebody:secret@mirror.example/simple",
+    )
+    assert code == 0, said
     told = calls(checkout)
     assert f" --secret id=ca,src={tmp_path / 'ca.pem'} " in told
     assert "timeout = 60\nindex-url = https://somebody:secret@mirror.example/simple" in told
     assert "secret@" not in next(line for line in told.splitlines() if "docker build" in line)
-    assert "nothing to build" in checkout.run(*image).stderr
-    missing = checkout.run(*image[:-1], base(23), PIP_CERT="/none.pem")
-    assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
-        2,
-        "error: PIP_CERT=/none.pem: no such file; correct or unset PIP_CERT",
-    )
+    assert "nothing to build" in make_image(22)[2]
+    code, _, said = make_image(23, PIP_CERT="/none.pem")
+    assert code == 2
+    assert said.endswith("error: PIP_CERT=/none.pem: no such file; correct or unset PIP_CERT\n")
+    wrong = tmp_path / "ca.pem"
+    code, _, said = make_image(23, PIP_CONFIG_FILE=str(wrong))
+    assert code == 2
+    assert f"error: PIP_CONFIG_FILE={wrong} is not in pip's form: " in said.splitlines()[-1]
 
 
-def test_an_image_that_sagemaker_refuses_is_built_again(checkout: Checkout, aws: Aws) -> None:
+def test_an_image_that_sagemaker_refuses_is_built_again(
+    checkout: Checkout, aws: Aws, make_image: MakeImage
+) -> None:
     """The tag cannot be moved and says that nothing is to be done, so the image goes first."""
     checkout.program("docker", ENGINE)
-    image = ["image", "--env", "dev", "--python-image", base(30)]
     before = aws.images()
-    first = checkout.run(*image)
+    first = make_image(30)
     ((tag, digest),) = aws.images().items() - before.items()
     ecr, name = aws.client("ecr"), f"{PROJECT}-serving"
     ecr.batch_delete_image(repositoryName=name, imageIds=[{"imageTag": tag}])
     wrong = json.dumps({"schemaVersion": 2, "mediaType": OCI_FORM})
     ecr.put_image(repositoryName=name, imageManifest=wrong, imageTag=tag)
-    again = checkout.run(*image)
-    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
-    assert f"deleted {aws.url}:{tag}: it is a {OCI_FORM}" in again.stderr
+    again = make_image(30)
+    assert again[:2] == first[:2] == (0, f"{aws.url}@{digest}\n")
+    assert f"deleted {aws.url}:{tag}: it is a {OCI_FORM}" in again[2]
     assert aws.images()[tag] == digest
 
 
 def test_where_a_program_makes_an_image_that_sagemaker_refuses_codebuild_builds(
-    checkout: Checkout, aws: Aws
+    checkout: Checkout, aws: Aws, make_image: MakeImage
 ) -> None:
     checkout.program("docker", ENGINE)
-    image = ["image", "--env", "dev", "--python-image", base(31)]
-    built = checkout.run(*image, FORM=OCI_FORM)
-    assert built.returncode == 0, built.stderr
-    assert "docker left no image that SageMaker takes: CodeBuild builds" in built.stderr
+    code, out, said = make_image(31, FORM=OCI_FORM)
+    assert code == 0, said
+    assert "docker left no image that SageMaker takes: CodeBuild builds" in said
     found = aws.client("ecr").describe_images(
         repositoryName=f"{PROJECT}-serving",
-        imageIds=[{"imageDigest": built.stdout.strip().partition("@")[2]}],
+        imageIds=[{"imageDigest": out.strip().partition("@")[2]}],
     )
     assert found["imageDetails"][0]["imageManifestMediaType"] == DOCKER_FORM
 
 
 def test_a_build_of_codebuild_that_sagemaker_refuses_ends_the_command(
-    checkout: Checkout, aws: Aws
+    aws: Aws, make_image: MakeImage
 ) -> None:
     before, codebuild = aws.images(), aws.client("codebuild")
     (project,) = codebuild.batch_get_projects(names=[f"{PROJECT}-image"])["projects"]
-    former = BUILDSPEC.replace("oci-mediatypes=false", "rewrite-timestamp=true")
-    codebuild.update_project(
-        name=project["name"], source={**project["source"], "buildspec": former}
-    )
-    failed = checkout.run("image", "--env", "dev", "--python-image", base(32))
-    codebuild.update_project(name=project["name"], source=project["source"])
-    assert failed.returncode == 1
-    assert "is not there as SageMaker takes it; `make apply STACK=foundation ENV=dev`" in (
-        failed.stderr
-    )
+    name, source = project["name"], project["source"]
+    former = {**source, "buildspec": BUILDSPEC.replace("oci-mediatypes=false", "unpack=true")}
+    codebuild.update_project(name=name, source=former)
+    code, _, said = make_image(32)
+    codebuild.update_project(name=name, source=source)
+    assert code == 1
+    assert "is not there as SageMaker takes it; `make apply STACK=foundation ENV=dev`" in said
     assert aws.images() == before
 
 

@@ -155,25 +155,30 @@ def target(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Target:
 def test_all_images_go_lists_before_what_they_name(
     target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = {"list": [], "image": ["list"]}
+    """Also where a call does not reach as far as the list."""
+    monkeypatch.setattr(teardown, "_ECR_BATCH", 2)
+    ecr, name = target.client("ecr"), "kept-lists"
+    ecr.create_repository(repositoryName=name)
 
-    class Ecr:
-        """As ECR, which keeps an image while a list names it; moto's does not."""
+    def push(kind: str, **manifest: Any) -> str:
+        text = json.dumps({"schemaVersion": 2, "mediaType": kind, **manifest})
+        pushed = ecr.put_image(repositoryName=name, imageManifest=text)
+        return str(pushed["image"]["imageId"]["imageDigest"])
 
-        def batch_delete_image(self, imageIds: list[dict[str, str]], **_: Any) -> Any:
-            asked = [each["imageDigest"] for each in imageIds]
-            gone = [name for name in asked if not set(images[name]) & images.keys()]
-            for name in gone:
-                del images[name]
-            failed = [{"failureReason": "referenced"} for name in asked if name not in gone]
-            return {"imageIds": gone, "failures": failed}
+    image, index = (f"application/vnd.oci.image.{kind}.v1+json" for kind in ("manifest", "index"))
+    digests = [push(image, layers=[], number=number) for number in range(3)]
+    push(index, manifests=[{"digest": digest} for digest in digests])
+    teardown._delete_images(target, name)
+    assert not ecr.describe_images(repositoryName=name)["imageDetails"]
+    ecr.delete_repository(repositoryName=name)
 
-    monkeypatch.setattr(Target, "client", lambda *_: Ecr())
-    monkeypatch.setattr(teardown, "_images", lambda *_: sorted(images))
-    teardown._delete_images(target, REPOSITORY)
-    assert not images
-    images["stuck"] = ["stuck"]
-    with pytest.raises(KennelError, match="stays: referenced"):
+
+def test_an_image_that_stays_is_told(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"imageIds": [], "failures": [{"failureReason": "kept for a reason"}]}
+    monkeypatch.setattr(teardown, "_images", lambda *_: ["stuck"])
+    client = SimpleNamespace(batch_delete_image=lambda **_: kept)
+    monkeypatch.setattr(Target, "client", lambda *_: client)
+    with pytest.raises(KennelError, match="stays: kept for a reason"):
         teardown._delete_images(target, REPOSITORY)
 
 
@@ -233,7 +238,7 @@ def test_a_security_group_that_a_machine_uses_is_not_deleted(target: Target) -> 
     )["Instances"]
     with pytest.raises(KennelError) as refused:
         teardown._require_idle(target, doomed)
-    assert f"{instance['InstanceId']} is there in {group}, nothing was changed" in str(
+    assert f"{group} is in use by {instance['InstanceId']}, nothing was changed" in str(
         refused.value
     )
     ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
