@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import boto3
 
-from terraform.cli import binary, deploy, job_logs, model, objects, stack
+from terraform.cli import binary, deploy, job_logs, model, objects, provider_lock, stack
 from terraform.cli.paths import BUILD
 from terraform.cli.settings import Settings
 from terraform.cli.stack import Stack
@@ -151,6 +151,14 @@ def terraform(plan: Plan) -> Iterator[Row]:
     version = stack.provider_version(serving)
     is_local = is_loopback(os.environ.get("AWS_ENDPOINT_URL"))
     oldest = ".".join(map(str, stack.OLDEST_ON_AWS))
+    if not is_local and provider_lock.version(plan.target) is None:
+        remedy = (
+            f"`.venv/bin/python -m terraform.cli lock --env {plan.target.name}` takes the newest; "
+            "commit what it writes"
+        )
+        yield Row(
+            "lock of the provider", "warn", "none: each machine takes the newest it finds", remedy
+        )
     if version is None:
         remedy = f"{plan.make('plan STACK=serving')} chooses one, {oldest} or later on AWS"
         yield Row("provider", "pass" if is_local else "warn", "none chosen yet", remedy)

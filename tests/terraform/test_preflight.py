@@ -444,6 +444,8 @@ def test_the_provider_is_late_enough_for_aws(
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     assert one(checks.terraform, plan, "provider").state == state
+    unlocked = [row for row in checks.terraform(plan) if row.name == "lock of the provider"]
+    assert [row.state for row in unlocked] == ([] if endpoint else ["warn"])
 
 
 def test_the_model_trained_last_is_looked_at(plan: Plan, aws: LocalAws, archive: Path) -> None:
