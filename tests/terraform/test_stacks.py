@@ -19,7 +19,7 @@ import requests
 from python_terraform import IsFlagged, Terraform
 
 from lambda_src.build import build
-from terraform.cli import binary
+from terraform.cli import binary, job_logs
 from tests.archives import make_archive
 from tests.localaws.conftest import until
 from tests.outside import Outside
@@ -103,7 +103,8 @@ class Operator:
         run = subprocess.run(
             ["make", target, *(f"{name}={value}" for name, value in given.items())],
             cwd=ROOT,
-            env={**self._shell.environ, **found},
+            # Old instances are kept for minutes on AWS.
+            env={**self._shell.environ, **found, "LOCALAWS_TIME_SCALE": "60"},
             text=True,
             capture_output=True,
         )
@@ -277,6 +278,9 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
         seen.numbers = _numbers(operator)
 
         seen.policies = Stack(operator, "foundation").deploy_policies()
+        operator.client("logs").create_log_stream(
+            logGroupName=job_logs.TRAINING, logStreamName="kennel-prod-dogs-1/algo-1"
+        )
         operator.make("destroy", DELETE_DATA=1)
         seen.left = operator.inventory()
         seen.calls = operator.calls()[bootstrap_calls:]
@@ -408,8 +412,13 @@ def test_every_scaling_and_concurrency_number_changes_in_place(cycle: Cycle) -> 
     }
 
 
-def test_nothing_is_left_but_the_state_bucket(cycle: Cycle) -> None:
+def test_nothing_is_left_but_the_state_bucket_and_what_others_use(cycle: Cycle) -> None:
+    (group,) = cycle.left.pop("logs")
+    assert group.removesuffix(":*").endswith(f":log-group:{job_logs.TRAINING}")
     assert cycle.left == {"s3": ["Bucket arn:aws:s3:::kennel-tfstate-123456789012-us-east-1"]}
+    # The next foundation finds it.
+    address = f'module.observability.aws_cloudwatch_log_group.jobs["{job_logs.TRAINING}"]'
+    assert cycle.plans["no network"].changes[address] == "update"
 
 
 def test_nothing_left_this_machine(cycle: Cycle) -> None:
