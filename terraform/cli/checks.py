@@ -293,6 +293,31 @@ def ec2_quota(plan: Plan) -> Iterator[Row]:
     yield _quota(allowed, quota["QuotaName"], needed, why, "warn")
 
 
+def budget(plan: Plan) -> Iterator[Row]:
+    """Whether the budget counts anything: a tag does so only once the account has activated it."""
+    client, name = plan.target.client("budgets"), plan.target.prefix
+    try:
+        found = client.describe_budget(AccountId=plan.target.account, BudgetName=name)["Budget"]
+    except client.exceptions.NotFoundException:
+        return
+    # As in "user:project$kennel".
+    tags = found.get("CostFilters", {}).get("TagKeyValue", [])
+    keys = sorted({tag.partition("$")[0].removeprefix("user:") for tag in tags})
+    costs = plan.target.client("ce")
+    listed = costs.list_cost_allocation_tags(TagKeys=keys, Status="Active") if keys else {}
+    active = {tag["TagKey"] for tag in listed.get("CostAllocationTags", [])}
+    if idle := [key for key in keys if key not in active]:
+        told = " ".join(f"TagKey={key},Status=Active" for key in idle)
+        remedy = (
+            "a day after the first resources: `aws ce update-cost-allocation-tags-status "
+            f"--cost-allocation-tags-status {told}` in the account that pays, or budget_scope = "
+            f'"account" in terraform/environments/{plan.target.name}.foundation.tfvars'
+        )
+        yield Row("budget", "warn", f"counts nothing: {', '.join(idle)} is not activated", remedy)
+    else:
+        yield Row("budget", "pass", f"counts {', '.join(tags) or 'the whole account'}")
+
+
 def machine_image(plan: Plan) -> Iterator[Row]:
     """Whether AWS publishes the EC2 trainer's image, and the root volume holds it."""
     settings = plan.settings
@@ -404,6 +429,7 @@ CHECKS = (
     Check("log group of jobs", job_log_group),
     Check("quotas of SageMaker", sagemaker_quotas),
     Check("quota of EC2", ec2_quota),
+    Check("budget", budget),
     Check("EC2 machine image", machine_image),
     Check("zones", ec2_zones),
     Check("Lambda concurrency", lambda_concurrency),
