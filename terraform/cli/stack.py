@@ -605,9 +605,11 @@ def _check_provider(stack: Stack) -> None:
     version = provider_version(stack)
     if version and not suits_aws(version):
         oldest = ".".join(map(str, OLDEST_ON_AWS))
+        is_locked = provider_lock.version(stack.target)
+        place = provider_lock.path(stack.target) if is_locked else stack.lock_file
         raise KennelError(
             f"the provider {provider.PROVIDER} {version} must not be used on AWS, only {oldest} or "
             "later: older ones update an endpoint to the configuration that it has already, leave "
             "a public function URL shut or plan changes for ever; let this machine reach the "
-            f"registry or put a later one into the mirror, and remove {stack.lock_file}"
+            f"registry or put a later one into the mirror, and remove {place}"
         )
