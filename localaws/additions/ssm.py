@@ -48,10 +48,10 @@ def install() -> None:
 
     mended: Any = ParameterDict
     mended._check_loading_status = check_loading_status
-    mappings = Ami.block_device_mappings.fget
+    original_mappings: Any = Ami.block_device_mappings
 
     def block_device_mappings(self: Ami) -> list[dict[str, Any]]:
-        told: list[dict[str, Any]] = mappings(self)
+        told: list[dict[str, Any]] = original_mappings.fget(self)
         if self.id == _IMAGE:
             told[0]["Ebs"]["VolumeSize"] = _SNAPSHOT_GIB
         return told

@@ -718,6 +718,10 @@ def _codebuild(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
         yield _pass_role(told["serviceRole"], "codebuild.amazonaws.com")
 
 
+def _ce(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
+    yield _Ask(f"ce:{operation}", "*", _tagging(told))
+
+
 def _budgets(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
     name = told.get("BudgetName") or told.get("Budget", {}).get("BudgetName", "*")
     resource = told.get("ResourceARN") or _arn("budgets", f"budget/{name}", region="")
@@ -777,6 +781,7 @@ def _quotas(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
 _SERVICES: dict[str, _Asker] = {
     "application-autoscaling": _scaling,
     "budgets": _budgets,
+    "ce": _ce,
     "cloudwatch": _cloudwatch,
     "codebuild": _codebuild,
     "ec2": _ec2,

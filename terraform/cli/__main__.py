@@ -18,6 +18,7 @@ from terraform.cli import (
     logs,
     outputs,
     preflight,
+    provider_lock,
     stack,
     status,
     teardown,
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         ("unlock", _unlock, STACKS, "break the lock that a killed run has left on a state"),
         ("bootstrap", _bootstrap, (), "make the bucket of the states"),
         ("image", _image, (), "build and push the serving image"),
+        ("lock", _lock, (), "lock the environment to the newest version of the provider"),
     ):
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=run)
@@ -90,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
             )
         if run is _bootstrap:
             command.add_argument("--delete", action="store_true", help="remove the bucket instead")
+        if run is _lock:
+            command.add_argument("--check", action="store_true", help="only say whether it is")
+            command.add_argument(
+                "--platform",
+                action="append",
+                help=f"instead of {', '.join(provider_lock.PLATFORMS)}; may be given several times",
+            )
         if run is _image:
             command.add_argument("--python-image", help="base image: its tag, or better its digest")
     for name, run, add, summary in (
@@ -228,6 +237,16 @@ def _image(options: argparse.Namespace, _: list[str]) -> int:
         sys.stdout.write(uri + "\n")
         sys.stdout.flush()
     sys.stderr.write(f"next: `{make_command('preflight', target.name)}` says what is missing\n")
+    return 0
+
+
+def _lock(options: argparse.Namespace, _: list[str]) -> int:
+    target = load(options.env)
+    if options.check:
+        version = provider_lock.require(target)
+    else:
+        version = provider_lock.write(target, options.platform or provider_lock.PLATFORMS)
+    sys.stdout.write(f"{provider_lock.path(target)}: {version}\n")
     return 0
 
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Literal
 
 import boto3
 
-from terraform.cli import binary, deploy, image, job_logs, model, objects, stack
+from terraform.cli import (
+    binary,
+    deploy,
+    image,
+    job_logs,
+    model,
+    objects,
+    provider_lock,
+    stack,
+)
 from terraform.cli.paths import BUILD
 from terraform.cli.settings import Settings
 from terraform.cli.stack import Stack
@@ -151,6 +160,14 @@ def terraform(plan: Plan) -> Iterator[Row]:
     version = stack.provider_version(serving)
     is_local = is_loopback(os.environ.get("AWS_ENDPOINT_URL"))
     oldest = ".".join(map(str, stack.OLDEST_ON_AWS))
+    if not is_local and provider_lock.version(plan.target) is None:
+        remedy = (
+            f"`.venv/bin/python -m terraform.cli lock --env {plan.target.name}` takes the newest; "
+            "commit what it writes"
+        )
+        yield Row(
+            "lock of the provider", "warn", "none: each machine takes the newest it finds", remedy
+        )
     if version is None:
         remedy = f"{plan.make('plan STACK=serving')} chooses one, {oldest} or later on AWS"
         yield Row("provider", "pass" if is_local else "warn", "none chosen yet", remedy)
@@ -288,6 +305,31 @@ def ec2_quota(plan: Plan) -> Iterator[Row]:
     yield _quota(allowed, quota["QuotaName"], needed, why, "warn")
 
 
+def budget(plan: Plan) -> Iterator[Row]:
+    """Whether the budget counts anything: a tag does so only once the account has activated it."""
+    client, name = plan.target.client("budgets"), plan.target.prefix
+    try:
+        found = client.describe_budget(AccountId=plan.target.account, BudgetName=name)["Budget"]
+    except client.exceptions.NotFoundException:
+        return
+    # As in "user:project$kennel".
+    tags = found.get("CostFilters", {}).get("TagKeyValue", [])
+    keys = sorted({tag.partition("$")[0].removeprefix("user:") for tag in tags})
+    costs = plan.target.client("ce")
+    listed = costs.list_cost_allocation_tags(TagKeys=keys, Status="Active") if keys else {}
+    active = {tag["TagKey"] for tag in listed.get("CostAllocationTags", [])}
+    if idle := [key for key in keys if key not in active]:
+        told = " ".join(f"TagKey={key},Status=Active" for key in idle)
+        remedy = (
+            "a day after the first resources: `aws ce update-cost-allocation-tags-status "
+            f"--cost-allocation-tags-status {told}` in the account that pays, or budget_scope = "
+            f'"account" in terraform/environments/{plan.target.name}.foundation.tfvars'
+        )
+        yield Row("budget", "warn", f"counts nothing: {', '.join(idle)} is not activated", remedy)
+    else:
+        yield Row("budget", "pass", f"counts {', '.join(tags) or 'the whole account'}")
+
+
 def machine_image(plan: Plan) -> Iterator[Row]:
     """Whether AWS publishes the EC2 trainer's image, and the root volume holds it."""
     settings = plan.settings
@@ -399,6 +441,7 @@ CHECKS = (
     Check("log group of jobs", job_log_group),
     Check("quotas of SageMaker", sagemaker_quotas),
     Check("quota of EC2", ec2_quota),
+    Check("budget", budget),
     Check("EC2 machine image", machine_image),
     Check("zones", ec2_zones),
     Check("Lambda concurrency", lambda_concurrency),

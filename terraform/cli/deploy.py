@@ -127,7 +127,7 @@ def roll_back(serving: Stack, extra: Sequence[str], approved: bool) -> Report:
         KennelError: Terraform fails.
     """
     target, outputs = serving.target, stack.outputs(serving)
-    endpoint = verify.live(target)
+    endpoint = settling.live(target)
     if "model" not in outputs or not endpoint:
         raise UsageError(
             f"no model has been in service: `{make_command('deploy', target.name)}` deploys "
@@ -282,7 +282,7 @@ def _release_fault(serving: Stack) -> str | None:
     Raises:
         KennelError: AWS refuses a look.
     """
-    endpoint = verify.live(serving.target)
+    endpoint = settling.live(serving.target)
     planned = stack.outputs(serving).get("endpoint_configuration_name")
     if not endpoint or planned is None or settling.runs(endpoint, planned):
         return None

@@ -28,6 +28,7 @@ from terraform.cli import (
     model,
     objects,
     provider,
+    provider_lock,
     settings,
     settling,
     summary,
@@ -117,8 +118,8 @@ class Stack:
 
     @property
     def lock_file(self) -> Path:
-        """Which version of the provider was chosen; not shared, as mirrors differ."""
-        return self.folder / ".terraform.lock.hcl"
+        """Which version of the provider was chosen: the environment's lock, or Terraform's own."""
+        return self.folder / provider_lock.NAME
 
     @cached_property
     def environ(self) -> dict[str, str]:
@@ -189,9 +190,10 @@ def prepare(stack: Stack) -> None:
     """
     target = stack.target
     stamp = stack.data / "kennel-init"
+    is_locked = provider_lock.take(target, stack.lock_file)
     if not stamp.exists() or stamp.read_text() != _fingerprint(stack):
         _check_state_bucket(target)
-        _initialize(stack)
+        _initialize(stack, is_locked)
         write_text_atomic(stamp, _fingerprint(stack))
     if not is_loopback(os.environ.get("AWS_ENDPOINT_URL")):
         _check_provider(stack)
@@ -356,7 +358,7 @@ def _said(stack: Stack, *arguments: str) -> str:
     return finished.stdout
 
 
-def _initialize(stack: Stack) -> None:
+def _initialize(stack: Stack, is_locked: bool) -> None:
     target = stack.target
     sys.stderr.write(f"initializing {stack.name} ({target.name})\n")
     with tempfile.TemporaryFile("w+") as said:
@@ -366,13 +368,15 @@ def _initialize(stack: Stack) -> None:
             f"-backend-config=bucket={target.state_bucket}",
             f"-backend-config=key={stack.state_key}",
             f"-backend-config=region={target.region}",
+            *(["-lockfile=readonly"] if is_locked else []),
             stdout=said,
         )
         if code != 0:
             said.seek(0)
             sys.stderr.write(said.read())
+            place = provider_lock.path(target) if is_locked else stack.lock_file
             raise KennelError(
-                f"`terraform init` of {stack.name} failed; see above (remove {stack.lock_file} if "
+                f"`terraform init` of {stack.name} failed; see above (remove {place} if "
                 "it asks for a version of the provider that can no longer be had)"
             )
 
@@ -711,9 +715,11 @@ def _check_provider(stack: Stack) -> None:
     version = provider_version(stack)
     if version and not suits_aws(version):
         oldest = ".".join(map(str, OLDEST_ON_AWS))
+        is_locked = provider_lock.version(stack.target)
+        place = provider_lock.path(stack.target) if is_locked else stack.lock_file
         raise KennelError(
             f"the provider {provider.PROVIDER} {version} must not be used on AWS, only {oldest} or "
             "later: older ones update an endpoint to the configuration that it has already, leave "
             "a public function URL shut or plan changes for ever; let this machine reach the "
-            f"registry or put a later one into the mirror, and remove {stack.lock_file}"
+            f"registry or put a later one into the mirror, and remove {place}"
         )

@@ -146,6 +146,7 @@ def make_checkout(folder: Path, aws: Mapping[str, str] | None = None) -> Checkou
         "terraform/environments/dev.s3.tfbackend": "use_lockfile = true\nuse_path_style = true\n",
         "terraform/stacks/foundation/main.tf": SHARED + FOUNDATION,
         "terraform/stacks/serving/main.tf": SHARED + SERVING,
+        "terraform/versions.tf": (ROOT / "terraform/versions.tf").read_text(),
         "build/lambda/kennel-lambda-arm64.zip": "zip",
     }.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -86,6 +86,8 @@ OPERATE: list[Row] = [
     ("sagemaker:DescribeProcessingJob", arn("sagemaker", "processing-job/kennel-dev-1")),
     ("sagemaker:ListProcessingJobs", "*"),
     ("sagemaker:ListModelPackages", "*"),
+    ("ce:ListCostAllocationTags", "*"),
+    ("ssm:GetParameter", "arn:aws:ssm:us-east-1::parameter/aws/service/deeplearning/ami/x86_64/a"),
     ("sagemaker:ListModelPackages", arn("sagemaker", "model-package-group/kennel-dev")),
     ("lambda:GetAlias", FUNCTION),
     ("lambda:GetFunctionConfiguration", f"{FUNCTION}:live"),

@@ -128,6 +128,7 @@ def test_a_ready_account_passes_everything(command: CommandLine, archive: Path) 
     assert found["zones with g5.xlarge"] == "us-east-1a"
     assert found["archive"].endswith("3 classes")
     assert {check.name for check in CHECKS} - set(found) == {
+        "budget",
         "end of patch",
         "quota of EC2",
         "quotas of SageMaker",
@@ -235,6 +236,39 @@ def test_a_volume_holds_the_snapshot_of_its_image(plan: Plan) -> None:
     # On Ubuntu the root has another name.
     other = one(checks.machine_image, asked(plan, ec2_image="ami-1e749f67"))
     assert (other.state, "must say /dev/sda1" in other.remedy) == ("warn", True)
+
+
+def test_a_budget_whose_tag_is_not_activated_counts_nothing(plan: Plan, aws: LocalAws) -> None:
+    assert list(checks.budget(plan)) == []
+    budgets, ce = aws.client("budgets"), aws.client("ce")
+    made = {
+        "BudgetName": "kennel-local",
+        "BudgetType": "COST",
+        "TimeUnit": "MONTHLY",
+        "BudgetLimit": {"Amount": "1", "Unit": "USD"},
+    }
+    account = {"AccountId": "123456789012"}
+    tag = {"CostFilters": {"TagKeyValue": ["user:project$kennel"]}}
+    budgets.create_budget(**account, Budget=made | tag)
+    row = one(checks.budget, plan)
+    assert (row.state, row.found) == ("warn", "counts nothing: project is not activated")
+    project = {"TagKey": "project", "Status": "Active"}
+
+    def activated() -> list[Any]:
+        return ce.update_cost_allocation_tags_status(CostAllocationTagsStatus=[project])["Errors"]
+
+    # No key is known before something has it.
+    assert [error["TagKey"] for error in activated()] == ["project"]
+    topic = aws.client("sns").create_topic(
+        Name="tagged", Tags=[{"Key": "project", "Value": "kennel"}]
+    )["TopicArn"]
+    assert one(checks.budget, plan).state == "warn"
+    assert activated() == []
+    assert one(checks.budget, plan).found == "counts user:project$kennel"
+    budgets.update_budget(**account, NewBudget=made)
+    assert one(checks.budget, plan).found == "counts the whole account"
+    budgets.delete_budget(**account, BudgetName="kennel-local")
+    aws.client("sns").delete_topic(TopicArn=topic)
 
 
 def test_an_image_that_aws_does_not_publish_is_named(
@@ -465,6 +499,8 @@ def test_the_provider_is_late_enough_for_aws(
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     assert one(checks.terraform, plan, "provider").state == state
+    unlocked = [row for row in checks.terraform(plan) if row.name == "lock of the provider"]
+    assert [row.state for row in unlocked] == ([] if endpoint else ["warn"])
 
 
 def test_the_model_trained_last_is_looked_at(plan: Plan, aws: LocalAws, archive: Path) -> None:

@@ -19,7 +19,7 @@ import requests
 from python_terraform import IsFlagged, Terraform
 
 from lambda_src.build import build
-from terraform.cli import binary
+from terraform.cli import binary, job_logs
 from tests.archives import make_archive
 from tests.localaws.conftest import until
 from tests.outside import Outside
@@ -60,6 +60,8 @@ class Cycle:
     left: dict[str, list[str]] = field(default_factory=dict)
     calls: list[dict[str, Any]] = field(default_factory=list)
     """What localaws was asked for after `make bootstrap`."""
+    budget: dict[str, Any] = field(default_factory=dict)
+    """The foundation's budget."""
     refusal: str = ""
     """What the foundation says where it lacks a network."""
     outside: list[str] = field(default_factory=list)
@@ -74,6 +76,8 @@ class Plan:
     """Of `-detailed-exitcode`: 0 for nothing to do, 2 for changes."""
     changes: dict[str, str]
     """Actions by address, as in `{"module.endpoint.aws_sagemaker_endpoint.this": "update"}`."""
+    warned: tuple[str, ...] = field(default=(), compare=False)
+    """The checks that do not hold, as in `check.somebody_is_told`."""
 
 
 class Operator:
@@ -103,7 +107,8 @@ class Operator:
         run = subprocess.run(
             ["make", target, *(f"{name}={value}" for name, value in given.items())],
             cwd=ROOT,
-            env={**self._shell.environ, **found},
+            # Old instances are kept for minutes on AWS.
+            env={**self._shell.environ, **found, "LOCALAWS_TIME_SCALE": "60"},
             text=True,
             capture_output=True,
         )
@@ -190,12 +195,18 @@ class Stack:
             var_file=self._files,
         )
         _, out = self._run("show", str(self._plan), json=IsFlagged)
+        planned = json.loads(out)
         changes = {
             change["address"]: "+".join(change["change"]["actions"])
-            for change in json.loads(out).get("resource_changes", [])
+            for change in planned.get("resource_changes", [])
             if change["change"]["actions"] not in (["no-op"], ["read"])
         }
-        return Plan(code, changes)
+        warned = [
+            check["address"]["to_display"]
+            for check in planned.get("checks", [])
+            if check["status"] == "fail"
+        ]
+        return Plan(code, changes, tuple(warned))
 
     def refusal(self, **variables: Any) -> str:
         """Give what a plan says that fails."""
@@ -277,12 +288,23 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
         seen.numbers = _numbers(operator)
 
         seen.policies = Stack(operator, "foundation").deploy_policies()
+        seen.budget = operator.client("budgets").describe_budget(
+            AccountId="123456789012", BudgetName="kennel-local"
+        )["Budget"]
+        operator.client("logs").create_log_stream(
+            logGroupName=job_logs.TRAINING, logStreamName="kennel-prod-dogs-1/algo-1"
+        )
         operator.make("destroy", DELETE_DATA=1)
         seen.left = operator.inventory()
-        seen.calls = operator.calls()[bootstrap_calls:]
+        # The stream is the other environment's.
+        seen.calls = [
+            call
+            for call in operator.calls()[bootstrap_calls:]
+            if call["operation"] != "CreateLogStream"
+        ]
         delete_default_vpc(operator)
         foundation = Stack(operator, "foundation")
-        seen.plans["no network"] = foundation.plan(enable_ec2_trainer=False)
+        seen.plans["no network"] = foundation.plan(enable_ec2_trainer=False, alarm_emails=[])
         seen.refusal = foundation.refusal(enable_ec2_trainer=True)
     finally:
         operator.make("local-reset")
@@ -408,8 +430,21 @@ def test_every_scaling_and_concurrency_number_changes_in_place(cycle: Cycle) -> 
     }
 
 
-def test_nothing_is_left_but_the_state_bucket(cycle: Cycle) -> None:
+def test_nothing_is_left_but_the_state_bucket_and_what_others_use(cycle: Cycle) -> None:
+    (group,) = cycle.left.pop("logs")
+    assert group.removesuffix(":*").endswith(f":log-group:{job_logs.TRAINING}")
     assert cycle.left == {"s3": ["Bucket arn:aws:s3:::kennel-tfstate-123456789012-us-east-1"]}
+    # The next foundation finds it.
+    address = f'module.observability.aws_cloudwatch_log_group.jobs["{job_logs.TRAINING}"]'
+    assert cycle.plans["no network"].changes[address] == "update"
+
+
+def test_the_budget_counts_the_project_and_a_plan_warns_where_nobody_is_told(
+    cycle: Cycle,
+) -> None:
+    assert cycle.budget["CostFilters"] == {"TagKeyValue": ["user:project$kennel"]}
+    assert "check.somebody_is_told" not in cycle.plans["foundation"].warned
+    assert "check.somebody_is_told" in cycle.plans["no network"].warned
 
 
 def test_nothing_left_this_machine(cycle: Cycle) -> None:

@@ -73,6 +73,8 @@ ROOTS: dict[str, Inputs] = {
         "endpoint": {
             "model": _model("1"),
             "name": "kennel-dev",
+            # As it was by default when the state was recorded.
+            "release": {"termination_wait_s": 0},
             "role_arn": f"{ROLE}kennel-dev-serving",
             "variants": _main(),
         },
@@ -216,6 +218,7 @@ CHANGES = [
         shadow={"model": _model("2")},
     ),
     _one("endpoint", "capture", SETTINGS, data_capture={"bucket_name": "kennel-dev"}),
+    _one("endpoint", "watched at once", SETTINGS, release={}),
     _one("endpoint", "canary", SETTINGS, release={"strategy": "canary"}),
     _one("endpoint", "rolling", SETTINGS, release={"percent": 50, "strategy": "rolling"}),
     _one(

@@ -68,6 +68,15 @@ def test_tests_run_on_every_push_and_pull_request() -> None:
     assert made == ["lint", "test", "demo", "test-contract"]
 
 
+@pytest.mark.parametrize("name", ["apply", "plan"])
+def test_no_provider_is_taken_that_nobody_has_reviewed(name: str) -> None:
+    (job,) = jobs(ROOT / f".github/workflows/{name}.yml")
+    runs = [step["run"] for step in job["steps"] if "run" in step]
+    checked = runs.index(".venv/bin/python -m terraform.cli lock --env prod --check")
+    uses = [at for at, run in enumerate(runs) if "make apply" in run or "terraform.cli plan" in run]
+    assert checked < min(uses)
+
+
 def test_a_fork_plans_nothing() -> None:
     path = ROOT / ".github/workflows/plan.yml"
     assert set(triggers(path)) == {"pull_request"}

@@ -145,6 +145,25 @@ data "aws_iam_policy_document" "operate" {
     resources = [replace(local.parameters_arn, "*", "image_uri")]
   }
 
+  statement {
+    sid       = "SeeBudget"
+    actions   = ["budgets:ViewBudget"]
+    resources = ["arn:${local.partition}:budgets::${local.account}:budget/${var.name}"]
+  }
+
+  # Whether the budget's tag is counted. Cost Explorer knows no resources and is in one region only.
+  statement {
+    sid       = "SeeCostTags"
+    actions   = ["ce:ListCostAllocationTags"]
+    resources = ["*"]
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:RequestedRegion"
+      values   = ["cn-northwest-1", "us-east-1"]
+    }
+  }
+
   # AWS's own parameters: the ids of its machine images.
   statement {
     sid       = "FindMachineImage"

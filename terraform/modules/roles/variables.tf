@@ -142,18 +142,6 @@ variable "state_bucket_arn" {
   default     = null
 }
 
-variable "training_image_accounts" {
-  type        = list(string)
-  description = "Accounts of AWS's registries of training images; empty for the region's own, by AWS's table of Deep Learning Containers."
-  default     = []
-  nullable    = false
-
-  validation {
-    condition     = alltrue([for account in var.training_image_accounts : can(regex("^[0-9]{12}$", account))])
-    error_message = "training_image_accounts must be account ids of 12 digits, such as [\"763104351884\"]."
-  }
-}
-
 variable "trainer_instance_types" {
   type        = list(string)
   description = "Instance types that may be launched from the EC2 trainer's template."
@@ -163,5 +151,17 @@ variable "trainer_instance_types" {
   validation {
     condition     = length(var.trainer_instance_types) > 0 && alltrue([for type in var.trainer_instance_types : can(regex("^[a-z0-9-]+[.][a-z0-9-]+$", type))])
     error_message = "trainer_instance_types must name one EC2 type or more, such as [\"g5.xlarge\"], without wildcards: each may be launched at your expense."
+  }
+}
+
+variable "training_image_accounts" {
+  type        = list(string)
+  description = "Accounts of AWS's registries of training images; empty for the region's own, by AWS's table of Deep Learning Containers."
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for account in var.training_image_accounts : can(regex("^[0-9]{12}$", account))])
+    error_message = "training_image_accounts must be account ids of 12 digits, such as [\"763104351884\"]."
   }
 }
