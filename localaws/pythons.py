@@ -98,8 +98,13 @@ def _candidates(minor: str) -> Iterator[Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
     data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
     uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", data / "uv/python"))
-    yield from sorted(pyenv.glob(f"versions/{minor}*/bin/python{minor}"), reverse=True)
-    yield from sorted(uv.glob(f"cpython-{minor}*/bin/python{minor}"), reverse=True)
+    kept = [
+        *pyenv.glob(f"versions/{minor}.*/bin/python{minor}"),
+        *uv.glob(f"cpython-{minor}.*/bin/python{minor}"),
+    ]
+    # Those without a global lock have another name: 3.13.1t, 3.13.1+freethreaded. Lambda has none.
+    odd = re.compile(r"[\d.]+t$|\+")
+    yield from sorted(path for path in kept if not odd.search(path.parents[1].name))
 
 
 def make_environment(folder: Path, python: Python) -> Path:
