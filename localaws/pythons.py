@@ -23,8 +23,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 print(json.dumps([sys._base_executable, platform.python_version(), EXTENSION_SUFFIXES]))
 """
 _ASK_SECONDS = 20.0
-# What a job or an instance may call beside Python, as in AWS's images.
-_PROGRAMS = ("aws", "pip", "pip3", "torchrun")
+# What runs under the Python that is beside it, as in AWS's images.
+_PROGRAMS = ("pip", "pip3", "torchrun")
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,14 @@ def lay_over(folder: Path) -> None:
     below = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     # Found after what is installed here; the .pth files in them are not read.
     (packages / "image.pth").write_text("\n".join(below) + "\n")
+    programs = Path(sys.executable).parent
+    # It depends on nothing that is installed here.
+    (folder / "bin/aws").symlink_to(programs / "aws")
     for name in _PROGRAMS:
-        original = Path(sys.executable).with_name(name)
-        if original.exists():
+        if (programs / name).exists():
             program = folder / "bin" / name
-            program.write_text(
-                f'#!/bin/sh\nexec "${{0%/*}}/python3" {shlex.quote(str(original))} "$@"\n'
-            )
+            quoted = shlex.quote(str(programs / name))
+            program.write_text(f'#!/bin/sh\nexec "${{0%/*}}/python3" {quoted} "$@"\n')
             program.chmod(0o755)
 
 
