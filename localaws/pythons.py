@@ -23,8 +23,8 @@ from importlib.machinery import EXTENSION_SUFFIXES
 print(json.dumps([sys._base_executable, platform.python_version(), EXTENSION_SUFFIXES]))
 """
 _ASK_SECONDS = 20.0
-# What a job or an instance may call beside Python, as in AWS's images.
-_PROGRAMS = ("aws", "pip", "pip3", "torchrun")
+# What runs under the Python that is beside it, as in AWS's images.
+_PROGRAMS = ("pip", "pip3", "torchrun")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ _lock = threading.Lock()
 
 def own() -> Python:
     """The one that runs localaws."""
-    return _remembered("", [Path(sys.executable)])  # type: ignore[return-value]
+    found = _remembered("", [Path(sys.executable)])
+    assert found  # noqa: S101 (it runs this very line)
+    return found
 
 
 def find(minor: str) -> Python | None:
@@ -96,8 +98,13 @@ def _candidates(minor: str) -> Iterator[Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
     data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
     uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", data / "uv/python"))
-    yield from sorted(pyenv.glob(f"versions/{minor}*/bin/python{minor}"), reverse=True)
-    yield from sorted(uv.glob(f"cpython-{minor}*/bin/python{minor}"), reverse=True)
+    kept = [
+        *pyenv.glob(f"versions/{minor}.*/bin/python{minor}"),
+        *uv.glob(f"cpython-{minor}.*/bin/python{minor}"),
+    ]
+    # Those without a global lock have another name: 3.13.1t, 3.13.1+freethreaded. Lambda has none.
+    odd = re.compile(r"[\d.]+t$|\+")
+    yield from sorted(path for path in kept if not odd.search(path.parents[1].name))
 
 
 def make_environment(folder: Path, python: Python) -> Path:
@@ -136,13 +143,14 @@ def lay_over(folder: Path) -> None:
     below = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     # Found after what is installed here; the .pth files in them are not read.
     (packages / "image.pth").write_text("\n".join(below) + "\n")
+    programs = Path(sys.executable).parent
+    # It depends on nothing that is installed here.
+    (folder / "bin/aws").symlink_to(programs / "aws")
     for name in _PROGRAMS:
-        original = Path(sys.executable).with_name(name)
-        if original.exists():
+        if (programs / name).exists():
             program = folder / "bin" / name
-            program.write_text(
-                f'#!/bin/sh\nexec "${{0%/*}}/python3" {shlex.quote(str(original))} "$@"\n'
-            )
+            quoted = shlex.quote(str(programs / name))
+            program.write_text(f'#!/bin/sh\nexec "${{0%/*}}/python3" {quoted} "$@"\n')
             program.chmod(0o755)
 
 

@@ -1,6 +1,7 @@
 """What runs functions of a Lambda runtime: a Python of its version, with what AWS's has in it."""
 
 import os
+import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,24 +80,20 @@ class Runtimes:
         """
         with self._lock:
             if name not in self._made:
-                self._made[name] = make_runtime(name, interpreter(name), self._folder / name)
+                python, folder = _interpreter(name), self._folder / name
+                shutil.rmtree(folder, ignore_errors=True)  # What a full disk has left of it.
+                self._made[name] = make_runtime(name, python, folder)
             return self._made[name]
 
 
-def interpreter(name: str) -> Python:
-    """What runs a runtime such as "python3.13".
-
-    Raises:
-        NoPythonError: No Python runs it here.
-    """
+def _interpreter(name: str) -> Python:
     minor = name.removeprefix("python")
-    found = pythons.find(minor)
-    if not found and name in os.environ.get(STAND_IN, "").split(","):
-        found = pythons.own()
-    if not found:
-        raise NoPythonError(
-            f"localaws finds no Python {minor} on this machine, which the runtime {name} asks for: "
-            f"install it (`uv python install {minor}`), or start localaws with {STAND_IN}={name} "
-            f"to let Python {pythons.own().minor} stand in",
-        )
-    return found
+    if found := pythons.find(minor):
+        return found
+    if name in os.environ.get(STAND_IN, "").split(","):
+        return pythons.own()
+    raise NoPythonError(
+        f"localaws finds no Python {minor} on this machine, which the runtime {name} asks for: "
+        f"install it (`uv python install {minor}`), or start localaws with {STAND_IN}={name} "
+        f"to let Python {pythons.own().minor} stand in"
+    )

@@ -42,7 +42,7 @@ from localaws.functions.records import (
     version_of,
     versions_of,
 )
-from localaws.functions.runtimes import NoPythonError, Runtimes, interpreter, make_runtime
+from localaws.functions.runtimes import NoPythonError, Runtime, Runtimes, make_runtime
 from localaws.functions.url import FunctionUrls
 from localaws.processes import Running
 from localaws.pythons import own
@@ -149,7 +149,7 @@ class Functions(Service):
         Raises:
             InvocationError: It cannot be run.
         """
-        _require_runnable(version_of(name, qualifier))
+        self._runtime(version_of(name, qualifier))
         return self._queue.submit(name, qualifier, payload)
 
     def fleet(self, name: str, qualifier: str | None) -> Fleet:
@@ -225,8 +225,7 @@ class Functions(Service):
                 self._running[name] -= 1
 
     def _fleet(self, version: Any) -> Fleet:
-        _require_runnable(version)
-        runtime = self._runtimes.find(version.run_time)
+        runtime = self._runtime(version)
         with self._lock:
             key = key_of(version)
             if key not in self._fleets:
@@ -240,6 +239,29 @@ class Functions(Service):
                         f"Lambda could not unzip the deployment package: {error}",
                     ) from error
             return self._fleets[key]
+
+    def _runtime(self, version: Any) -> Runtime:
+        """What runs a version.
+
+        Raises:
+            InvocationError: localaws cannot run it.
+        """
+        if not re.fullmatch(r"python3\.\d+", version.run_time or ""):
+            reason = (
+                f"localaws runs functions of Python from a zip, and the runtime of "
+                f"{version.function_arn} is {version.run_time or 'a container image'}"
+            )
+        elif version.layers:
+            reason = (
+                f"localaws runs no layers, and {version.function_arn} has some; put what they hold "
+                "into the function's zip"
+            )
+        else:
+            try:
+                return self._runtimes.find(version.run_time)
+            except NoPythonError as error:
+                reason = str(error)
+        raise InvocationError(502, "InvalidRuntimeException", reason)
 
     def _count(
         self, name: str, qualifier: str | None, fleet: Fleet, outcome: Outcome, was_ready: bool
@@ -364,32 +386,6 @@ class _Figures:
 def _dimensions(name: str, qualifier: str | None) -> dict[str, str]:
     resource = {"Resource": f"{name}:{qualifier}"} if qualifier else {}
     return {"FunctionName": name, **resource}
-
-
-def _require_runnable(version: Any) -> None:
-    """See that localaws can run a version.
-
-    Raises:
-        InvocationError: It cannot; an event would wait for ever.
-    """
-    if not re.fullmatch(r"python3\.\d+", version.run_time or ""):
-        raise InvocationError(
-            502,
-            "InvalidRuntimeException",
-            f"localaws runs functions of Python from a zip, and the runtime of "
-            f"{version.function_arn} is {version.run_time or 'a container image'}",
-        )
-    if version.layers:
-        raise InvocationError(
-            502,
-            "InvalidRuntimeException",
-            f"localaws runs no layers, and {version.function_arn} has some; put what they hold "
-            "into the function's zip",
-        )
-    try:
-        interpreter(version.run_time)
-    except NoPythonError as error:
-        raise InvocationError(502, "InvalidRuntimeException", str(error)) from error
 
 
 def _not_assumed(error: RoleError) -> InvocationError:

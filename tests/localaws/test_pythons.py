@@ -144,6 +144,29 @@ def test_what_stands_in_says_so_in_the_log(function: Any) -> None:
     )
 
 
+def test_a_python_is_found_where_pyenv_or_uv_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def program(place: str, text: str) -> None:
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / place).chmod(0o755)
+
+    def answers(version: str) -> str:
+        return f'echo \'["/{version}", "{version}", [".so"]]\''
+
+    # pyenv's shim of a version that it does not lead to now.
+    program("bin/python3.98", "echo 'command not found' >&2; exit 127")
+    program("pyenv/versions/3.98.1t/bin/python3.98", answers("3.98.1"))
+    program("pyenv/versions/3.98.2/bin/python3.98", answers("3.98.2"))
+    program("uv/cpython-3.97.0+freethreaded-linux-x86_64-gnu/bin/python3.97", answers("3.97.0"))
+    program("uv/cpython-3.97.1-linux-x86_64-gnu/bin/python3.97", answers("3.97.1"))
+    for name, place in (("PATH", "bin"), ("PYENV_ROOT", "pyenv"), ("UV_PYTHON_INSTALL_DIR", "uv")):
+        monkeypatch.setenv(name, str(tmp_path / place))
+    found = [pythons.find(minor) for minor in ("3.98", "3.97", "3.96")]
+    assert [python and python.version for python in found] == ["3.98.2", "3.97.1", None]
+
+
 def wheel(folder: Path, version: str) -> Path:
     """A package that no index has: `onlyhere`, which knows its version."""
     name = f"onlyhere-{version}"
