@@ -104,6 +104,7 @@ def test_a_job_of_which_nothing_was_heard_is_found_by_the_same_command(
         with pytest.raises(KilledError):
             carry_out(target, order)
     (made,) = trainings(aws) - before
+    put_json(aws, f"jobs/{made}/output/model.tar.gz", "which it has left")
     assert carry_out(target, replace(order, submit=killed)).job == made
     assert trainings(aws) - before == {made}
 
@@ -189,11 +190,16 @@ def test_a_machine_is_launched_once(
     aws: LocalAws, target: Target, lose: Callable[[str], None]
 ) -> None:
     ec2 = aws.client("ec2")
+    image = next(
+        image["ImageId"]
+        for image in target.client("ec2").describe_images()["Images"]
+        if "Platform" not in image
+    )
     template = ec2.create_launch_template(
         LaunchTemplateName="trainer",
         LaunchTemplateData={
             "InstanceType": "m5.large",
-            "ImageId": target.client("ec2").describe_images()["Images"][0]["ImageId"],
+            "ImageId": image,
             "UserData": "",
         },
     )["LaunchTemplate"]["LaunchTemplateId"]
