@@ -88,7 +88,7 @@ def test_a_job_whose_creation_was_not_answered_is_taken_as_ours(
 
 
 def test_a_job_of_which_nothing_was_heard_is_found_by_the_same_command(
-    aws: LocalAws, target: Target, monkeypatch: pytest.MonkeyPatch
+    aws: LocalAws, target: Target
 ) -> None:
     before, order = trainings(aws), ordered(epochs=3)
 
@@ -98,11 +98,13 @@ def test_a_job_of_which_nothing_was_heard_is_found_by_the_same_command(
     def killed(*_: object) -> Any:
         raise KilledError
 
+    def begun(*given: Any) -> Any:
+        order.submit(*given)
+        raise KilledError
+
     # The command dies when the job has been made, before it has heard of it.
-    with monkeypatch.context() as patch:
-        patch.setattr(launch, "find", killed)
-        with pytest.raises(KilledError):
-            carry_out(target, order)
+    with pytest.raises(KilledError):
+        carry_out(target, replace(order, submit=begun))
     (made,) = trainings(aws) - before
     put_json(aws, f"jobs/{made}/output/model.tar.gz", "which it has left")
     assert carry_out(target, replace(order, submit=killed)).job == made
