@@ -245,7 +245,7 @@ def test_all_clients_try_as_often_as_aws_advises_or_the_user_says(
 
 def refusal(code: str, attempts: int) -> ClientError:
     told = {"Error": {"Code": code}, "ResponseMetadata": {"RetryAttempts": attempts}}
-    return ClientError(told, "CreateIt")  # type: ignore[arg-type]
+    return ClientError(told, "CreateIt")
 
 
 def test_what_is_there_at_the_first_attempt_is_not_ours() -> None:
