@@ -32,6 +32,10 @@ _STOP_SECONDS = 60.0
 # So many seconds of a processor are progress too: more than a process uses that only waits.
 _BUSY_SECONDS = 10.0
 _TAIL_BYTES = 4096
+# In a storm a command may end with a line that says what to do: to give it again, as a rule.
+_STORM_ATTEMPTS = 8
+_UNLOCK = re.compile(r"`make unlock STACK=(?P<STACK>\w+) LOCK=(?P<LOCK>[0-9a-f-]+)")
+_UNLOCK_LINES = 6
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -61,13 +65,16 @@ class Step:
         self.seconds: float | None = None
         self.state = "running"
         self.note = ""
+        self.repeats = 0
+        """How often a command was given again."""
         self._steps = steps
 
     def described(self) -> dict[str, Any]:
         """The step for the report."""
         seconds = self._steps.now - self.started if self.seconds is None else self.seconds
         told = {"name": self.name, "started": self.started, "seconds": seconds}
-        return {**told, "state": self.state, "log": str(self.log)}
+        repeats = {"repeats": self.repeats} if self.repeats else {}
+        return {**told, "state": self.state, "log": str(self.log), **repeats}
 
     def wait(self, seconds: float) -> None:
         """Wait, unless all is to end.
@@ -102,7 +109,26 @@ class Step:
         given = {**self._steps.variables, **variables}
         command = ["make", target, *(f"{name}={value}" for name, value in given.items())]
         values = {f"TF_VAR_{name}": json.dumps(value) for name, value in (terraform or {}).items()}
-        return self._run(f"make {target}", command, codes, {**self._steps.environment, **values})
+        environment = {**self._steps.environment, **values}
+        is_storm = environment.get("LOCALAWS_WEATHER") == "storm"
+        left = _STORM_ATTEMPTS if is_storm else 1
+        while True:
+            left -= 1
+            try:
+                return self._run(f"make {target}", command, codes, environment)
+            except DemoError:
+                if not left:
+                    raise
+                self.repeats += 1
+                self._unlock(environment)
+
+    def _unlock(self, environment: Mapping[str, str]) -> None:
+        """Do what the last lines say of a lock, whose answer Terraform has not got in a storm."""
+        said = "\n".join(tail(self.log, _UNLOCK_LINES))
+        if found := _UNLOCK.search(said):
+            given = {**self._steps.variables, **found.groupdict()}
+            command = ["make", "unlock", *(f"{name}={value}" for name, value in given.items())]
+            self._run("make unlock", command, range(256), environment)
 
     def python(self, module: str, *arguments: object) -> str:
         """Run one of the project's commands in a way that no target does; see `make`."""

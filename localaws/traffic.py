@@ -67,7 +67,7 @@ class Account:
         }
 
     def client(self, service: str, connections: int) -> Any:
-        """A boto3 client that tries each call once.
+        """A boto3 client that tries each call once, in bad weather as often as an SDK does.
 
         Args:
             service: The service's name in boto3.
@@ -81,9 +81,16 @@ class Account:
             aws_secret_access_key=self.key,
             # The proxy that the environment may name has no way to this machine's loopback.
             config=Config(
-                max_pool_connections=connections, proxies={}, retries={"total_max_attempts": 1}
+                max_pool_connections=connections,
+                proxies={},
+                retries={"total_max_attempts": _attempts()},
             ),
         )
+
+
+def _attempts() -> int:
+    """How often a call is tried: once, for what fails is to be seen, unless it is to fail."""
+    return 1 if os.environ.get("LOCALAWS_WEATHER", "fair") == "fair" else 5
 
 
 @dataclass

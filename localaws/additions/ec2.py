@@ -8,6 +8,7 @@ import os
 from base64 import b64decode, b64encode
 from functools import cache
 from typing import Any
+from xml.sax.saxutils import escape
 
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
@@ -18,6 +19,7 @@ from moto.ec2.models.instances import Instance, InstanceState, Reservation
 from moto.ec2.models.launch_templates import LaunchTemplate
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
+from werkzeug.exceptions import HTTPException
 
 from localaws.additions import Gap
 from localaws.additions._moto import plain_client, refuses
@@ -52,10 +54,14 @@ def _sees_changed_tags() -> bool:
     return bool(found["LaunchTemplates"][0].get("Tags") == tags)
 
 
-class _FullError(EC2ClientError):
+class _FullError(HTTPException):
     """There is no capacity: one of EC2's server errors, which its SDKs repeat."""
 
     code = 500
+
+    def __init__(self, message: str) -> None:
+        error = f"<Code>InsufficientInstanceCapacity</Code><Message>{escape(message)}</Message>"
+        super().__init__(f"<Response><Errors><Error>{error}</Error></Errors></Response>")
 
 
 def _launches_as_the_template_says() -> bool:
@@ -287,7 +293,6 @@ def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[st
     is_full = bool(zone and service and service.execution.weather.lacks_capacity(zone, kind))
     if is_full or (zone and zone in os.environ.get("LOCALAWS_NO_CAPACITY", "").split(",")):
         raise _FullError(
-            "InsufficientInstanceCapacity",
             f"We currently do not have sufficient {kind} capacity in the Availability Zone you "
             f"requested ({zone}). Our system will be working on provisioning additional capacity.",
         )

@@ -193,6 +193,8 @@ def test_a_zone_can_be_out_of_capacity(launch: Any, ec2: Any) -> None:
     with pytest.raises(ClientError, match=r"sufficient g5\.xlarge capacity") as refused:
         launch(SubnetId=subnets.pop(NO_CAPACITY))
     assert refused.value.response["Error"]["Code"] == "InsufficientInstanceCapacity"
+    # A server error, which SDKs repeat.
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
     # As in AWS, this zone has no machine of the type, ever.
     with pytest.raises(ClientError, match=r"\(g5\.xlarge\) is not supported in your") as refused:
         launch(SubnetId=subnets.pop("us-east-1e"))

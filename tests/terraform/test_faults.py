@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
-from terraform.cli import adopt
+from terraform.cli import adopt, stack
 from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import SHARED, Checkout, make_checkout
 from tests.terraform.conftest import LocalAws
@@ -170,3 +170,41 @@ def test_what_is_there_is_told_by_errors_on_a_terminal() -> None:
 \x1b[31m╵\x1b[0m"""
     assert adopt.conflicts(said) == ["module.observability.aws_budgets_budget.this[0]"]
     assert adopt.conflicts(said + "\nError: execution halted\n") == []
+
+
+NOT_KNOWN = """╷
+│ Error: creating SageMaker AI Notebook Instance (kennel): ValidationException: Could not assume
+│ role arn:aws:iam::123456789012:role/kennel. Please ensure that the role exists
+╵
+╷
+│ Error: creating Lambda Function (kennel): InvalidParameterValueException: The role defined for the
+│ function cannot be assumed by Lambda.
+╵"""
+
+
+def test_a_role_that_is_not_known_yet_is_told_from_other_errors() -> None:
+    assert adopt.is_early(NOT_KNOWN)
+    assert not adopt.is_early(NOT_KNOWN + "\n╷\n│ Error: creating IAM Role: AccessDenied\n╵")
+    assert not adopt.is_early(NOT_KNOWN + "\nError: execution halted\n")
+    assert not adopt.is_early("")
+
+
+@pytest.mark.parametrize(("in_vain", "code"), [(2, 0), (99, 1)])
+def test_an_apply_waits_for_new_roles_and_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_vain: int, code: int
+) -> None:
+    applied: list[int] = []
+
+    def apply(_: object) -> tuple[int, dict[str, str], bool]:
+        applied.append(len(applied))
+        return (1, {}, True) if len(applied) <= in_vain else (0, {}, False)
+
+    monkeypatch.setattr(stack, "_ROLE_SECONDS", 0.0)
+    monkeypatch.setattr(stack, "_plan", lambda *_, **__: stack.CHANGES)
+    monkeypatch.setattr(stack, "_apply_plan", apply)
+    monkeypatch.setattr(stack, "planned", lambda _: {"resource_changes": []})
+    monkeypatch.setattr(stack, "_summarize", lambda *_, **__: None)
+    monkeypatch.setattr(stack, "_explain", lambda *_: None)
+    foundation = stack.Stack("foundation", Target("dev", "kennel", "us-east-1"), tmp_path)
+    assert stack.apply(foundation, None, (), approved=True) == code
+    assert len(applied) == min(in_vain + 1, 5)

@@ -88,7 +88,7 @@ def test_a_job_whose_creation_was_not_answered_is_taken_as_ours(
 
 
 def test_a_job_of_which_nothing_was_heard_is_found_by_the_same_command(
-    aws: LocalAws, target: Target, monkeypatch: pytest.MonkeyPatch
+    aws: LocalAws, target: Target
 ) -> None:
     before, order = trainings(aws), ordered(epochs=3)
 
@@ -98,12 +98,15 @@ def test_a_job_of_which_nothing_was_heard_is_found_by_the_same_command(
     def killed(*_: object) -> Any:
         raise KilledError
 
+    def begun(*given: Any) -> Any:
+        order.submit(*given)
+        raise KilledError
+
     # The command dies when the job has been made, before it has heard of it.
-    with monkeypatch.context() as patch:
-        patch.setattr(launch, "find", killed)
-        with pytest.raises(KilledError):
-            carry_out(target, order)
+    with pytest.raises(KilledError):
+        carry_out(target, replace(order, submit=begun))
     (made,) = trainings(aws) - before
+    put_json(aws, f"jobs/{made}/output/model.tar.gz", "which it has left")
     assert carry_out(target, replace(order, submit=killed)).job == made
     assert trainings(aws) - before == {made}
 
@@ -189,11 +192,16 @@ def test_a_machine_is_launched_once(
     aws: LocalAws, target: Target, lose: Callable[[str], None]
 ) -> None:
     ec2 = aws.client("ec2")
+    image = next(
+        image["ImageId"]
+        for image in target.client("ec2").describe_images()["Images"]
+        if "Platform" not in image
+    )
     template = ec2.create_launch_template(
         LaunchTemplateName="trainer",
         LaunchTemplateData={
             "InstanceType": "m5.large",
-            "ImageId": target.client("ec2").describe_images()["Images"][0]["ImageId"],
+            "ImageId": image,
             "UserData": "",
         },
     )["LaunchTemplate"]["LaunchTemplateId"]
@@ -237,7 +245,7 @@ def test_all_clients_try_as_often_as_aws_advises_or_the_user_says(
 
 def refusal(code: str, attempts: int) -> ClientError:
     told = {"Error": {"Code": code}, "ResponseMetadata": {"RetryAttempts": attempts}}
-    return ClientError(told, "CreateIt")  # type: ignore[arg-type]
+    return ClientError(told, "CreateIt")
 
 
 def test_what_is_there_at_the_first_attempt_is_not_ours() -> None:
