@@ -101,7 +101,7 @@ def training(options: argparse.Namespace) -> Order:
         title = f"training on EC2, {kind or 'the machine of the foundation'}{source}"
 
         def launch(target: Target, work: Work) -> str:
-            return submit_to_ec2(target, work.dataset, config, kind, options.spot)
+            return submit_to_ec2(target, work, config, kind, options.spot)
 
         return Order(title, "ec2", work, launch)
     machines = _machines(options)
