@@ -34,6 +34,7 @@ from localaws.execution import running
 from localaws.iam import authentication, authorization
 from localaws.iam.authorization import Caller
 from localaws.iam.signature import AuthenticationError
+from localaws.instances import Instances
 from localaws.jobs.training import TrainingJobs
 from localaws.turnstile import Turnstile
 
@@ -159,10 +160,11 @@ class Application:
                 return _json({"error": str(error)}, 500)
             return _json({"saved": str(self._state_file)})
         if page == ("POST", "interrupt"):
-            return _interrupt(dict(parse_qsl(environ["QUERY_STRING"])).get("job", ""))
-        return _json(
-            {"error": "localaws has GET health, GET inventory, POST save, POST interrupt?job="}, 404
+            return _interrupt(dict(parse_qsl(environ["QUERY_STRING"])))
+        known = (
+            "GET health, GET inventory, POST save, POST interrupt?job=, POST interrupt?instance="
         )
+        return _json({"error": f"localaws has {known}"}, 404)
 
     def _aws(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         # An object of S3 may well be JSON.
@@ -293,9 +295,14 @@ def _stranger(environ: dict[str, Any], why: str) -> Response:
     return refusal(identify(_request(environ, b""), {}), 403, "AccessDenied", why)
 
 
-def _interrupt(job: str) -> Response:
-    """Take the spot instances of a training job away."""
-    jobs = running(TrainingJobs)
+def _interrupt(named: Mapping[str, str]) -> Response:
+    """Take the spot instances of a training job, or a spot instance of EC2, away."""
+    if name := named.get("instance"):
+        instances = running(Instances)
+        if instances and instances.interrupt(name):
+            return _json({"interrupted": name})
+        return _json({"error": f"there is no spot instance {name} that runs now"}, 404)
+    job, jobs = named.get("job", ""), running(TrainingJobs)
     if jobs and jobs.interrupt(job):
         return _json({"interrupted": job})
     return _json({"error": f"there is no job {job} that trains on spot instances now"}, 404)

@@ -230,6 +230,7 @@ def test_an_ec2_training_that_was_interrupted_goes_on_when_its_command_is_given_
 ) -> None:
     command = ["train", "--env", "local", "--dataset", "pets", "--where", "ec2", "--seed", "9"]
     prefixes = []
+    ec2.terminated.append("i-1")
     for fresh in ([], [], ["--fresh"]):
         with pytest.raises(KennelError, match="without FRESH, to go on from its last checkpoint"):
             launch.main([*command, *fresh])
