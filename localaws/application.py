@@ -193,9 +193,13 @@ class Application:
             enforces = self._enforces_iam or not caller.principal
             if enforces or self._calls or call.service in bounds.SERVICES:
                 told = parameters(call, _request(environ, body))
-            chunks, status, headers = self._answer(
-                call, caller if enforces else None, environ, told
-            )
+            # A body that was not read may hold what seems to be missing.
+            is_whole = bool(body) or not int(environ.get("CONTENT_LENGTH") or 0)
+            if is_whole and (broken := bounds.refuse(call, told)):
+                chunks, status, headers = run_wsgi_app(broken, environ)
+            else:
+                asks = caller if enforces else None
+                chunks, status, headers = self._answer(call, asks, environ, told)
         if self._calls:
             _log(self._calls, call, principal, int(status[:3]), told)
         start_response(status, list(headers))
@@ -215,8 +219,6 @@ class Application:
     ) -> tuple[Iterable[bytes], str, Any]:
         """The answer to a call; `asks` is who has to be allowed to make it, if anybody has."""
         try:
-            if refused := bounds.refuse(call, told):
-                return run_wsgi_app(refused, environ)
             if asks:
                 return self._authorized_answer(call, asks, environ, told)
             return self._motos_answer(environ)
