@@ -180,6 +180,7 @@ class _Machine:
         """When AWS takes it away, by the clock; None unless it does."""
         self._units: list[_Unit] = []
         self._access_key = ""
+        self._variables: dict[str, str] = {}
         self._execution = execution
         self._instance = instance
         self._folder = execution.folder / "instances" / instance.id
@@ -266,7 +267,7 @@ class _Machine:
     def _start(self) -> None:
         for name in ("bin", "home", "tmp", "units", "work"):
             (self._folder / name).mkdir(parents=True)
-        environment = self._variables = self._environment()
+        self._variables = self._environment()
         with self._execution.changing(), self._lock:
             if self._wish:
                 return
@@ -288,7 +289,7 @@ class _Machine:
                 return
             try:
                 self._process = ManagedProcess(
-                    [*interpreter, str(path)], self._log, environment, self._folder
+                    [*interpreter, str(path)], self._log, self._variables, self._folder
                 )
             except OSError as error:
                 self._print(f"error: user data cannot be run: {error}")
@@ -308,11 +309,11 @@ class _Machine:
 
     def _lose_network(self) -> None:
         """Let AWS refuse what is called under its role from now on."""
+        sessions = sts_backends[ACCOUNT]["aws"].assumed_roles
         with self._execution.changing():
-            backend = sts_backends[ACCOUNT]["aws"]
-            backend.assumed_roles = [
-                role for role in backend.assumed_roles if role.access_key_id != self._access_key
-            ]
+            for session in list(sessions):
+                if session.access_key_id == self._access_key:
+                    sessions.remove(session)
 
     def _print(self, line: str) -> None:
         with self._log.open("a") as log:
