@@ -280,3 +280,26 @@ def test_a_job_in_a_vpc_needs_a_way_to_s3_and_rights_on_interfaces(account: Acco
     # The interfaces go with the job.
     filters = [{"Name": "group-id", "Values": [group]}]
     until(lambda: not account.ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"])
+
+
+def test_an_endpoint_in_a_vpc_needs_a_way_to_s3(account: Account) -> None:
+    sagemaker = account.sagemaker
+    sagemaker.create_model(
+        ModelName="closed",
+        ExecutionRoleArn=account.attached,
+        PrimaryContainer={"Image": "image", "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz"},
+        VpcConfig=account.network(3)["config"],
+    )
+    variant = {"VariantName": "main", "ModelName": "closed", "InstanceType": "ml.m5.large"}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="closed", ProductionVariants=[variant | {"InitialInstanceCount": 1}]
+    )
+    sagemaker.create_endpoint(EndpointName="closed", EndpointConfigName="closed")
+
+    def described() -> dict[str, Any]:
+        found: dict[str, Any] = sagemaker.describe_endpoint(EndpointName="closed")
+        return found
+
+    failed = until(described, lambda found: found["EndpointStatus"] != "Creating")
+    assert failed["EndpointStatus"] == "Failed"
+    assert "ensure that an S3 VPC endpoint exists in route table" in failed["FailureReason"]
