@@ -366,7 +366,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--engine",
         choices=("sagemaker", "job"),
         default="sagemaker",
-        help="SageMaker's tuner, a job a trial; or trainer.tune in one job",
+        help="SageMaker's tuner, a job a trial; or trainer.tune in one job; "
+        "either begins anew if it is interrupted",
     )
     search.add_argument("--trials", type=_positive, default=8)
     search.add_argument("--parallel", type=_positive, default=2, help="trials at a time")
