@@ -47,6 +47,7 @@ from localaws.iam import authentication, authorization
 from localaws.iam.authorization import Caller
 from localaws.iam.signature import AuthenticationError
 from localaws.incoming import Incoming, RefusedError
+from localaws.instances import Instances
 from localaws.jobs.training import TrainingJobs
 from localaws.turnstile import Turnstile, waiting
 from localaws.weather import Weather
@@ -208,7 +209,7 @@ class Application:
             return _json({"saved": str(self._state_file)})
         given = dict(parse_qsl(environ["QUERY_STRING"]))
         if page == ("POST", "interrupt"):
-            return _interrupt(given.get("job", ""))
+            return _interrupt(given)
         if page == ("POST", "weather"):
             try:
                 if "next" in given:
@@ -219,13 +220,11 @@ class Application:
                 return _json({"error": _WEATHERS}, 400)
         if page[1] == "weather":
             return _json(self._weather.told())
-        return _json(
-            {
-                "error": "localaws has GET health, GET inventory, GET weather, POST save, "
-                "POST interrupt?job=, POST weather?kind=&seed=, POST weather?next=&call="
-            },
-            404,
+        known = (
+            "GET health, GET inventory, GET weather, POST save, POST interrupt?job=, "
+            "POST interrupt?instance=, POST weather?kind=&seed=, POST weather?next=&call="
         )
+        return _json({"error": f"localaws has {known}"}, 404)
 
     def _aws(
         self, environ: dict[str, Any], start_response: Any, incoming: Incoming
@@ -266,15 +265,17 @@ class Application:
                 needs_told = enforces or self._calls or not is_fair
                 if needs_told or call.service in bounds.SERVICES:
                     told = parameters(call, _request(environ, body))
-                asks = caller if enforces else None
-                with regions.within(region):
-                    chunks, status, headers = self._weather.around(
-                        environ,
-                        call,
-                        principal,
-                        told,
-                        partial(self._answer, call, asks, environ, told),
-                    )
+                # A body that was not read may hold what seems to be missing.
+                is_whole = bool(body) or not int(environ.get("CONTENT_LENGTH") or 0)
+                if is_whole and (broken := bounds.refuse(call, told)):
+                    chunks, status, headers = run_wsgi_app(broken, environ)
+                else:
+                    asks = caller if enforces else None
+                    answer = partial(self._answer, call, asks, environ, told)
+                    with regions.within(region):
+                        chunks, status, headers = self._weather.around(
+                            environ, call, principal, told, answer
+                        )
         if self._calls:
             _log(self._calls, call, principal, int(status[:3]), told)
         start_response(status, list(headers))
@@ -298,8 +299,6 @@ class Application:
                 raise operations.RefusedError(why)
             if why is not None:
                 raise _UnknownError
-            if refused := bounds.refuse(call, told):
-                return run_wsgi_app(refused, environ)
             if asks:
                 return self._authorized_answer(call, asks, environ, told)
             return self._motos_answer(environ)
@@ -381,8 +380,13 @@ def _stranger(environ: dict[str, Any], why: str) -> Response:
     return refusal(identify(_request(environ, b""), {}), 403, "AccessDenied", why)
 
 
-def _interrupt(job: str) -> Response:
-    """Take the spot instances of a training job away."""
+def _interrupt(named: Mapping[str, str]) -> Response:
+    """Take the spot instances of a training job, or a spot instance of EC2, away."""
+    if name := named.get("instance"):
+        if any(instances.interrupt(name) for instances in everywhere(Instances)):
+            return _json({"interrupted": name})
+        return _json({"error": f"there is no spot instance {name} that runs now"}, 404)
+    job = named.get("job", "")
     if any(jobs.interrupt(job) for jobs in everywhere(TrainingJobs)):
         return _json({"interrupted": job})
     return _json({"error": f"there is no job {job} that trains on spot instances now"}, 404)

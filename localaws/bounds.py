@@ -74,8 +74,10 @@ def _broken(shape: Any, value: Any) -> str | None:
         return f"satisfy enum value set: [{', '.join(bounds['enum'])}]"
     if isinstance(value, bool) or not isinstance(value, int | float | str | bytes | list | Mapping):
         return None
-    is_number = isinstance(value, int | float)
-    size, measured = (value, "value") if is_number else (len(value), "length")
+    if isinstance(value, int | float):
+        size, measured = float(value), "value"
+    else:
+        size, measured = float(len(value)), "length"
     if "min" in bounds and size < bounds["min"]:
         return f"have {measured} greater than or equal to {bounds['min']}"
     if "max" in bounds and size > bounds["max"]:

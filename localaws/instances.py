@@ -1,11 +1,20 @@
-"""Runs EC2 instances: their user data, as a process."""
+"""Runs EC2 instances: their user data, as a process, and the units that it asks systemd for.
 
+An instance ends in systemd's order. Units of its own are asked to end first, while there is a
+network. The user data's script is asked when the network is gone: on AWS it belongs to
+cloud-final.service, which has KillMode=process (canonical/cloud-init issue 5275). Here the network
+is gone when AWS takes no more calls under the instance's role.
+"""
+
+import os
 import shlex
 import shutil
+import signal
 import threading
 import time
 import traceback
 from base64 import b64decode
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +22,11 @@ from typing import Any
 
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.instances import Instance, InstanceState, StateReason
+from moto.sts.models import sts_backends
 
 from localaws import changes, pythons, regions
 from localaws.execution import ACCOUNT, Execution, RoleError, Service
+from localaws.metadata import Metadata
 from localaws.processes import ManagedProcess
 
 STOP_SECONDS = 120.0
@@ -25,6 +36,10 @@ CONSOLE_BYTES = 64 * 1024
 """How much of its console's end EC2 keeps."""
 
 _BOOT_SECONDS = 5.0
+# What AWS gives a spot instance between its notice and its end.
+_NOTICE_SECONDS = 120.0
+# systemd's default, DefaultTimeoutStopSec.
+_UNIT_SECONDS = 90
 _POLL_SECONDS = 0.1
 _PENDING = (0, "pending")
 _RUNNING = (16, "running")
@@ -55,6 +70,21 @@ fi
 echo $(($(date +%s) + 60 * ${{when#+}})) > "$file.next"
 mv "$file.next" "$file"
 """
+# Beside it. Leaves a unit's words in a file, which the instance's thread starts.
+_SYSTEMD_RUN = """#!/bin/bash
+# systemd-run [--unit=NAME] [--property=NAME=VALUE] [--setenv=NAME=VALUE] ... COMMAND ...
+set -euo pipefail
+for word; do
+  case $word in
+    --unit=* | --property=* | --setenv=* | --no-block | --collect | --description=*) ;;
+    -*) echo "error: systemd-run here does not know $word" >&2; exit 1 ;;
+    *) break ;;
+  esac
+done
+file=$(mktemp {folder}/.XXXXXXXX)
+printf '%s\\0' "$@" > "$file"
+mv "$file" {folder}/"${{file##*/.}}"
+"""
 
 
 @dataclass(frozen=True)
@@ -70,6 +100,7 @@ class _End:
     reason: StateReason
 
 
+_SPOT = "Server.SpotInstanceTermination", "Spot instance termination"
 _USER = "Client.UserInitiatedShutdown", "User initiated shutdown"
 _ITSELF = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
 _FAILED = "Server.InternalError", "Internal error on launch; see localaws' log"
@@ -87,17 +118,29 @@ class Instances(Service):
         """Make the service; nothing runs yet."""
         super().__init__(execution)
         self._machines: dict[str, _Machine] = {}
+        self._metadata = Metadata(self._taken_at)
 
     def launch(self, instance: Instance) -> None:
         """Run an instance that EC2 has just made: its user data, once."""
         _set(instance, *_PENDING)
-        self._machines[instance.id] = _Machine(self.execution, instance)
+        self._machines[instance.id] = _Machine(
+            self.execution, instance, self._metadata.address(instance.id)
+        )
         self.execution.save_soon()
 
     def end(self, instance: Instance, *, terminates: bool) -> bool:
         """Begin to end an instance at its user's wish; false if it does not run here."""
         machine = self._machines.get(instance.id)
         return machine is not None and machine.end(_end(terminates, *_USER))
+
+    def interrupt(self, name: str) -> bool:
+        """Take a spot instance away, two minutes after it is told; false if there is none."""
+        machine = self._machines.get(name)
+        return machine is not None and machine.interrupt()
+
+    def _taken_at(self, name: str) -> float | None:
+        machine = self._machines.get(name)
+        return machine.taken_at if machine else None
 
     def console(self, instance: Instance) -> bytes:
         """The end of what an instance has printed so far."""
@@ -116,6 +159,7 @@ class Instances(Service):
 
     def stop(self) -> None:
         """Kill all scripts."""
+        self._metadata.stop()
         for machine in list(self._machines.values()):
             machine.kill()
 
@@ -130,7 +174,13 @@ class _Machine:
     It is started once: what was stopped and is started again runs nothing, as cloud-init does.
     """
 
-    def __init__(self, execution: Execution, instance: Instance) -> None:
+    def __init__(self, execution: Execution, instance: Instance, metadata: str) -> None:
+        self._metadata = metadata
+        self.taken_at: float | None = None
+        """When AWS takes it away, by the clock; None unless it does."""
+        self._units: list[_Unit] = []
+        self._access_key = ""
+        self._variables: dict[str, str] = {}
         self._execution = execution
         self._instance = instance
         self._folder = execution.folder / "instances" / instance.id
@@ -161,10 +211,21 @@ class _Machine:
         self._wished.set()
         return True
 
+    def interrupt(self) -> bool:
+        """Tell it that AWS takes it away; false if it is no spot instance, or ends."""
+        is_spot = self._instance.lifecycle == "spot"
+        with self._lock:
+            if self._wish or self._has_ended or self.taken_at or not is_spot:
+                return False
+            self.taken_at = time.time() + self._execution.seconds(_NOTICE_SECONDS)
+        return True
+
     def kill(self) -> None:
         with self._lock:
             self._killed.set()
         self._wished.set()
+        for unit in self._units:
+            unit.process.kill()
         if self._process:
             self._process.kill()
 
@@ -178,11 +239,17 @@ class _Machine:
                 with self._execution.changing():
                     self.end(_end(True, *_FAILED))
         while not self._wished.wait(_POLL_SECONDS):
-            if self._shuts_itself_down():
+            self._start_units()
+            if self.taken_at and time.time() >= self.taken_at:
+                with self._execution.changing():
+                    self.end(_end(True, *_SPOT))
+            elif self._shuts_itself_down():
                 behaviour = self._instance.instance_initiated_shutdown_behavior
                 with self._execution.changing():
                     self.end(_end(behaviour == "terminate", *_ITSELF))
+        _stop_units(self._units)
         if self._process:
+            self._lose_network()
             self._process.stop(STOP_SECONDS)
         if self._killed.is_set():
             return
@@ -198,9 +265,9 @@ class _Machine:
         self._execution.save_soon()
 
     def _start(self) -> None:
-        for name in ("bin", "home", "tmp", "work"):
+        for name in ("bin", "home", "tmp", "units", "work"):
             (self._folder / name).mkdir(parents=True)
-        environment = self._environment()
+        self._variables = self._environment()
         with self._execution.changing(), self._lock:
             if self._wish:
                 return
@@ -222,10 +289,31 @@ class _Machine:
                 return
             try:
                 self._process = ManagedProcess(
-                    [*interpreter, str(path)], self._log, environment, self._folder
+                    [*interpreter, str(path)], self._log, self._variables, self._folder
                 )
             except OSError as error:
                 self._print(f"error: user data cannot be run: {error}")
+
+    def _start_units(self) -> None:
+        """Start what the user data asked systemd for."""
+        for file in sorted((self._folder / "units").glob("[!.]*")):
+            words = file.read_text().split("\0")[:-1]
+            file.unlink()
+            with self._lock:
+                if self._killed.is_set() or self._wish:
+                    return
+                try:
+                    self._units.append(_Unit.start(words, self._log, self._variables, self._folder))
+                except OSError as error:
+                    self._print(f"error: the unit cannot be started: {error}")
+
+    def _lose_network(self) -> None:
+        """Let AWS refuse what is called under its role from now on."""
+        sessions = sts_backends[ACCOUNT]["aws"].assumed_roles
+        with self._execution.changing():
+            for session in list(sessions):
+                if session.access_key_id == self._access_key:
+                    sessions.remove(session)
 
     def _print(self, line: str) -> None:
         with self._log.open("a") as log:
@@ -235,14 +323,21 @@ class _Machine:
         shutdown = self._folder / "bin" / "shutdown"
         shutdown.write_text(_SHUTDOWN.format(file=shlex.quote(str(self._shutdown_file))))
         shutdown.chmod(0o700)
+        systemd_run = shutdown.with_name("systemd-run")
+        folder = shlex.quote(str(self._folder / "units"))
+        systemd_run.write_text(_SYSTEMD_RUN.format(folder=folder))
+        systemd_run.chmod(0o700)
+        credentials = self._credentials()
+        self._access_key = credentials.get("AWS_ACCESS_KEY_ID", "")
         python = self._folder / "python"
         pythons.lay_over(python)
-        environment = pythons.inside(python, self._execution.environment(self._credentials()))
+        environment = pythons.inside(python, self._execution.environment(credentials))
         return {
             **environment,
             "PATH": f"{shutdown.parent}:{environment['PATH']}",
             # Where the trainer's script works instead of a place that only root can write to.
             "KENNEL_WORK": str(self._folder / "work"),
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self._metadata,
             "HOME": str(self._folder / "home"),
             "TMPDIR": str(self._folder / "tmp"),
         }
@@ -270,6 +365,63 @@ class _Machine:
             return time.time() >= int(self._shutdown_file.read_text())
         except FileNotFoundError:
             return False
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A transient unit of systemd's.
+
+    Attributes:
+        process: Its main process.
+        seconds: How long it has to end, TimeoutStopSec.
+        tells_all: Whether all of its processes are told to end, and not the main one alone.
+    """
+
+    process: ManagedProcess
+    seconds: float
+    tells_all: bool
+
+    @classmethod
+    def start(
+        cls, words: list[str], log: Path, environment: Mapping[str, str], folder: Path
+    ) -> "_Unit":
+        """Start what `systemd-run` was told.
+
+        Raises:
+            OSError: There is no such program.
+        """
+        given: dict[str, str] = {}
+        properties = {"KillMode": "control-group", "TimeoutStopSec": str(_UNIT_SECONDS)}
+        while words and words[0].startswith("-"):
+            name, _, value = words[0].partition("=")
+            if name in ("--setenv", "--property"):
+                key, _, text = value.partition("=")
+                (given if name == "--setenv" else properties)[key] = text
+            words = words[1:]
+        process = ManagedProcess(words, log, {**environment, **given}, folder)
+        seconds = min(float(properties["TimeoutStopSec"]), STOP_SECONDS)
+        return cls(process, seconds, properties["KillMode"] == "control-group")
+
+    def tell(self) -> None:
+        """Send SIGTERM."""
+        with suppress(ProcessLookupError):
+            if self.process.exit_code is None:
+                if self.tells_all:
+                    # Who waits for the group's end ignores it.
+                    os.killpg(os.getpgid(self.process.pid), signal.SIGTERM)
+                else:
+                    os.kill(self.process.pid, signal.SIGTERM)
+
+
+def _stop_units(units: list[_Unit]) -> None:
+    """End all at a time, each in its own."""
+    for unit in units:
+        unit.tell()
+    started = time.monotonic()
+    for unit in units:
+        while unit.process.exit_code is None and time.monotonic() - started < unit.seconds:
+            time.sleep(_POLL_SECONDS)
+        unit.process.kill()
 
 
 def _set(instance: Instance, code: int, name: str) -> None:

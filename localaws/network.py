@@ -54,10 +54,10 @@ def require(vpc: Mapping[str, Any]) -> None:
     """
     backend = ec2_backends[ACCOUNT][REGION]
     try:
-        subnets = [backend.get_subnet(name) for name in vpc["Subnets"]]
+        subnets: list[Any] = [backend.get_subnet(name) for name in vpc["Subnets"]]
     except EC2ClientError as error:
         raise NetworkError(error.message) from error
-    groups = []
+    groups: list[Any] = []
     for name in vpc["SecurityGroupIds"]:
         group = backend.get_security_group_from_id(name)
         if not group:

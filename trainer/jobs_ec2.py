@@ -23,6 +23,7 @@ from trainer.jobs import (
     timestamp,
     write_json,
 )
+from trainer.jobs_sagemaker import Work
 from trainer.make_command import make_command
 from trainer.prices import hourly_usd
 from trainer.target import Target
@@ -33,6 +34,7 @@ RECORD = "instance.json"
 
 _NAME_CHARACTERS = 63
 _LAUNCH_ATTEMPTS = 3
+_AGAIN = "give its command again, without FRESH, to go on from its last checkpoint"
 _GONE = frozenset({"terminated", "stopped"})
 # AWS keeps a machine that has ended for longer, and knows a new one sooner.
 _UNKNOWN = timedelta(minutes=10)
@@ -42,7 +44,7 @@ _NOT_HERE = ("InsufficientInstanceCapacity", "Unsupported")
 
 def submit(
     target: Target,
-    dataset: str,
+    work: Work,
     config: TrainConfig,
     instance_type: str | None,
     spot: bool,
@@ -52,7 +54,7 @@ def submit(
 
     Args:
         target: Where.
-        dataset: Name of an uploaded data set.
+        work: The training; it goes on from the checkpoints of the same one.
         config: What is trained.
         instance_type: Another type than the launch template's.
         spot: Whether AWS may take the machine away, for a lower price.
@@ -75,11 +77,12 @@ def submit(
             "or train with WHERE=sagemaker"
         )
     subnets = target.required_parameter("ec2_subnet_ids").split(",")
-    require_manifest(target, dataset)
+    require_manifest(target, work.dataset)
     end = f"-{timestamp()}"
-    job = f"{target.prefix}-{slug(dataset)}"[: _NAME_CHARACTERS - len(end)].rstrip("-") + end
+    job = f"{target.prefix}-{slug(work.dataset)}"[: _NAME_CHARACTERS - len(end)].rstrip("-") + end
     request = {
-        "dataset": dataset,
+        "dataset": work.dataset,
+        "checkpoints": work.checkpoints,
         "hyperparameters": config.to_json(),
         "source": source.publish(target, bucket),
         "processes": "auto",
@@ -204,13 +207,14 @@ class Ec2Job(Job):
         log = f"its log: {self._log_group}, stream {self.name}"
         if status is None:
             raise KennelError(
-                f"job {self.name} has no outcome, and its machine {self._instance} is gone; {log}, "
-                f"and s3://{self._bucket}/logs/ec2/{self.name}.log"
+                f"job {self.name} has no outcome, and its machine {self._instance} is gone: "
+                f"{_AGAIN}; {log}, and s3://{self._bucket}/logs/ec2/{self.name}.log"
             )
         if status["status"] != "completed":
+            again = f": {_AGAIN}" if status["status"] == "stopped" else ""
             raise KennelError(
                 f"job {self.name} {status['status']} while {status['stage']} "
-                f"(exit status {status['exit_code']}); {log}"
+                f"(exit status {status['exit_code']}){again}; {log}"
             )
         ended = datetime.fromisoformat(status["ended"])
         seconds = (ended - self._launched).total_seconds()

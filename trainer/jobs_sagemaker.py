@@ -385,10 +385,15 @@ class TrainingJob(Job):
 def _why(answer: Mapping[str, Any]) -> str:
     """Why a job ended without a model, where its log is, and what to do."""
     name, status = answer["TrainingJobName"], answer["TrainingJobStatus"]
+    # The trials of a search in one job are in its output, which a job that is stopped loses.
+    is_search = "trials" in answer.get("HyperParameters", {})
     if answer["SecondaryStatus"] == "MaxRuntimeExceeded":
-        reason = "ran out of time: give the command again to go on, or with a longer --max-hours"
+        again = "to begin anew" if is_search else "to go on, or"
+        reason = f"ran out of time: give the command again {again} with a longer --max-hours"
     elif answer["SecondaryStatus"] == "MaxWaitTimeExceeded":
         reason = "no spot machine in time: give the command again, or without SPOT"
+    elif status == "Stopped" and is_search:
+        reason = "a search that is stopped keeps no trials: its command begins anew"
     elif status == "Stopped":
         reason = "give its command again, without FRESH, to go on where it was stopped"
     else:

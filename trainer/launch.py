@@ -107,7 +107,7 @@ def training(options: argparse.Namespace) -> Order:
         title = f"training on EC2, {kind or 'the machine of the foundation'}{source}"
 
         def launch(target: Target, work: Work, named: Named) -> str:
-            return submit_to_ec2(target, work.dataset, config, kind, options.spot, named)
+            return submit_to_ec2(target, work, config, kind, options.spot, named)
 
         return Order(title, "ec2", work, launch)
     machines = _machines(options)
@@ -393,7 +393,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--engine",
         choices=("sagemaker", "job"),
         default="sagemaker",
-        help="SageMaker's tuner, a job a trial; or trainer.tune in one job",
+        help="SageMaker's tuner, a job a trial; or trainer.tune in one job; "
+        "either begins anew if it is interrupted",
     )
     search.add_argument("--trials", type=_positive, default=8)
     search.add_argument("--parallel", type=_positive, default=2, help="trials at a time")

@@ -5,6 +5,8 @@ LOCALAWS_NO_CAPACITY names availability zones, with commas between, that have no
 
 import copy
 import os
+import re
+import sys
 from base64 import b64decode, b64encode
 from functools import cache
 from typing import Any
@@ -15,7 +17,7 @@ from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
-from moto.ec2.models.instances import Instance, InstanceState, Reservation
+from moto.ec2.models.instances import Instance, InstanceState, Reservation, StateReason
 from moto.ec2.models.launch_templates import LaunchTemplate
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
@@ -24,8 +26,11 @@ from werkzeug.exceptions import HTTPException
 from localaws.additions import Gap
 from localaws.additions._moto import plain_client, refuses
 from localaws.execution import running
+from localaws.iam import authorization
+from localaws.iam.actions import lent_key
 from localaws.instances import Instances
 
+_CREDENTIAL = re.compile(r"Credential=([^/]+)/")
 _OWN_TAGS = "launch-template"
 _MOST_USER_DATA_BYTES = 16 * 1024
 
@@ -190,8 +195,11 @@ def _mend_instances() -> None:
         answered = answer_run_instances(self)
         reservation: Any = answered.result
         reservation.client_token = token
-        if service := running(Instances):
-            for made in reservation.instances:
+        service = running(Instances)
+        for made in reservation.instances:
+            if keys := _denied_keys(self, _volume_keys(self)):
+                _fail(made, keys)
+            elif service:
                 service.launch(made)
         return answered
 
@@ -250,6 +258,38 @@ def _give_profile(
     profile = template.get("IamInstanceProfile", {})
     if profile:
         backend.associate_iam_instance_profile(made.id, profile.get("Name"), profile.get("Arn"))
+
+
+def _volume_keys(response: InstanceResponse) -> set[str]:
+    """The KMS keys of a launch's volumes."""
+    named = response._get_param("LaunchTemplate")
+    data = response.ec2_backend._get_template_from_args(named).data if named else {}
+    mappings = response._get_param("BlockDeviceMappings") or data.get("BlockDeviceMappings", [])
+    keys = {each.get("Ebs", {}).get("KmsKeyId") for each in mappings}
+    return {str(key) for key in keys if key}
+
+
+def _denied_keys(response: InstanceResponse, keys: set[str]) -> list[str]:
+    """Of these keys those that whoever launches may not lend to EBS."""
+    # moto knows keys of AWS's length only.
+    signed = _CREDENTIAL.search(response.headers.get("Authorization", ""))
+    caller = signed[1] if signed else ""
+    return [
+        key
+        for key in sorted(keys)
+        if not all(authorization.allows(caller, asked) for asked in lent_key(key, "ec2"))
+    ]
+
+
+def _fail(made: Instance, keys: list[str]) -> None:
+    """As EC2 does: the launch is answered, and the instance ends before it has begun.
+
+    Source: "Instance terminates immediately" of EC2's user guide.
+    """
+    made.terminate()
+    code = "Client.InternalError"
+    made.state_reason = StateReason(f"{code}: Client error on launch", code)
+    print(f"{made.id}: its launcher may not use {', '.join(keys)}", file=sys.stderr, flush=True)
 
 
 def _check_user_data(user_data: Any) -> None:

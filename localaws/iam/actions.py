@@ -250,12 +250,12 @@ def _s3(operation: str, told: Parameters, facts: Facts) -> Iterator[_Ask]:
 
 
 def _s3_keys(operation: str, told: Parameters, facts: Facts) -> Iterator[_Ask]:
+    actions = _S3_KEYS.get(operation, ())
     if operation == "GetObject":
         key, actions = facts.key(told["Bucket"], told["Key"]), ("Decrypt",)
-    elif operation in _S3_KEYS:
+    elif actions:
         given = told.get("ServerSideEncryption") or told.get("SSECustomerAlgorithm")
         key = told.get("SSEKMSKeyId") if given else facts.key(told["Bucket"])
-        actions = _S3_KEYS[operation]
     else:
         return
     for action in actions if key else ():

@@ -424,13 +424,12 @@ class _Account:
         found: Any = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
         if not found:
             return None
-        stored = found.keys.get(name) if name else None
-        if name and not stored:
-            return None
-        if stored and stored.kms_key_id:
-            return str(stored.kms_key_id)
-        if stored and stored.encryption not in (None, "aws:kms"):
-            return None
+        if name:
+            # What is deleted has neither.
+            stored = found.keys.get(name)
+            key, how = (getattr(stored, each, None) for each in ("kms_key_id", "encryption"))
+            if key or not stored or how not in (None, "aws:kms"):
+                return key
         rule = (found.encryption or {}).get("Rule", {})
         default: str | None = rule.get("ApplyServerSideEncryptionByDefault", {}).get(
             "KMSMasterKeyID"

@@ -14,7 +14,7 @@ from typing import Any
 from terraform.cli import function, model, settling, smoke, stack
 from terraform.cli.model import Archive
 from terraform.cli.page import Page
-from terraform.cli.settling import live
+from terraform.cli.settling import live as live
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError, UsageError
 from trainer.make_command import make_command

@@ -1,5 +1,8 @@
 """EC2 instances that run their user data, with IAM enforced."""
 
+import json
+import urllib.error
+import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -141,6 +144,70 @@ def test_a_terminated_one_may_save_its_work(launch: Any, ec2: Any) -> None:
     ended = wait(ec2, instance, "terminated")
     assert ended["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
     assert console(ec2, instance) == "begun\nsaved\n"
+
+
+def save(name: str) -> str:
+    return (
+        f"trap 'aws s3 cp --quiet s3://{BUCKET}/in/photo - | aws s3 cp --quiet - "
+        f"s3://{BUCKET}/out/{name} || echo {name} is lost; exit' TERM"
+    )
+
+
+def test_the_network_goes_after_units_and_before_the_user_data_are_told(
+    local: LocalAws, launch: Any, ec2: Any
+) -> None:
+    instance = launch(
+        script(
+            f"""
+            if [ -n "$UNIT" ]; then
+              {save("unit")}
+              echo unit begun
+              while true; do sleep 0.1; done
+            fi
+            {save("script")}
+            systemd-run --no-block --setenv=UNIT=1 --property=KillMode=mixed bash "$0"
+            while true; do sleep 0.1; done
+            """
+        )
+    )
+    until(lambda: "unit begun" in console(ec2, instance))
+    ec2.terminate_instances(InstanceIds=[instance])
+    wait(ec2, instance, "terminated")
+    stored = local.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="out/")["Contents"]
+    assert {"out/unit", "out/script"} & {found["Key"] for found in stored} == {"out/unit"}
+    assert "script is lost" in console(ec2, instance)
+
+
+def test_a_spot_instance_is_told_before_it_is_taken_away(
+    local: LocalAws, launch: Any, ec2: Any
+) -> None:
+    instance = launch(
+        script(
+            """
+            imds=$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest
+            page() { curl -s -o /dev/null -w '%{http_code}\\n' "$@"; }
+            action=$imds/meta-data/spot/instance-action
+            page "$action"
+            page -X PUT "$imds/api/token"
+            token=$(curl -s -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$imds/api/token")
+            page -H "X-aws-ec2-metadata-token: $token" "$action"
+            curl -s -H "X-aws-ec2-metadata-token: $token" "$imds/meta-data/instance-id"
+            echo " begun"
+            until curl -sf -H "X-aws-ec2-metadata-token: $token" "$action"; do sleep 0.1; done
+            """
+        )
+    )
+    until(lambda: "begun" in console(ec2, instance))
+    page = f"{local.endpoint}/_localaws/interrupt?instance={instance}"
+    urllib.request.urlopen(urllib.request.Request(page, method="POST")).close()
+    ended = wait(ec2, instance, "terminated")
+    assert ended["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+    printed = console(ec2, instance).splitlines()
+    # Without a token; without its life; before there is a notice.
+    assert printed[:4] == ["401", "400", "404", f"{instance} begun"]
+    assert json.loads(printed[4])["action"] == "terminate"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(urllib.request.Request(page, method="POST"))
 
 
 def test_a_shutdown_can_be_cancelled_and_a_start_runs_nothing_again(launch: Any, ec2: Any) -> None:

@@ -192,6 +192,51 @@ def test_a_key_for_volumes_needs_volumes_and_the_right_to_lend_it(account: Accou
     assert account.ended(name)["TrainingJobStatus"] == "Completed"
 
 
+def test_who_launches_a_machine_lends_its_volumes_key(account: Account) -> None:
+    iam = account.aws.client("iam")
+    template = account.ec2.create_launch_template(
+        LaunchTemplateName="encrypted",
+        LaunchTemplateData={
+            "ImageId": "ami-0a1b2c3d",
+            "InstanceType": "g5.xlarge",
+            "BlockDeviceMappings": [
+                {
+                    "DeviceName": "/dev/xvda",
+                    "Ebs": {"VolumeSize": 45, "Encrypted": True, "KmsKeyId": account.key},
+                }
+            ],
+        },
+    )["LaunchTemplate"]["LaunchTemplateId"]
+    by_ec2 = {"StringEquals": {"kms:ViaService": "ec2.us-east-1.amazonaws.com"}}
+    uses = ["Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom"]
+    rights = [
+        allow(*(f"kms:{use}" for use in [*uses, "ReEncryptTo"]), condition=by_ec2),
+        allow("kms:CreateGrant", condition={**by_ec2, **LENT}),
+    ]
+    for name, given, state in (
+        ("half", [allow("ec2:*"), rights[1]], "terminated"),
+        ("whole", [allow("ec2:*"), *rights], "running"),
+    ):
+        iam.create_user(UserName=name)
+        iam.put_user_policy(UserName=name, PolicyName="own", PolicyDocument=document(*given))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        ec2 = account.client("ec2", key["AccessKeyId"], key["SecretAccessKey"])
+        (made,) = ec2.run_instances(
+            LaunchTemplate={"LaunchTemplateId": template}, MinCount=1, MaxCount=1
+        )["Instances"]
+
+        def described(instance: str = made["InstanceId"]) -> dict[str, Any]:
+            (found,) = account.ec2.describe_instances(InstanceIds=[instance])["Reservations"]
+            return dict(found["Instances"][0])
+
+        found = until(described, lambda one: one["State"]["Name"] != "pending")
+        assert found["State"]["Name"] == state
+        if state == "terminated":
+            # As EC2 says it of a key that the launcher may not use.
+            assert found["StateReason"]["Code"] == "Client.InternalError"
+        account.ec2.terminate_instances(InstanceIds=[made["InstanceId"]])
+
+
 def test_a_job_in_a_vpc_needs_a_way_to_s3_and_rights_on_interfaces(account: Account) -> None:
     network, other = account.network(1), account.network(2)
     config = network["config"]
@@ -235,3 +280,26 @@ def test_a_job_in_a_vpc_needs_a_way_to_s3_and_rights_on_interfaces(account: Acco
     # The interfaces go with the job.
     filters = [{"Name": "group-id", "Values": [group]}]
     until(lambda: not account.ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"])
+
+
+def test_an_endpoint_in_a_vpc_needs_a_way_to_s3(account: Account) -> None:
+    sagemaker = account.sagemaker
+    sagemaker.create_model(
+        ModelName="closed",
+        ExecutionRoleArn=account.attached,
+        PrimaryContainer={"Image": "image", "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz"},
+        VpcConfig=account.network(3)["config"],
+    )
+    variant = {"VariantName": "main", "ModelName": "closed", "InstanceType": "ml.m5.large"}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName="closed", ProductionVariants=[variant | {"InitialInstanceCount": 1}]
+    )
+    sagemaker.create_endpoint(EndpointName="closed", EndpointConfigName="closed")
+
+    def described() -> dict[str, Any]:
+        found: dict[str, Any] = sagemaker.describe_endpoint(EndpointName="closed")
+        return found
+
+    failed = until(described, lambda found: found["EndpointStatus"] != "Creating")
+    assert failed["EndpointStatus"] == "Failed"
+    assert "ensure that an S3 VPC endpoint exists in route table" in failed["FailureReason"]

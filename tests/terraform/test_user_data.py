@@ -103,6 +103,33 @@ pathlib.Path(flags["--output"]).mkdir(parents=True)
 pathlib.Path(flags["--output"], "evaluation.json").write_text(model.name)
 """
 
+# A unit that is there as long as the script that asks for it.
+SYSTEMD_RUN = """
+import os, pathlib, sys
+
+words = sys.argv[1:]
+with pathlib.Path(os.environ["STAND_IN"], "calls").open("a") as calls:
+    print("systemd-run", *words, file=calls)
+while words[0].startswith("--"):
+    name, _, value = words.pop(0).partition("=")
+    if name == "--setenv":
+        os.environ.update([value.split("=", 1)])
+os.execvp(words[0], words)
+"""
+
+# The metadata service: NOTICE is there once AWS takes the machine away.
+CURL = """
+import os, pathlib, sys
+
+words = sys.argv[1:]
+if words[-1].endswith("/api/token"):
+    assert "PUT" in words
+    print("token")
+elif words[-1].endswith("/spot/instance-action"):
+    assert "X-aws-ec2-metadata-token: token" in words
+    sys.exit(0 if pathlib.Path(os.environ["STAND_IN"], "hanging").exists() else 22)
+"""
+
 SHUTDOWN = """
 import os, pathlib, sys
 
@@ -180,6 +207,8 @@ class Machine:
             "STAND_IN": str(self.folder),
             "KENNEL_JOB": JOB,
             "KENNEL_WORK": str(self.folder / "work"),
+            # As systemd starts it; the first pass, as cloud-init does, is without it.
+            "KENNEL_UNIT": "1",
             **more,
         }
 
@@ -202,7 +231,13 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    programs = {"aws": AWS, "torchrun": TORCHRUN, "shutdown": SHUTDOWN}
+    programs = {
+        "aws": AWS,
+        "curl": "import sys; sys.exit(7)",
+        "shutdown": SHUTDOWN,
+        "systemd-run": SYSTEMD_RUN,
+        "torchrun": TORCHRUN,
+    }
     (tmp_path / "bin").mkdir()
     for name, text in programs.items():
         path = tmp_path / "bin" / name
@@ -243,7 +278,7 @@ class TestMachine:
         machine.request(
             {"dataset": "dogs", "hyperparameters": {"epochs": 2, "compile": True, "weights": "a b"}}
         )
-        answer = machine.run(user_data)
+        answer = machine.run(user_data, KENNEL_UNIT="")
         assert answer.returncode == 0, answer.stderr + machine.log
         assert machine.calls[0] == "shutdown -h +720"
         assert machine.calls[-1] == "shutdown -h now"
@@ -295,6 +330,41 @@ class TestMachine:
         machine.run(user_data)
         assert "resumed" in machine.log
         assert "--nproc-per-node=2" in json.loads((machine.folder / "torchrun").read_text())
+
+    def test_the_same_training_goes_on_from_the_checkpoints_of_another_job(
+        self, machine, user_data
+    ):
+        machine.request({"dataset": "dogs", "checkpoints": "checkpoints/dogs-0123"})
+        checkpoint = machine.bucket / "checkpoints" / "dogs-0123" / "run" / "last.pt"
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        machine.run(user_data)
+        assert "resumed" in machine.log
+        assert checkpoint.read_text() == "trained"
+        assert not (machine.bucket / "checkpoints" / JOB).exists()
+
+    def test_it_trains_in_a_unit_that_ends_before_the_network(self, machine, user_data):
+        machine.request({"dataset": "dogs"})
+        machine.run(user_data, KENNEL_UNIT="")
+        (unit,) = [call for call in machine.calls if call.startswith("systemd-run")]
+        for word in ("--property=After=network-online.target", "--property=KillMode=mixed"):
+            assert word in unit.split()
+        assert machine.calls.index(unit) == 1  # after the end is set, before all else
+
+    def test_without_a_unit_the_machine_ends(self, machine, user_data):
+        (machine.folder / "bin" / "systemd-run").write_text("#!/bin/sh\nexit 1\n")
+        machine.run(user_data, KENNEL_UNIT="")
+        assert machine.calls == ["shutdown -h +720", "shutdown -h now"]
+
+    def test_a_spot_machine_that_is_taken_away_saves_the_state(self, machine, user_data):
+        (machine.folder / "bin" / "curl").write_text(SHEBANG + CURL)
+        machine.request({"dataset": "dogs"})
+        assert machine.run(user_data, TRAINING="hangs").returncode == 143
+        assert (machine.status["status"], machine.status["stage"]) == ("stopped", "training")
+        checkpoint = machine.bucket / "checkpoints" / JOB / "run" / "last.pt"
+        assert checkpoint.read_text() == "stopped"
+        assert "AWS takes this spot machine away" in machine.log
+        assert machine.calls[-1] == "shutdown -h now"
 
     def test_failed_training_is_told_and_ends_the_machine(self, machine, user_data):
         machine.request({"dataset": "dogs"})

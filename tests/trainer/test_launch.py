@@ -321,6 +321,14 @@ def described(**changes: Any) -> dict[str, Any]:
             described(TrainingJobStatus="Stopped", SecondaryStatus="Stopped"),
             "give its command again, without FRESH, to go on where it was stopped",
         ),
+        (
+            described(
+                TrainingJobStatus="Stopped",
+                SecondaryStatus="Stopped",
+                HyperParameters={"trials": "8"},
+            ),
+            "a search that is stopped keeps no trials: its command begins anew",
+        ),
     ],
 )
 def test_a_job_without_a_model_says_why_and_where_its_log_is(

@@ -29,6 +29,7 @@ from tests.trainer.launching import (
 from trainer import jobs, jobs_ec2, jobs_sagemaker, jobs_tuning, launch
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
+from trainer.jobs_sagemaker import Work
 from trainer.metric_lines import METRICS
 from trainer.prices import hourly_usd
 from trainer.target import LATEST_KEY, load
@@ -160,12 +161,20 @@ def ec2(aws: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Machines:
     return machines
 
 
+def training(config: TrainConfig) -> Work:
+    return Work("train", "pets", config.to_json() | {"package": True})
+
+
+def submit(config: TrainConfig, kind: str | None = None) -> str:
+    return jobs_ec2.submit(load("local"), training(config), config, kind, spot=False)
+
+
 def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
     aws: LocalAws, ec2: Machines, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = load("local")
     config = TrainConfig(epochs=2)
-    job = jobs_ec2.submit(target, "pets", config, None, spot=True)
+    job = jobs_ec2.submit(target, training(config), config, None, spot=True)
     assert [asked["SubnetId"] for asked in ec2.asked] == ["subnet-a", "subnet-b"]
     asked = ec2.asked[-1]
     assert asked["InstanceMarketOptions"] == {"MarketType": "spot"}
@@ -174,6 +183,8 @@ def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
     request = get_json(aws, f"jobs/{job}/request.json")
     assert request["hyperparameters"]["epochs"] == 2
     assert (request["dataset"], request["processes"]) == ("pets", "auto")
+    # By content, as SageMaker's: whoever gives the command again goes on from there.
+    assert request["checkpoints"] == training(config).checkpoints
     aws.client("s3").head_object(Bucket=BUCKET, Key=request["source"])
 
     ended = (datetime.now(UTC) + timedelta(hours=1)).strftime("%FT%TZ")
@@ -207,7 +218,7 @@ def test_ec2_trains_in_the_next_subnet_that_has_a_machine(
 
 
 def test_an_ec2_job_can_be_stopped_and_a_lost_machine_is_told(aws: LocalAws, ec2: Machines) -> None:
-    job = jobs_ec2.submit(load("local"), "pets", TrainConfig(seed=1), "g5.2xlarge", spot=False)
+    job = submit(TrainConfig(seed=1), "g5.2xlarge")
     assert ec2.asked[-1]["InstanceType"] == "g5.2xlarge"
     launch.main(["stop", job, "--env", "local"])
     assert ec2.terminated == ["i-1"]
@@ -215,19 +226,33 @@ def test_an_ec2_job_can_be_stopped_and_a_lost_machine_is_told(aws: LocalAws, ec2
         launch.main(["attach", job, "--env", "local"])
 
 
+def test_an_ec2_training_that_was_interrupted_goes_on_when_its_command_is_given_again(
+    aws: LocalAws, ec2: Machines
+) -> None:
+    command = ["train", "--env", "local", "--dataset", "pets", "--where", "ec2", "--seed", "9"]
+    prefixes = []
+    ec2.terminated.append("i-1")
+    for fresh in ([], [], ["--fresh"]):
+        with pytest.raises(KennelError, match="without FRESH, to go on from its last checkpoint"):
+            launch.main([*command, *fresh])
+        job = ec2.asked[-1]["UserData"].partition("KENNEL_JOB=")[2].partition("\n")[0]
+        prefixes.append(get_json(aws, f"jobs/{job}/request.json")["checkpoints"])
+    assert prefixes[0] == prefixes[1] != prefixes[2]
+
+
 def test_a_zone_that_never_has_the_type_is_passed_over(aws: LocalAws, ec2: Machines) -> None:
     ec2.code = "Unsupported"
-    jobs_ec2.submit(load("local"), "pets", TrainConfig(), None, spot=False)
+    submit(TrainConfig())
     assert [asked["SubnetId"] for asked in ec2.asked] == ["subnet-a", "subnet-b"]
     ec2.code = "UnauthorizedOperation"
     with pytest.raises(ClientError, match="UnauthorizedOperation"):
-        jobs_ec2.submit(load("local"), "pets", TrainConfig(), None, spot=False)
+        submit(TrainConfig())
 
 
 def test_without_capacity_anywhere_the_remedy_is_told(aws: LocalAws, ec2: Machines) -> None:
     ec2._full = ("subnet-a", "subnet-b")
     with pytest.raises(KennelError, match="none of the subnets subnet-a, subnet-b has a machine"):
-        jobs_ec2.submit(load("local"), "pets", TrainConfig(), None, spot=False)
+        submit(TrainConfig())
 
 
 def put_output(aws: LocalAws, job: str, reports: dict[str, bytes]) -> None:

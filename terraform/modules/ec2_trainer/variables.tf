@@ -29,7 +29,7 @@ variable "bucket_name" {
 
 variable "enable_spot" {
   type        = bool
-  description = "Whether to launch spot instances, at about a third of the price. AWS may take them away; the same job, launched again, goes on from its last checkpoint."
+  description = "Whether to launch spot instances, at about a third of the price. AWS may take them away, two minutes after it has said so: the state is saved, and the same training, launched again, goes on from it."
   default     = false
   nullable    = false
 }
