@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
-from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -28,7 +27,18 @@ from moto.sqs.models import Queue
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from localaws import additions, blobs, bodies, changes, deletions, gate, inventory, regions, state
+from localaws import (
+    additions,
+    blobs,
+    bodies,
+    changes,
+    deletions,
+    gate,
+    inventory,
+    regions,
+    state,
+    turnstile,
+)
 from localaws.calls import Call, form_of, identify, parameters, refusal
 from localaws.execution import everywhere
 from localaws.iam import authentication, authorization
@@ -36,7 +46,7 @@ from localaws.iam.authorization import Caller
 from localaws.iam.signature import AuthenticationError
 from localaws.incoming import Incoming, RefusedError
 from localaws.jobs.training import TrainingJobs
-from localaws.turnstile import Turnstile, waiting
+from localaws.turnstile import Turnstile
 
 OWN = "/_localaws/"
 """Where localaws' own pages are."""
@@ -382,12 +392,4 @@ def configure() -> None:
     inventory.remember_beginnings()
     additions.install()
     blobs.install()
-    wait = Queue.wait_for_messages
-
-    @wraps(wait)
-    def wait_outside(self: Queue, timeout: int) -> None:
-        with waiting():
-            wait(self, timeout)
-
-    queue: Any = Queue
-    queue.wait_for_messages = wait_outside
+    turnstile.wait_outside(Queue, "wait_for_messages")
