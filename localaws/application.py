@@ -148,8 +148,10 @@ class Application:
 
     def save_until(self, ended: threading.Event) -> None:
         """Save what is answered within the second, until `ended` is set."""
-        complaint = ""
-        while not ended.wait(_SAVE_INTERVAL_SECONDS):
+        complaint, took = "", 0.0
+        # Where very much is held, half of the time is left for requests.
+        while not ended.wait(max(_SAVE_INTERVAL_SECONDS, took)):
+            began = time.monotonic()
             try:
                 self.save()
             except state.StateError as error:
@@ -157,6 +159,7 @@ class Application:
                 if complaint != str(error):
                     print(f"error: {error}", file=sys.stderr, flush=True)
                 complaint = str(error)
+            took = time.monotonic() - began
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""

@@ -28,12 +28,10 @@ LARGE_BYTES = 4096
 class TooLargeError(S3ClientError):
     """The parts of an object are too large together."""
 
-    code = 501
-
     def __init__(self) -> None:
         """Refuse them by name."""
         super().__init__(
-            "NotImplemented",
+            "EntityTooLarge",
             f"localaws takes objects of at most {MAX_OBJECT_BYTES} bytes; S3 would take this one",
         )
 
@@ -191,6 +189,8 @@ class _Kept:
     def __get__(self, owner: Any, kind: type) -> Any:
         if owner is None:
             return self
+        if self._name not in vars(owner):
+            raise AttributeError(self._name)
         return vars(owner)[self._name].all()
 
     def __set__(self, owner: Any, value: bytes) -> None:
