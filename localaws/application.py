@@ -223,7 +223,8 @@ class Application:
         else:
             principal = caller.name
             _take(environ, incoming)
-            misunderstood = bodies.refuse(call, _whole(environ))
+            # Who signs nothing is told first that it may not.
+            misunderstood = bodies.refuse(call, _whole(environ)) if call.access_key else None
             environ["wsgi.input"].seek(0)
             if misunderstood:
                 chunks, status, headers = run_wsgi_app(misunderstood, environ)
