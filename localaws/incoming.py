@@ -99,11 +99,18 @@ class Incoming:
                 size += len(chunk)
                 if self._ends_itself:
                     self._refuse_if_larger(size)
-                file.write(chunk)
+                self._write(file, chunk)
         if size < self.length:
             raise RefusedError(refusal(self._identify(), 400, "IncompleteBody", _INCOMPLETE))
         self.length = size
         return file
+
+    def _write(self, file: IO[bytes], chunk: bytes) -> None:
+        try:
+            file.write(chunk)
+        except OSError as error:
+            told = f"localaws has no room for the body: {error.strerror}; free some, then repeat"
+            raise RefusedError(refusal(self._identify(), 500, "InternalError", told)) from error
 
     def _refuse_if_larger(self, size: int) -> None:
         if size <= _MEMORY_BYTES:
