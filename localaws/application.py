@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
-from functools import partial, wraps
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -40,6 +40,7 @@ from localaws import (
     operations,
     regions,
     state,
+    turnstile,
 )
 from localaws.calls import Call, form_of, identify, parameters, refusal
 from localaws.execution import everywhere
@@ -49,7 +50,7 @@ from localaws.iam.signature import AuthenticationError
 from localaws.incoming import Incoming, RefusedError
 from localaws.instances import Instances
 from localaws.jobs.training import TrainingJobs
-from localaws.turnstile import Turnstile, waiting
+from localaws.turnstile import Turnstile
 from localaws.weather import Weather
 
 OWN = "/_localaws/"
@@ -164,8 +165,10 @@ class Application:
 
     def save_until(self, ended: threading.Event) -> None:
         """Save what is answered within the second, until `ended` is set."""
-        complaint = ""
-        while not ended.wait(_SAVE_INTERVAL_SECONDS):
+        complaint, took = "", 0.0
+        # Where very much is held, half of the time is left for requests.
+        while not ended.wait(max(_SAVE_INTERVAL_SECONDS, took)):
+            began = time.monotonic()
             try:
                 self.save()
             except state.StateError as error:
@@ -173,6 +176,7 @@ class Application:
                 if complaint != str(error):
                     print(f"error: {error}", file=sys.stderr, flush=True)
                 complaint = str(error)
+            took = time.monotonic() - began
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request."""
@@ -252,7 +256,8 @@ class Application:
         else:
             principal = caller.name
             _take(environ, incoming)
-            misunderstood = bodies.refuse(call, _whole(environ))
+            # Who signs nothing is told first that it may not.
+            misunderstood = bodies.refuse(call, _whole(environ)) if call.access_key else None
             environ["wsgi.input"].seek(0)
             if misunderstood:
                 chunks, status, headers = run_wsgi_app(misunderstood, environ)
@@ -444,12 +449,4 @@ def configure() -> None:
     inventory.remember_beginnings()
     additions.install()
     blobs.install()
-    wait = Queue.wait_for_messages
-
-    @wraps(wait)
-    def wait_outside(self: Queue, timeout: int) -> None:
-        with waiting():
-            wait(self, timeout)
-
-    queue: Any = Queue
-    queue.wait_for_messages = wait_outside
+    turnstile.wait_outside(Queue, "wait_for_messages")

@@ -16,10 +16,24 @@ from weakref import WeakValueDictionary, finalize
 
 from moto.awslambda.models import LambdaFunction, LayerVersion
 from moto.core.common_models import BaseModel
+from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeKey, FakeMultipart
 
+MAX_OBJECT_BYTES = 1 << 30
+"""The largest object, at once or in parts; S3 takes 5 GiB at once and 50 TB in parts."""
 LARGE_BYTES = 4096
 """Contents of this size and more get a file; less than that is cheaper to copy than to name."""
+
+
+class TooLargeError(S3ClientError):
+    """The parts of an object are too large together."""
+
+    def __init__(self) -> None:
+        """Refuse them by name."""
+        super().__init__(
+            "EntityTooLarge",
+            f"localaws takes objects of at most {MAX_OBJECT_BYTES} bytes; S3 would take this one",
+        )
 
 
 class Blob:
@@ -175,6 +189,8 @@ class _Kept:
     def __get__(self, owner: Any, kind: type) -> Any:
         if owner is None:
             return self
+        if self._name not in vars(owner):
+            raise AttributeError(self._name)
         return vars(owner)[self._name].all()
 
     def __set__(self, owner: Any, value: bytes) -> None:
@@ -185,8 +201,10 @@ class _Kept:
 
 
 def install() -> None:
-    """Let moto's classes keep large contents in files."""
+    """Let moto's classes keep large contents in files; once in a process is enough."""
     key: Any = FakeKey
+    if "__getstate__" in vars(key) and key.__getstate__.__module__ == __name__:
+        return
 
     def get_value(self: Any) -> bytes:
         content: bytes = self._value_buffer.all()
@@ -209,9 +227,15 @@ def install() -> None:
             part._value_buffer.close()
         return whole
 
-    join = FakeMultipart.complete
+    def set_part(self: FakeMultipart, part_id: int, value: bytes) -> FakeKey:
+        others = sum(part.contentsize for name, part in self.parts.items() if name != part_id)
+        if others + len(value) > MAX_OBJECT_BYTES:
+            raise TooLargeError
+        return keep_part(self, part_id, value)
+
+    join, keep_part = FakeMultipart.complete, FakeMultipart.set_part
     multipart: Any = FakeMultipart
-    multipart.complete = complete
+    multipart.complete, multipart.set_part = complete, set_part
     # moto keeps all that it ever made in lists of its own, for pages that are closed here.
     model: Any = BaseModel
     model.__new__ = lambda kind, *given, **named: object.__new__(kind)

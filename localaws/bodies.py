@@ -94,7 +94,7 @@ def _operation(call: Call, request: Request) -> OperationModel | None:
         return service.operation_model(call.operation)
     if call.protocol == "json":
         raise _BadError("UnknownOperationException", "")
-    if service.protocol in {"query", "ec2"}:
+    if call.protocol in {"query", "ec2"}:
         action = request.values.get("Action")
         if not action:
             raise _BadError("MissingAction", "The request is missing an Action parameter.")

@@ -30,12 +30,14 @@ def touch(service: type) -> None:
 @contextmanager
 def noted_at_the_end() -> Iterator[None]:
     """Around a request: it may change what it touched until it ends."""
-    _of_thread.touched = set()
+    within: set[type] = set()
+    # What waits outside of its request may change something of its own meanwhile.
+    outer, _of_thread.touched = getattr(_of_thread, "touched", None), within
     try:
         yield
     finally:
-        _touched.update(_of_thread.touched)
-        _of_thread.touched = None
+        _of_thread.touched = outer
+        _touched.update(within)
 
 
 def take() -> set[type]:

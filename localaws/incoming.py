@@ -12,6 +12,7 @@ from typing import IO, Any
 from moto.s3.models import s3_backends
 from werkzeug.wrappers import Response
 
+from localaws.blobs import MAX_OBJECT_BYTES
 from localaws.calls import Call, refusal
 from localaws.execution import ACCOUNT
 from localaws.turnstile import waiting
@@ -19,8 +20,6 @@ from localaws.turnstile import waiting
 CONTINUE = "localaws.continue"
 """Where a request's environ has what tells its sender to go on, if that waits to be told."""
 
-MAX_OBJECT_BYTES = 1 << 30
-"""The largest object, part or form that localaws takes; S3 takes 5 GiB at once, 50 TB in parts."""
 _S3_MAX_BYTES = 5 << 30
 _MAX_BYTES = 32 << 20
 _MEMORY_BYTES = 1 << 20
@@ -100,11 +99,18 @@ class Incoming:
                 size += len(chunk)
                 if self._ends_itself:
                     self._refuse_if_larger(size)
-                file.write(chunk)
+                self._write(file, chunk)
         if size < self.length:
             raise RefusedError(refusal(self._identify(), 400, "IncompleteBody", _INCOMPLETE))
         self.length = size
         return file
+
+    def _write(self, file: IO[bytes], chunk: bytes) -> None:
+        try:
+            file.write(chunk)
+        except OSError as error:
+            told = f"localaws has no room for the body: {error.strerror}; free some, then repeat"
+            raise RefusedError(refusal(self._identify(), 500, "InternalError", told)) from error
 
     def _refuse_if_larger(self, size: int) -> None:
         if size <= _MEMORY_BYTES:

@@ -431,6 +431,7 @@ def _set(instance: Instance, code: int, name: str) -> None:
 
 def _finish(instance: Instance, end: _End) -> None:
     """Let moto do what belongs to the end of an instance that runs no more, and say why it did."""
+    changes.touch(EC2Backend)
     if end.terminates:
         instance.terminate()
     else:

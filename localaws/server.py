@@ -108,7 +108,7 @@ def run(folder: Path, options: Options) -> None:
         for unfinished in folder.glob(".state.zip.*"):
             unfinished.unlink()
         # This takes its time; the other commands need none of it, nor does a refusal.
-        from localaws import blobs
+        from localaws import blobs, changes
         from localaws.application import Application, configure
         from localaws.execution import Executions
         from localaws.state import restore
@@ -144,6 +144,8 @@ def run(folder: Path, options: Options) -> None:
                 application.save_until(stop)
             stop.wait()
             execution.stop()
+            # Also what was changed unseen.
+            changes.touch(changes.EVERYTHING)
             application.save()
         finally:
             _server_file(folder).unlink(missing_ok=True)

@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 from localaws import changes
 
@@ -74,3 +76,20 @@ def waiting() -> Iterator[None]:
         yield
     finally:
         turnstile._enter()
+
+
+def wait_outside(kind: Any, name: str) -> None:
+    """Let a method of moto's that only waits do so outside.
+
+    Args:
+        kind: Its class, changed in place.
+        name: Its name.
+    """
+    wait = getattr(kind, name)
+
+    @wraps(wait)
+    def outside(*given: Any, **named: Any) -> Any:
+        with waiting():
+            return wait(*given, **named)
+
+    setattr(kind, name, outside)

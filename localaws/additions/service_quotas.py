@@ -15,7 +15,7 @@ from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.responses import ServiceQuotasResponse
 
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, REGION, answer_with, page, plain_client, refuses
+from localaws.additions._moto import ACCOUNT, answer_with, page, plain_client, refuses
 
 _INSTANCES = 20.0
 _VCPUS = 64.0
@@ -62,18 +62,18 @@ class Answers(ServiceQuotasResponse):
     def _quotas(self) -> list[dict[str, Any]]:
         service = str(self._get_param("ServiceCode"))
         if service in _SERVICES:
-            return _known(service)
+            return _known(service, self.region)
         return self.backend.list_aws_default_service_quotas(service)
 
 
 @functools.cache
-def _known(service: str) -> list[dict[str, Any]]:
+def _known(service: str, region: str) -> list[dict[str, Any]]:
     found = _machines() if service == "sagemaker" else _processors()
     return [
         {
             "ServiceCode": service,
             "ServiceName": _SERVICES[service],
-            "QuotaArn": f"arn:aws:servicequotas:{REGION}:{ACCOUNT}:{service}/{code}",
+            "QuotaArn": f"arn:aws:servicequotas:{region}:{ACCOUNT}:{service}/{code}",
             "QuotaCode": code,
             "QuotaName": name,
             "Value": value,

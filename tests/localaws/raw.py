@@ -34,12 +34,13 @@ def signed(
     *,
     key: str = "test",
     secret: str = "test",
+    region: str = "us-east-1",
 ) -> dict[str, str]:
     """The headers of a request that is signed as SDKs sign it."""
     request = AWSRequest(method, url, dict(headers or {}), body)
     request.headers["Host"] = urlsplit(url).netloc
     signer = S3SigV4Auth if service == "s3" else SigV4Auth
-    signer(Credentials(key, secret), service, "us-east-1").add_auth(request)
+    signer(Credentials(key, secret), service, region).add_auth(request)
     return dict(request.headers.items())
 
 

@@ -11,6 +11,7 @@ import textwrap
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ class KilledLocalAws(LocalAws):
         if not path.exists():
             return False
         with zipfile.ZipFile(path) as state:
-            return name.encode() in state.read("backends.pickle")
+            members = [member for member in state.namelist() if member.endswith(".pickle")]
+            return any(name.encode() in zlib.decompress(state.read(member)) for member in members)
 
 
 class Account:
