@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from moto.core.config import default_user_config
 from moto.core.responses import ActionResult, EmptyResult
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 from moto.iam.exceptions import NotFoundException
@@ -13,7 +12,7 @@ from moto.iam.models import AWSManagedPolicy, IAMBackend
 from moto.iam.responses import IamResponse
 
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, plain_client, refuses
+from localaws.additions._moto import plain_client, refuses
 from localaws.iam.authorization import default_version, policies_of
 from localaws.iam.policy import Principal, Request, evaluate
 
@@ -67,8 +66,9 @@ GAPS = [
 
 def install() -> None:
     """Add the simulator and let roles be changed in part."""
-    default_user_config["iam"] = {"load_aws_managed_policies": True}
     AWSManagedPolicy.__reduce__ = saved  # type: ignore[method-assign]
+    backend: Any = IAMBackend
+    backend._init_aws_policies = _load_aws_policies
     mended: Any = IamResponse
     mended.update_role = _update_role
     mended.simulate_principal_policy = _simulate_principal
@@ -77,19 +77,33 @@ def install() -> None:
 
 def saved(policy: AWSManagedPolicy) -> tuple[Any, ...]:
     """How one of AWS's policies is saved: moto has what is in it, four megabytes for all."""
-    return _policy, (policy.name, policy.id, policy.attachment_count)
+    return _restored, (policy.name, policy.account_id, policy.partition, policy.attachment_count)
 
 
-def _policy(name: str, policy_id: str, attachments: int) -> AWSManagedPolicy:
-    policy = AWSManagedPolicy.from_data(name, ACCOUNT, "us-east-1", _data()[name])
-    policy.id, policy.attachment_count = policy_id, attachments
+def _restored(name: str, account: str, region: str, attachments: int) -> AWSManagedPolicy:
+    policy = _copied(_aws_policies(account, region)[name])
+    policy.attachment_count = attachments
     return policy
 
 
+def _load_aws_policies(self: IAMBackend) -> list[AWSManagedPolicy]:
+    return list(map(_copied, _aws_policies(self.account_id, self.region_name).values()))
+
+
 @cache
-def _data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(aws_managed_policies_data)
-    return data
+def _aws_policies(account: str, region: str) -> dict[str, AWSManagedPolicy]:
+    # Read once in a process: it takes a while, and moto makes its backends anew for each probe.
+    return {
+        name: AWSManagedPolicy.from_data(name, account, region, policy)
+        for name, policy in json.loads(aws_managed_policies_data).items()
+    }
+
+
+def _copied(policy: AWSManagedPolicy) -> AWSManagedPolicy:
+    copied = object.__new__(AWSManagedPolicy)
+    # What is in it never changes, but for how many have it.
+    vars(copied).update(vars(policy))
+    return copied
 
 
 def _update_role(self: IamResponse) -> ActionResult:
