@@ -106,7 +106,8 @@ EXECUTED: Mapping[str, Mapping[str, str]] = {
         ),
         (
             "CreateEndpoint UpdateEndpoint DeleteEndpoint UpdateEndpointWeightsAndCapacities",
-            "inference servers; releases step by step, with rollback",
+            "inference servers; releases step by step, with rollback; serverless, asynchronous,"
+            " explaining and multi-model endpoints are refused",
         ),
     ),
     "sagemaker-runtime": _notes(("InvokeEndpoint", "answered by the endpoint's servers")),

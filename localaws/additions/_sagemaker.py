@@ -12,6 +12,7 @@ from moto.sagemaker.exceptions import ValidationError
 from localaws.additions import Gap
 from localaws.additions._moto import page
 
+_MEASURED = (int, float, str, list, dict)
 _PAGE = 10
 
 T = TypeVar("T")
@@ -34,9 +35,7 @@ def sorted_page(
         ValidationError: There is no such page.
     """
     is_reversed = request._get_param("SortOrder", "Ascending") == "Descending"
-    token: str = request._get_param("NextToken", "0")
-    if not token.isdecimal():
-        raise ValidationError(f'Invalid pagination token because "{token}".')
+    token = request._get_param("NextToken")
     listed = sorted(found, key=key, reverse=is_reversed)
     return page(listed, token, request._get_param("MaxResults", _PAGE))
 
@@ -56,9 +55,17 @@ def require_enum(shape: str, value: str) -> None:
         )
 
 
-def refuse_out_of_bounds(shape: str, request: Mapping[str, Any]) -> None:
-    """Refuse values outside the bounds that the service's model gives to a shape."""
-    members = get_service_model("sagemaker").shape_for(shape)
+def refuse_out_of_bounds(operation: str, request: Mapping[str, Any]) -> None:
+    """Refuse values outside the bounds that the service's model gives.
+
+    Args:
+        operation: Its name in botocore.
+        request: Its members.
+
+    Raises:
+        ValidationError: All that is outside, in AWS's words.
+    """
+    members = get_service_model("sagemaker").operation_model(operation).input_shape
     if violations := list(_violations(members, request, "")):
         count = f"{len(violations)} validation error{'s' if len(violations) > 1 else ''}"
         raise ValidationError(f"{count} detected: {'; '.join(violations)}")
@@ -66,16 +73,17 @@ def refuse_out_of_bounds(shape: str, request: Mapping[str, Any]) -> None:
 
 def _violations(shape: Any, value: Any, where: str) -> Iterator[str]:
     """What in a request lies outside the bounds that the service's model gives."""
-    if shape.type_name == "structure":
+    if shape.type_name == "structure" and isinstance(value, Mapping):
         for name, member in shape.members.items():
             if name in value:
                 path = f"{where}.{name}" if where else name
                 yield from _violations(member, value[name], path[:1].lower() + path[1:])
-    elif shape.type_name == "list":
+    elif shape.type_name == "list" and isinstance(value, list):
         for position, item in enumerate(value, 1):
             path = f"{where}.{position}.member"
             yield from _violations(shape.member, item, path)
-    constraint = _constraint(shape, value)
+    # Of what is no value of its kind, and of times, there is nothing to measure.
+    constraint = _constraint(shape, value) if isinstance(value, _MEASURED) else None
     if constraint:
         yield f"Value '{value}' at '{where}' failed to satisfy constraint: Member must {constraint}"
 
@@ -93,7 +101,9 @@ def _constraint(shape: Any, value: Any) -> str | None:
         return f"have {measured} less than or equal to {bounds['max']}"
     # What is left out are classes of characters that Python's expressions do not have.
     pattern = bounds.get("pattern", "")
-    if pattern and r"\p{" not in pattern and not re.fullmatch(pattern, value, re.DOTALL):
+    if not pattern or r"\p{" in pattern or not isinstance(value, str):
+        return None
+    if not re.fullmatch(pattern, value, re.DOTALL):
         return f"satisfy regular expression pattern: {pattern}"
     return None
 

@@ -12,7 +12,7 @@ from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, 
 
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
-from localaws.additions._sagemaker import missing, refuse_out_of_bounds, sorted_page
+from localaws.additions._sagemaker import missing, sorted_page
 from localaws.execution import RoleError, running
 from localaws.jobs.training import TrainingJobs
 from localaws.jobs.training_records import TrainingJob, arn, jobs, keep
@@ -131,7 +131,6 @@ def _plain(time: datetime) -> datetime:
 
 def refuse_invalid(request: Mapping[str, Any]) -> None:
     """Refuse what SageMaker refuses before a training job exists."""
-    refuse_out_of_bounds("CreateTrainingJobRequest", request)
     algorithm = request.get("AlgorithmSpecification", {})
     if not algorithm.keys() & {"TrainingImage", "AlgorithmName"}:
         raise ValidationError(

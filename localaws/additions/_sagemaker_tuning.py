@@ -9,7 +9,7 @@ from moto.sagemaker.exceptions import ResourceNotFound, ValidationError
 
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client
-from localaws.additions._sagemaker import missing, refuse_out_of_bounds, sorted_page
+from localaws.additions._sagemaker import missing, sorted_page
 from localaws.additions._sagemaker_training import refuse_invalid
 from localaws.execution import RoleError, running
 from localaws.jobs.ranges import Choice, RangeError, combinations
@@ -94,7 +94,6 @@ class TuningAnswers(responses.SageMakerResponse):
 
 def _read(request: Mapping[str, Any]) -> TuningJob:
     """The record of a request that SageMaker takes."""
-    refuse_out_of_bounds("CreateHyperParameterTuningJobRequest", request)
     if request.get("Autotune"):
         raise ValidationError("localaws has no Autotune: give ParameterRanges and no Autotune")
     if bool(request.get("TrainingJobDefinition")) == bool(request.get("TrainingJobDefinitions")):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from botocore import xform_name
+from moto.core.common_types import TYPE_RESPONSE
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import utcnow
 from moto.sagemaker import models, urls
@@ -12,8 +13,8 @@ from moto.sagemaker.exceptions import ConflictException, ValidationError
 from localaws.additions import _sagemaker_endpoints as endpoints
 from localaws.additions import _sagemaker_training as training
 from localaws.additions import _sagemaker_tuning as tuning
-from localaws.additions._moto import ROLE, answer_with, plain_client, refuses
-from localaws.additions._sagemaker import flawed, missing, require_enum
+from localaws.additions._moto import ROLE, answer_with, page, plain_client, refuses
+from localaws.additions._sagemaker import flawed, missing, refuse_out_of_bounds, require_enum
 from localaws.additions._sagemaker_endpoints import EndpointAnswers, EndpointConfig
 from localaws.additions._sagemaker_training import TrainingAnswers
 from localaws.additions._sagemaker_tuning import TuningAnswers
@@ -40,6 +41,7 @@ _NOTEBOOK_REMOVALS = {
     "DisassociateDefaultCodeRepository": "default_code_repository",
     "DisassociateLifecycleConfig": "lifecycle_config_name",
 }
+_TAGS = 50
 _PACKAGE_MEMBERS = (
     "ModelCard",
     "ModelLifeCycle",
@@ -88,6 +90,14 @@ class ModelPackage(models.ModelPackage):
 
 class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
     """Moto's answers, mended."""
+
+    def call_action(self) -> TYPE_RESPONSE:
+        """Answer a request whose values are within the bounds of SageMaker's own model."""
+        try:
+            refuse_out_of_bounds(self._get_action(), self.params)
+        except ValidationError as error:
+            return self.serialized(ActionResult(error))
+        return super().call_action()
 
     def create_notebook_instance(self) -> ActionResult:
         """Create a notebook instance with all that was given."""
@@ -193,8 +203,10 @@ class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
         return EmptyResult()
 
     def list_tags(self) -> ActionResult:
-        """The tags of anything that has an ARN."""
-        return ActionResult({"Tags": self._tagged().tags})
+        """The tags of anything that has an ARN, a page at a time."""
+        size = self._get_param("MaxResults", _TAGS)
+        tags, token = page(self._tagged().tags, self._get_param("NextToken"), size)
+        return ActionResult({"Tags": tags, **token})
 
     def add_tags(self) -> ActionResult:
         """Add tags, in the place of those with the same keys."""
@@ -230,8 +242,10 @@ class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
         arn = self._get_param("ResourceArn")
         for stored in vars(self.sagemaker_backend).values():
             for found in stored.values() if isinstance(stored, dict) else ():
-                if getattr(found, "arn", None) == arn:
-                    return found
+                # Of a model card all versions are kept; the tags are those of the first.
+                tagged = found[0] if isinstance(found, list) and found else found
+                if getattr(tagged, "arn", None) == arn:
+                    return tagged
         raise ValidationError(f"Could not find resource with ARN: {arn}")
 
 
@@ -313,6 +327,11 @@ def _tags_replace() -> bool:
         return len(client.list_tags(ResourceArn=arn)["Tags"]) == 1
 
 
+def _refuses_unknown_status() -> bool:
+    with plain_client("sagemaker") as client:
+        return refuses(lambda: client.list_training_jobs(StatusEquals="probe"))
+
+
 GAPS = [
     *endpoints.GAPS,
     *training.GAPS,
@@ -351,6 +370,7 @@ GAPS = [
         _package_keeps_metadata,
     ),
     missing("DeleteModelPackage", "a model registry cannot be emptied"),
+    flawed("ListTrainingJobs.StatusEquals", "any text is a status", _refuses_unknown_status),
     flawed("AddTags", "a tag that has another value is there twice: endless diff", _tags_replace),
 ]
 
@@ -360,4 +380,5 @@ def install() -> None:
     models.FakeEndpointConfig = EndpointConfig  # type: ignore[misc]
     models.FakeSagemakerNotebookInstance = NotebookInstance  # type: ignore[misc]
     models.ModelPackage = ModelPackage  # type: ignore[assignment,misc]
+    endpoints.install()
     answer_with(urls, Answers)
