@@ -268,6 +268,8 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
         ("CreateAutoMLJobV2 StopAutoMLJob", "no candidate would be trained"),
         ("CreateCluster", "no instance would run"),
         ("CreateCompilationJob", "nothing would be compiled"),
+        ("CreateProcessingJob StopProcessingJob", "no container would process anything"),
+        ("CreateTransformJob StopTransformJob", "nothing would be predicted"),
         ("CreateDomain", "no Studio would run"),
         ("CreateFeatureGroup", "no store would hold features"),
         ("CreatePipeline UpdatePipeline StartPipelineExecution", "no step would run"),
@@ -282,6 +284,9 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
     ),
     "ses": _notes(("SendEmail SendRawEmail SendTemplatedEmail", "no mail would leave")),
     "sesv2": _notes(("SendEmail", "no mail would leave")),
+    "sns": _notes(
+        ("CreatePlatformApplication CreatePlatformEndpoint", "no message would leave"),
+    ),
     "stepfunctions": _notes(("StartExecution StartSyncExecution", "no step would run")),
 }
 """Why an operation is refused; for those of `STRICT` that are not here nobody has said why."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from jsonpath_ng.ext import parse
+from jsonpath_ng.ext.parser import parse
 from moto.events.models import Rule, events_backends
 from moto.scheduler.models import Schedule, scheduler_backends
 
@@ -102,7 +102,7 @@ def payload(rule: Rule, target: Json, event: Json) -> str:
 
 
 def _at(path: str, event: Json) -> Any:
-    found = parse(path).find(event)  # type: ignore[no-untyped-call]
+    found = parse(path).find(event)
     return found[0].value if found else ""
 
 

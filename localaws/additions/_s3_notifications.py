@@ -218,7 +218,7 @@ def _delete_object(
 ) -> Any:
     """Tell of each version that is removed; moto tells of the last one."""
     bucket = backend.get_bucket(bucket_name)
-    versions = bucket.keys.getlist(key_name, [])  # type: ignore[no-untyped-call]
+    versions = bucket.keys.getlist(key_name, [])
     removed = [key for key in versions if str(key.version_id) == version_id]
     answer = original(backend, bucket_name, key_name, version_id, bypass)
     if bucket.is_versioned and removed and len(versions) > 1:
@@ -258,4 +258,5 @@ def install() -> None:
     # `_set_configuration` sends it, once the destinations are known to be there.
     notifications.send_test_event = lambda account_id, bucket: None
     # An event that AWS has no such form of.
-    models.events_send_notification = lambda **_: None
+    module: Any = models
+    module.events_send_notification = lambda **_: None

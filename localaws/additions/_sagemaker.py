@@ -76,8 +76,8 @@ def _violations(shape: Any, value: Any, where: str) -> Iterator[str]:
     if shape.type_name == "structure" and isinstance(value, Mapping):
         for name, member in shape.members.items():
             if name in value:
-                path = f"{where}.{name}" if where else name
-                yield from _violations(member, value[name], path[:1].lower() + path[1:])
+                named = name[:1].lower() + name[1:]
+                yield from _violations(member, value[name], f"{where}.{named}" if where else named)
     elif shape.type_name == "list" and isinstance(value, list):
         for position, item in enumerate(value, 1):
             path = f"{where}.{position}.member"

@@ -24,7 +24,6 @@ from localaws.monitoring.scaling import VARIANT_INSTANCES
 from localaws.operations import RefusedError
 
 _CONFIG_MEMBERS = (
-    "AsyncInferenceConfig",
     "EnableNetworkIsolation",
     "ExecutionRoleArn",
     "ExplainerConfig",
@@ -34,7 +33,16 @@ _CONFIG_MEMBERS = (
 
 
 class EndpointConfig(models.FakeEndpointConfig):
-    """An endpoint configuration with today's instance types."""
+    """An endpoint configuration with today's instance types, and nothing that nobody gave."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """Make the record; CloudFormation gives what is empty for what is not there."""
+        super().__init__(*given, **named)
+        vars(self).update(
+            arn=self.endpoint_config_arn,
+            async_inference_config=self.async_inference_config or None,
+            data_capture_config=self.data_capture_config or None,
+        )
 
     def validate_instance_type(self, instance_type: str) -> None:
         """Refuse an instance type that SageMaker does not know."""
@@ -67,9 +75,7 @@ class EndpointAnswers(responses.SageMakerResponse):
         answer = super().create_endpoint_config()
         config = backend.endpoint_configs[name]
         vars(config).update(
-            {xform_name(member): self._get_param(member) for member in _CONFIG_MEMBERS},
-            arn=config.endpoint_config_arn,
-            data_capture_config=config.data_capture_config or None,
+            {xform_name(member): self._get_param(member) for member in _CONFIG_MEMBERS}
         )
         return answer
 

@@ -80,7 +80,8 @@ GAPS = [
 
 def install() -> None:
     """Add the simulator and let roles be changed in part."""
-    AWSManagedPolicy.__reduce__ = saved  # type: ignore[method-assign]
+    policy: Any = AWSManagedPolicy
+    policy.__reduce__ = saved
     wrap(IAMBackend, "create_role", _create_role)
     backend: Any = IAMBackend
     backend._init_aws_policies = _load_aws_policies
@@ -142,7 +143,7 @@ def _aws_policies(account: str, region: str) -> dict[str, AWSManagedPolicy]:
 
 
 def _copied(policy: AWSManagedPolicy) -> AWSManagedPolicy:
-    copied = object.__new__(AWSManagedPolicy)
+    copied: AWSManagedPolicy = object.__new__(type(policy))
     # What is in it never changes, but for how many have it.
     vars(copied).update(vars(policy))
     return copied

@@ -95,7 +95,8 @@ class EventSources(Service):
         name, qualifier = called(mapping.function_name)
         require_role(name, mapping.event_source_arn)
         with self.execution.changing():
-            visible = int(backend.get_queue(queue).visibility_timeout)  # type: ignore[call-overload]
+            # An attribute that moto sets by its name.
+            visible = int(vars(backend.get_queue(queue))["visibility_timeout"])
             batch = backend.receive_message(queue, mapping.batch_size, 0, visible, ["All"])
         if not batch:
             return

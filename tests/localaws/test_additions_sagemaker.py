@@ -175,7 +175,7 @@ def test_an_instance_type_that_does_not_exist_is_refused(sagemaker: Any) -> None
         create_config(
             sagemaker, "bad", ProductionVariants=[{**VARIANT, "InstanceType": "ml.x1.large"}]
         )
-    assert "'ml.x1.large' at 'instanceType'" in refused(error)
+    assert "'ml.x1.large' at 'productionVariants.1.member.instanceType'" in refused(error)
 
 
 @pytest.mark.usefixtures("endpoint")

@@ -81,7 +81,7 @@ def test_what_was_not_given_is_not_invented(sagemaker: Any) -> None:
         ({"TrainingJobName": "a" * 64}, "must have length less than or equal to 63"),
         (
             {"ResourceConfig": {**GIVEN["ResourceConfig"], "InstanceType": "ml.g5.tiny"}},
-            "at 'resourceConfig.InstanceType' .* enum value set",
+            "at 'resourceConfig.instanceType' .* enum value set",
         ),
         ({"AlgorithmSpecification": {"TrainingInputMode": "File"}}, "TrainingImage"),
         ({"StoppingCondition": {"MaxRuntimeInSeconds": 60}}, "Invalid MaxWaitTimeInSeconds"),

@@ -83,12 +83,15 @@ def test_a_token_that_no_answer_had_is_refused(
 ) -> None:
     more = {"application-autoscaling": {"ServiceNamespace": "sagemaker"}}
     more["service-quotas"] = {"ServiceCode": "sagemaker"}
+    paged = {"ModelName": "paged"}
     if operation == "list_tags":
-        aws.client("sagemaker").create_model(ModelName="paged", ExecutionRoleArn=ROLE)
+        aws.client("sagemaker").create_model(**paged, ExecutionRoleArn=ROLE)
     with pytest.raises(ClientError) as error:
         getattr(aws.client(service), operation)(**parameters, **more.get(service, {}))
     assert refusal(error)[0] == 400
     assert "oken" in str(error.value)
+    if operation == "list_tags":
+        aws.client("sagemaker").delete_model(**paged)
 
 
 def test_values_outside_of_sagemakers_model_are_refused(aws: LocalAws) -> None:
@@ -125,6 +128,8 @@ def test_tags_are_listed_a_page_at_a_time(aws: LocalAws) -> None:
     )
     (card,) = sagemaker.list_model_cards()["ModelCardSummaries"]
     assert sagemaker.list_tags(ResourceArn=card["ModelCardArn"])["Tags"] == tags[:2]
+    sagemaker.delete_model_card(ModelCardName="card")
+    sagemaker.delete_model(ModelName="tagged")
 
 
 def test_cloudformation_makes_endpoints_and_instances_of_the_api(aws: LocalAws) -> None:
