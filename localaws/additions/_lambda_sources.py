@@ -52,7 +52,7 @@ class SourceAnswers(InvocationAnswers):
                 " does not exist."
             )
         _check_batch(given, queue)
-        visible, timeout = int(vars(found)["visibility_timeout"]), int(function.timeout)  # type: ignore
+        visible, timeout = int(vars(found)["visibility_timeout"]), int(function.timeout)
         if visible < timeout:
             raise InvalidParameterValueException(
                 f"Queue visibility timeout: {visible} seconds is less than Function timeout:"
