@@ -215,6 +215,10 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
             "as moto",
         ),
         ("AddTags ListTags DeleteTags", ""),
+        (
+            "DescribeProcessingJob ListProcessingJobs DescribeTransformJob ListTransformJobs",
+            "there are none",
+        ),
     ),
     "sagemaker-metrics": _notes(("BatchPutMetrics", "as moto")),
     "scheduler": _notes(
