@@ -5,6 +5,7 @@ what becomes of messages whose function failed.
 """
 
 import json
+import sys
 import threading
 import time
 import traceback
@@ -61,6 +62,9 @@ class EventSources(Service):
     def _look(self, mapping: EventSourceMapping) -> None:
         name = mapping.event_source_arn.split(":")[5]
         queue = sqs_backends[ACCOUNT][REGION].queues.get(name)
+        if queue:
+            # Of a state that was saved before: moto would hand messages over by itself.
+            queue.lambda_event_source_mappings.clear()
         with self._lock:
             is_idle = queue and mapping.enabled and mapping.uuid not in self._busy
             waiting = len(queue.messages) if queue and is_idle else 0
@@ -84,7 +88,7 @@ class EventSources(Service):
             self._run_batch(mapping, queue)
         except (InvocationError, DeliveryError, JsonRESTError, ServiceException) as error:
             # Throttled, or not allowed, or gone: the messages are visible again in time.
-            print(f"{mapping.event_source_arn}: {error}", flush=True)
+            print(f"{mapping.event_source_arn}: {error}", file=sys.stderr, flush=True)
             self._ended.wait(_PAUSE_SECONDS)
         finally:
             with self._lock:
