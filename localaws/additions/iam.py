@@ -120,12 +120,15 @@ def _create_role(
 
 def saved(policy: AWSManagedPolicy) -> tuple[Any, ...]:
     """How one of AWS's policies is saved: moto has what is in it, four megabytes for all."""
-    return _restored, (policy.name, policy.account_id, policy.partition, policy.attachment_count)
+    identity = policy.name, policy.account_id, policy.partition
+    return _restored, (*identity, policy.id, policy.attachment_count)
 
 
-def _restored(name: str, account: str, region: str, attachments: int) -> AWSManagedPolicy:
+def _restored(
+    name: str, account: str, region: str, policy_id: str, attachments: int
+) -> AWSManagedPolicy:
     policy = _copied(_aws_policies(account, region)[name])
-    policy.attachment_count = attachments
+    policy.id, policy.attachment_count = policy_id, attachments
     return policy
 
 

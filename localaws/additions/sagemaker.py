@@ -327,9 +327,9 @@ def _tags_replace() -> bool:
         return len(client.list_tags(ResourceArn=arn)["Tags"]) == 1
 
 
-def _refuses_unknown_status() -> bool:
+def _refuses_unknown_value() -> bool:
     with plain_client("sagemaker") as client:
-        return refuses(lambda: client.list_training_jobs(StatusEquals="probe"))
+        return refuses(lambda: client.list_models(SortBy="probe"))
 
 
 GAPS = [
@@ -370,7 +370,7 @@ GAPS = [
         _package_keeps_metadata,
     ),
     missing("DeleteModelPackage", "a model registry cannot be emptied"),
-    flawed("ListTrainingJobs.StatusEquals", "any text is a status", _refuses_unknown_status),
+    flawed("ListModels.SortBy", "values outside of the model are taken", _refuses_unknown_value),
     flawed("AddTags", "a tag that has another value is there twice: endless diff", _tags_replace),
 ]
 
