@@ -42,7 +42,7 @@ from localaws import (
     state,
     turnstile,
 )
-from localaws.calls import Call, form_of, identify, parameters, refusal
+from localaws.calls import Call, form_of, identify, page_refusal, parameters, refusal
 from localaws.execution import everywhere
 from localaws.iam import authentication, authorization
 from localaws.iam.authorization import Caller
@@ -318,6 +318,12 @@ class Application:
                 f"localaws does not know {call}: it has to be added in {call.module}",
             )
         except Exception as error:
+            body = environ["wsgi.input"]
+            read = body.getvalue() if isinstance(body, io.BytesIO) else b""
+            # moto's own paging, and that of the additions, stumbles over a token of another's.
+            is_about_value = isinstance(error, LookupError | TypeError | ValueError)
+            if is_about_value and (bad := page_refusal(call, _request(environ, read))):
+                return run_wsgi_app(bad, environ)
             traceback.print_exc()
             cause = f"{type(error).__name__}: {error}".splitlines()[0]
             answer = refusal(

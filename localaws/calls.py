@@ -203,6 +203,40 @@ def _cbor(content: Mapping[str, str]) -> bytes:
     return bytes([0xA0 | len(content)]) + pairs
 
 
+def page_refusal(call: Call, request: Request) -> Response | None:
+    """How a service says that no answer of it had the token that a request names a page by.
+
+    Args:
+        call: What was asked for.
+        request: The request; its body is read.
+
+    Returns:
+        The answer; None if the request names no page.
+    """
+    told = parameters(call, request)
+    name = next((name for name in _TOKENS if told.get(name)), None)
+    if not name:
+        return None
+    code = _TOKEN_CODES.get(call.service, "ValidationException")
+    return refusal(call, 400, code, f'Invalid pagination token: {name} "{told[name]}".')
+
+
+_TOKENS = ("NextToken", "nextToken", "Marker", "PaginationToken")
+_TOKEN_CODES = {
+    "application-autoscaling": "InvalidNextTokenException",
+    "budgets": "InvalidNextTokenException",
+    "cloudwatch": "InvalidParameterValue",
+    "ec2": "InvalidParameterValue",
+    "ecr": "InvalidParameterException",
+    "iam": "ValidationError",
+    "lambda": "InvalidParameterValueException",
+    "logs": "InvalidParameterException",
+    "service-quotas": "InvalidPaginationTokenException",
+    "sns": "InvalidParameter",
+    "ssm": "InvalidNextToken",
+}
+
+
 def parameters(call: Call, request: Request) -> dict[str, Any]:
     """What `call` was told.
 

@@ -13,8 +13,9 @@ from moto.core.exceptions import JsonRESTError, ServiceException
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 
+from localaws import regions
 from localaws.errors import LocalAwsError
-from localaws.execution import ACCOUNT, REGION, RoleError, require_trust, running
+from localaws.execution import ACCOUNT, RoleError, require_trust, running
 from localaws.functions.records import InvocationError
 from localaws.functions.service import Functions
 from localaws.iam.authorization import Caller, caller_as, decide
@@ -97,7 +98,7 @@ def kind_of(arn: str) -> str:
         arn: An ARN; it may be none.
     """
     parts = arn.split(":")
-    if parts[:2] != ["arn", "aws"] or parts[3:5] != [REGION, ACCOUNT] or len(parts) < 6:
+    if parts[:2] != ["arn", "aws"] or parts[3:5] != [regions.current(), ACCOUNT] or len(parts) < 6:
         return ""
     service, rest = parts[2], parts[5:]
     if service == "lambda":
@@ -142,7 +143,7 @@ def send(sender: Sender, queue: str, body: str, **more: Any) -> None:
     """
     require_allowed(sender, "sqs:SendMessage", queue)
     try:
-        sqs_backends[ACCOUNT][REGION].send_message(queue.split(":")[5], body, **more)
+        sqs_backends[ACCOUNT][regions.current()].send_message(queue.split(":")[5], body, **more)
     except (ServiceException, JsonRESTError) as error:
         raise DeliveryError("ResourceNotFound", f"{queue} takes no message: {error}") from error
 
@@ -161,6 +162,6 @@ def publish(sender: Sender, topic: str, message: str, subject: str | None = None
     """
     require_allowed(sender, "sns:Publish", topic)
     try:
-        sns_backends[ACCOUNT][REGION].publish(message, arn=topic, subject=subject)
+        sns_backends[ACCOUNT][regions.current()].publish(message, arn=topic, subject=subject)
     except (ServiceException, JsonRESTError, ValueError) as error:
         raise DeliveryError("ResourceNotFound", f"{topic} takes no message: {error}") from error

@@ -66,11 +66,12 @@ def _models(key: str, value: Any, depth: int) -> Iterator[tuple[str, BaseModel]]
 
 
 def _is_made_by_aws(name: str, model: Any) -> bool:
-    # moto makes them when they are asked for: public parameters, and a service's own key.
+    # moto makes them when they are asked for: public parameters, policies, a service's own key.
     # Credentials of role sessions end by themselves.
     is_own_key = getattr(model, "description", "") == "Default key"
     is_session = isinstance(model, AssumedRole) or name.startswith("ASIA")
-    return name.startswith("/aws/service/") or is_own_key or is_session
+    is_public = name.startswith(("/aws/service/", "arn:aws:iam::aws:policy/"))
+    return is_public or is_own_key or is_session
 
 
 def _is_going(model: Any) -> bool:

@@ -13,8 +13,9 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 
+from localaws import regions
 from localaws.errors import LocalAwsError
-from localaws.execution import ACCOUNT, REGION, Execution
+from localaws.execution import ACCOUNT, Execution
 from localaws.iam import authorization
 from localaws.iam.policy import Request
 
@@ -52,7 +53,7 @@ def require(vpc: Mapping[str, Any]) -> None:
     Raises:
         NetworkError: It does not.
     """
-    backend = ec2_backends[ACCOUNT][REGION]
+    backend = ec2_backends[ACCOUNT][regions.current()]
     try:
         subnets: list[Any] = [backend.get_subnet(name) for name in vpc["Subnets"]]
     except EC2ClientError as error:
@@ -78,8 +79,10 @@ def require_rights(access_key: str, role: str) -> None:
     Raises:
         NetworkError: It may not.
     """
-    place = f"arn:aws:ec2:{REGION}:{ACCOUNT}"
-    asked = [Request(f"ec2:{name}", "*", {"aws:RequestedRegion": REGION}) for name in _LOOKS]
+    place = f"arn:aws:ec2:{regions.current()}:{ACCOUNT}"
+    asked = [
+        Request(f"ec2:{name}", "*", {"aws:RequestedRegion": regions.current()}) for name in _LOOKS
+    ]
     for name in _MAKES:
         kinds = _MADE_ON if name == "CreateNetworkInterface" else _MADE_ON[:1]
         asked += [Request(f"ec2:{name}", f"{place}:{kind}/*") for kind in kinds]
@@ -135,7 +138,7 @@ class Interfaces:
         """Make one for each instance, in the subnets by turns."""
         self._execution = execution
         self._ids: list[str] = []
-        backend = ec2_backends[ACCOUNT][REGION]
+        backend = ec2_backends[ACCOUNT][regions.current()]
         with execution.changing():
             for number in range(count):
                 subnet = backend.get_subnet(vpc["Subnets"][number % len(vpc["Subnets"])])
@@ -152,17 +155,17 @@ class Interfaces:
         """Remove them. Safe to repeat."""
         with self._execution.changing():
             for name in self._ids:
-                ec2_backends[ACCOUNT][REGION].enis.pop(name, None)
+                ec2_backends[ACCOUNT][regions.current()].enis.pop(name, None)
 
 
 def _groups(vpc: Mapping[str, Any]) -> list[Any]:
-    backend = ec2_backends[ACCOUNT][REGION]
+    backend = ec2_backends[ACCOUNT][regions.current()]
     found = [backend.get_security_group_from_id(name) for name in vpc["SecurityGroupIds"]]
     return [group for group in found if group]
 
 
 def _leads_to_s3(subnet: str) -> bool:
-    backend = ec2_backends[ACCOUNT][REGION]
+    backend = ec2_backends[ACCOUNT][regions.current()]
     vpc = backend.get_subnet(subnet).vpc_id
     tables = [table for table in backend.route_tables.values() if table.vpc_id == vpc]
     own = [table for table in tables if subnet in table._associations.values()]
@@ -170,7 +173,8 @@ def _leads_to_s3(subnet: str) -> bool:
     endpoints = [
         endpoint
         for endpoint in backend.vpc_end_points.values()
-        if endpoint.vpc_id == vpc and endpoint.service_name == f"com.amazonaws.{REGION}.s3"
+        if endpoint.vpc_id == vpc
+        and endpoint.service_name == f"com.amazonaws.{regions.current()}.s3"
     ]
     if any(table.id in (endpoint.route_table_ids or []) for endpoint in endpoints):
         return True

@@ -106,7 +106,8 @@ EXECUTED: Mapping[str, Mapping[str, str]] = {
         ),
         (
             "CreateEndpoint UpdateEndpoint DeleteEndpoint UpdateEndpointWeightsAndCapacities",
-            "inference servers; releases step by step, with rollback",
+            "inference servers; releases step by step, with rollback; serverless, asynchronous,"
+            " explaining and multi-model endpoints are refused",
         ),
     ),
     "sagemaker-runtime": _notes(("InvokeEndpoint", "answered by the endpoint's servers")),
@@ -214,6 +215,10 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
             "as moto",
         ),
         ("AddTags ListTags DeleteTags", ""),
+        (
+            "DescribeProcessingJob ListProcessingJobs DescribeTransformJob ListTransformJobs",
+            "there are none",
+        ),
     ),
     "sagemaker-metrics": _notes(("BatchPutMetrics", "as moto")),
     "scheduler": _notes(
@@ -267,6 +272,8 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
         ("CreateAutoMLJobV2 StopAutoMLJob", "no candidate would be trained"),
         ("CreateCluster", "no instance would run"),
         ("CreateCompilationJob", "nothing would be compiled"),
+        ("CreateProcessingJob StopProcessingJob", "no container would process anything"),
+        ("CreateTransformJob StopTransformJob", "nothing would be predicted"),
         ("CreateDomain", "no Studio would run"),
         ("CreateFeatureGroup", "no store would hold features"),
         ("CreatePipeline UpdatePipeline StartPipelineExecution", "no step would run"),
@@ -281,6 +288,9 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
     ),
     "ses": _notes(("SendEmail SendRawEmail SendTemplatedEmail", "no mail would leave")),
     "sesv2": _notes(("SendEmail", "no mail would leave")),
+    "sns": _notes(
+        ("CreatePlatformApplication CreatePlatformEndpoint", "no message would leave"),
+    ),
     "stepfunctions": _notes(("StartExecution StartSyncExecution", "no step would run")),
 }
 """Why an operation is refused; for those of `STRICT` that are not here nobody has said why."""

@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from jsonpath_ng.ext import parse
+from jsonpath_ng.ext.parser import parse
 from moto.events.models import Rule, events_backends
 from moto.scheduler.models import Schedule, scheduler_backends
 
-from localaws import deliveries
+from localaws import deliveries, regions
 from localaws.deliveries import DeliveryError, Sender, kind_of
-from localaws.execution import ACCOUNT, REGION, Execution, Service
+from localaws.execution import ACCOUNT, Execution, Service
 from localaws.monitoring.schedules import ScheduleError, is_due
 
 Json = dict[str, Any]
@@ -53,7 +53,7 @@ def event_of(source: str, kind: str, resources: list[str], detail: Json) -> Json
         "source": source,
         "account": ACCOUNT,
         "time": _text(datetime.now(UTC)),
-        "region": REGION,
+        "region": regions.current(),
         "resources": resources,
         "detail": detail,
     }
@@ -61,7 +61,9 @@ def event_of(source: str, kind: str, resources: list[str], detail: Json) -> Json
 
 def emit(event: Json) -> None:
     """Send an event of AWS's own to the default bus."""
-    for rule in list(events_backends[ACCOUNT][REGION].event_buses["default"].rules.values()):
+    for rule in list(
+        events_backends[ACCOUNT][regions.current()].event_buses["default"].rules.values()
+    ):
         match(rule, event)
 
 
@@ -102,7 +104,7 @@ def payload(rule: Rule, target: Json, event: Json) -> str:
 
 
 def _at(path: str, event: Json) -> Any:
-    found = parse(path).find(event)  # type: ignore[no-untyped-call]
+    found = parse(path).find(event)
     return found[0].value if found else ""
 
 
@@ -185,7 +187,7 @@ class Rules(Service):
 
     def resume(self) -> None:
         """Begin to look at the clock."""
-        threading.Thread(target=self._watch, daemon=True).start()
+        regions.Thread(target=self._watch, daemon=True).start()
 
     def stop(self) -> None:
         """Look at the clock no more."""
@@ -193,7 +195,7 @@ class Rules(Service):
 
     def run(self, period: Period) -> None:
         """Run all that is due in a period: after its beginning and up to its end."""
-        for bus in list(events_backends[ACCOUNT][REGION].event_buses.values()):
+        for bus in list(events_backends[ACCOUNT][regions.current()].event_buses.values()):
             for rule in list(bus.rules.values()):
                 if rule.scheduled_expression and rule.state != "DISABLED":
                     created = getattr(rule, "created", period[0])
@@ -201,7 +203,7 @@ class Rules(Service):
                         event = event_of("aws.events", "Scheduled Event", [rule.arn], {})
                         with self.execution.changing():
                             _hand_over(rule, event)
-        for group in list(scheduler_backends[ACCOUNT][REGION].schedule_groups.values()):
+        for group in list(scheduler_backends[ACCOUNT][regions.current()].schedule_groups.values()):
             for schedule in list(group.schedules.values()):
                 if _is_due(schedule, period):
                     self._run_schedule(schedule)

@@ -8,11 +8,12 @@ from moto.awslambda.exceptions import InvalidParameterValueException
 from moto.core.common_types import TYPE_RESPONSE
 from moto.sqs.models import sqs_backends
 
+from localaws import regions
 from localaws.additions import Gap
 from localaws.additions._lambda_invocation import InvocationAnswers, ResourceConflictException
 from localaws.additions._moto import ROLE, plain_client, refuses
 from localaws.deliveries import DeliveryError, kind_of
-from localaws.execution import ACCOUNT, REGION, running
+from localaws.execution import ACCOUNT, running
 from localaws.functions.records import function_of
 from localaws.functions.sources import EventSources, called, require_role
 from localaws.operations import RefusedError
@@ -44,7 +45,7 @@ class SourceAnswers(InvocationAnswers):
             raise RefusedError(f"nothing reads {queue or 'this source'}; queues are read")
         name, qualifier = called(given.get("FunctionName") or "")
         function = function_of(name)
-        found = sqs_backends[ACCOUNT][REGION].queues.get(queue.split(":")[5])
+        found = sqs_backends[ACCOUNT][regions.current()].queues.get(queue.split(":")[5])
         if not found:
             raise InvalidParameterValueException(
                 "Error occurred while ReceiveMessage. SQS Error Code:"
@@ -52,7 +53,7 @@ class SourceAnswers(InvocationAnswers):
                 " does not exist."
             )
         _check_batch(given, queue)
-        visible, timeout = int(found.visibility_timeout), int(function.timeout)  # type: ignore
+        visible, timeout = int(vars(found)["visibility_timeout"]), int(function.timeout)
         if visible < timeout:
             raise InvalidParameterValueException(
                 f"Queue visibility timeout: {visible} seconds is less than Function timeout:"
@@ -136,7 +137,7 @@ def _checks_batch() -> bool:
         )
         return refuses(
             lambda: client.create_event_source_mapping(
-                EventSourceArn=f"arn:aws:sqs:{REGION}:{ACCOUNT}:probe",
+                EventSourceArn=f"arn:aws:sqs:{regions.current()}:{ACCOUNT}:probe",
                 FunctionName="probe",
                 BatchSize=100,
             )

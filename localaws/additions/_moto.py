@@ -58,8 +58,13 @@ def page(found: Sequence[T], token: str | None, size: int) -> tuple[Sequence[T],
 
     Returns:
         The page, and the answer's member `NextToken`, or none after the last page.
+
+    Raises:
+        ValueError: No answer had that token; the application knows how the service says so.
     """
     first = int(token or 0)
+    if token and not 0 < first < len(found):
+        raise ValueError(f"there is no page {token}")
     last = first + size
     return found[first:last], {"NextToken": str(last)} if last < len(found) else {}
 

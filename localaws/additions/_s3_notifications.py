@@ -19,7 +19,7 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeBucket, FakeKey, S3Backend
 from moto.s3.notifications import S3NotificationEvent
 
-from localaws import deliveries, rules
+from localaws import deliveries, regions, rules
 from localaws.additions import Gap
 from localaws.additions._moto import ACCOUNT, REGION, plain_client, refuses, wrap
 from localaws.deliveries import DeliveryError, Sender, kind_of
@@ -151,7 +151,7 @@ def _records(bucket: FakeBucket, name: str, configuration: str, told: Json) -> J
     record = {
         "eventVersion": "2.1",
         "eventSource": "aws:s3",
-        "awsRegion": REGION,
+        "awsRegion": regions.current(),
         "eventTime": _now(),
         "eventName": name,
         "userIdentity": {"principalId": f"AWS:{ACCOUNT}"},
@@ -218,7 +218,7 @@ def _delete_object(
 ) -> Any:
     """Tell of each version that is removed; moto tells of the last one."""
     bucket = backend.get_bucket(bucket_name)
-    versions = bucket.keys.getlist(key_name, [])  # type: ignore[no-untyped-call]
+    versions = bucket.keys.getlist(key_name, [])
     removed = [key for key in versions if str(key.version_id) == version_id]
     answer = original(backend, bucket_name, key_name, version_id, bypass)
     if bucket.is_versioned and removed and len(versions) > 1:
@@ -258,4 +258,5 @@ def install() -> None:
     # `_set_configuration` sends it, once the destinations are known to be there.
     notifications.send_test_event = lambda account_id, bucket: None
     # An event that AWS has no such form of.
-    models.events_send_notification = lambda **_: None
+    module: Any = models
+    module.events_send_notification = lambda **_: None

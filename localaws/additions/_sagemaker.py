@@ -5,11 +5,11 @@ from typing import Any, TypeVar
 
 from botocore import xform_name
 from moto.sagemaker import responses
-from moto.sagemaker.exceptions import ValidationError
 
 from localaws.additions import Gap
 from localaws.additions._moto import page
 
+_MEASURED = (int, float, str, list, dict)
 _PAGE = 10
 
 T = TypeVar("T")
@@ -32,9 +32,7 @@ def sorted_page(
         ValidationError: There is no such page.
     """
     is_reversed = request._get_param("SortOrder", "Ascending") == "Descending"
-    token: str = request._get_param("NextToken", "0")
-    if not token.isdecimal():
-        raise ValidationError(f'Invalid pagination token because "{token}".')
+    token = request._get_param("NextToken")
     listed = sorted(found, key=key, reverse=is_reversed)
     return page(listed, token, request._get_param("MaxResults", _PAGE))
 

@@ -5,7 +5,7 @@ containers serve; where it keeps records only, both are `InService` at once.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from botocore import xform_name
@@ -15,7 +15,7 @@ from moto.sagemaker import models, responses
 from moto.sagemaker.exceptions import ValidationError
 from moto.sagemaker.utils import arn_formatter
 
-from localaws.additions._moto import ACCOUNT, REGION, ROLE, plain_client, refuses
+from localaws.additions._moto import ACCOUNT, REGION, ROLE, plain_client, refuses, wrap
 from localaws.additions._sagemaker import flawed, missing
 from localaws.additions._sagemaker_images import refuse_image
 from localaws.additions.application_autoscaling import delete_scaling
@@ -24,6 +24,7 @@ from localaws.execution import running
 from localaws.hosting import records
 from localaws.hosting.endpoints import Endpoints
 from localaws.monitoring.scaling import VARIANT_INSTANCES
+from localaws.operations import RefusedError
 
 _CONFIG_MEMBERS = (
     "EnableNetworkIsolation",
@@ -35,7 +36,16 @@ _CONFIG_MEMBERS = (
 
 
 class EndpointConfig(models.FakeEndpointConfig):
-    """An endpoint configuration with today's instance types."""
+    """An endpoint configuration with today's instance types, and nothing that nobody gave."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        """Make the record; CloudFormation gives what is empty for what is not there."""
+        super().__init__(*given, **named)
+        vars(self).update(
+            arn=self.endpoint_config_arn,
+            async_inference_config=self.async_inference_config or None,
+            data_capture_config=self.data_capture_config or None,
+        )
 
     def validate_instance_type(self, instance_type: str) -> None:
         """Take every type: what SageMaker does not know was refused before, see `bounds`."""
@@ -50,7 +60,7 @@ class EndpointAnswers(responses.SageMakerResponse):
         What was not given is not described.
         """
         stored, name = self.sagemaker_backend._models, self._get_param("ModelName")
-        self._refuse_existing("model", name, stored)
+        _refuse_existing(self.sagemaker_backend, "model", name, stored)
         for container in [self._get_param("PrimaryContainer"), *self._get_param("Containers", [])]:
             refuse_image(self.sagemaker_backend, container or {})
         answer = super().create_model()
@@ -67,35 +77,24 @@ class EndpointAnswers(responses.SageMakerResponse):
     def create_endpoint_config(self) -> ActionResult:
         """Create a configuration of a new name, with all its members."""
         backend, name = self.sagemaker_backend, self._get_param("EndpointConfigName")
-        self._refuse_existing("endpoint configuration", name, backend.endpoint_configs)
+        _refuse_existing(backend, "endpoint configuration", name, backend.endpoint_configs)
         backend.validate_production_variants(self._get_param("ShadowProductionVariants", []))
         answer = super().create_endpoint_config()
         config = backend.endpoint_configs[name]
         vars(config).update(
-            {xform_name(member): self._get_param(member) for member in _CONFIG_MEMBERS},
-            arn=config.endpoint_config_arn,
-            data_capture_config=config.data_capture_config or None,
+            {xform_name(member): self._get_param(member) for member in _CONFIG_MEMBERS}
         )
         return answer
 
     def create_endpoint(self) -> ActionResult:
         """Create an endpoint of a new name."""
-        backend, name = self.sagemaker_backend, self._get_param("EndpointName")
-        self._refuse_existing("endpoint", name, backend.endpoints)
-        config, deployment = self._config(), self._get_param("DeploymentConfig")
-        release = records.release(backend, config, deployment)
-        endpoint = models.FakeEndpoint(  # type: ignore[abstract]
-            account_id=backend.account_id,
-            region_name=backend.region_name,
-            endpoint_name=name,
-            endpoint_config_name=config.endpoint_config_name,
-            production_variants=[],
-            data_capture_config={},
-            tags=self._get_param("Tags"),
+        endpoint = _create(
+            self.sagemaker_backend,
+            self._get_param("EndpointName"),
+            self._get_param("EndpointConfigName"),
+            self._get_param("Tags"),
+            self._get_param("DeploymentConfig"),
         )
-        vars(endpoint).update(data_capture_config=None, last_deployment_config=deployment)
-        backend.endpoints[name] = endpoint
-        _release(endpoint, release, "Creating")
         return ActionResult({"EndpointArn": endpoint.arn})
 
     def describe_endpoint(self) -> ActionResult:
@@ -109,14 +108,14 @@ class EndpointAnswers(responses.SageMakerResponse):
 
     def update_endpoint(self) -> ActionResult:
         """Move an endpoint to another configuration."""
-        backend, config = self.sagemaker_backend, self._config()
+        backend = self.sagemaker_backend
+        config = _config(backend, self._get_param("EndpointConfigName"))
         endpoint, served = self._serving_endpoint()
         if endpoint.endpoint_config_name == config.endpoint_config_name:
             raise ValidationError(
                 "Cannot update endpoint with the currently in use endpoint configuration"
                 f' "{config.endpoint_config_name}".'
             )
-        _refuse_scaled(backend, endpoint, served, config)
         retained: set[str] = set()
         if self._get_param("RetainAllVariantProperties", False):
             excluded = self._get_param("ExcludeRetainedVariantProperties", [])
@@ -126,9 +125,7 @@ class EndpointAnswers(responses.SageMakerResponse):
         deployment = self._get_param("DeploymentConfig")
         if self._get_param("RetainDeploymentConfig", False):
             deployment = vars(endpoint)["last_deployment_config"]
-        release = records.release(backend, config, deployment, served, retained)
-        vars(endpoint).update(last_deployment_config=deployment)
-        _release(endpoint, release, "Updating")
+        _update(backend, endpoint, config, deployment, served, retained)
         return ActionResult({"EndpointArn": endpoint.arn})
 
     def update_endpoint_weights_and_capacities(self) -> ActionResult:
@@ -150,53 +147,156 @@ class EndpointAnswers(responses.SageMakerResponse):
 
     def delete_endpoint(self) -> ActionResult:
         """Delete an endpoint, and deregister its variants as scalable targets."""
-        backend, endpoint = self.sagemaker_backend, self._settled_endpoint()
-        scaling = applicationautoscaling_backends[backend.account_id][backend.region_name]
-        for variant in endpoint.production_variants:
-            delete_scaling(scaling, _scalable_resource(endpoint, variant), VARIANT_INSTANCES)
-        if hosting := running(Endpoints):
-            endpoint.endpoint_status = "Deleting"
-            hosting.delete(endpoint)
-            return EmptyResult()
-        return super().delete_endpoint()
-
-    def _refuse_existing(self, kind: str, name: str, stored: Mapping[str, Any]) -> None:
-        if name in stored:
-            raise ValidationError(
-                f'Cannot create already existing {kind} "{self._arn(kind, name)}".'
-            )
+        self.sagemaker_backend.delete_endpoint(self._get_param("EndpointName"))
+        return EmptyResult()
 
     def _endpoint(self) -> models.FakeEndpoint:
-        name = self._get_param("EndpointName")
-        if name not in self.sagemaker_backend.endpoints:
-            raise ValidationError(f'Could not find endpoint "{self._arn("endpoint", name)}".')
-        return self.sagemaker_backend.endpoints[name]
-
-    def _settled_endpoint(self) -> models.FakeEndpoint:
-        endpoint = self._endpoint()
-        if endpoint.endpoint_status not in {"InService", "Failed"}:
-            raise ValidationError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
-        return endpoint
+        return _found(self.sagemaker_backend, self._get_param("EndpointName"))
 
     def _serving_endpoint(self) -> tuple[models.FakeEndpoint, records.Release]:
-        endpoint = self._settled_endpoint()
-        served = records.served(endpoint)
-        if not served:
-            raise ValidationError(
-                f'Cannot update endpoint "{endpoint.arn}" with status "Failed". Delete it instead.'
-            )
-        return endpoint, served
+        return _serving(_settled(self._endpoint()))
 
-    def _config(self) -> models.FakeEndpointConfig:
-        kind, name = "endpoint configuration", self._get_param("EndpointConfigName")
-        if name not in self.sagemaker_backend.endpoint_configs:
-            raise ValidationError(f'Could not find {kind} "{self._arn(kind, name)}".')
-        return self.sagemaker_backend.endpoint_configs[name]
 
-    def _arn(self, kind: str, name: str) -> str:
-        backend = self.sagemaker_backend
-        kind = "endpoint-config" if kind == "endpoint configuration" else kind
-        return arn_formatter(kind, name, backend.account_id, backend.region_name)
+Backend = models.SageMakerModelBackend
+
+
+def _create(
+    backend: Backend,
+    name: str,
+    config_name: str,
+    tags: list[dict[str, str]],
+    deployment: Mapping[str, Any] | None,
+) -> models.FakeEndpoint:
+    _refuse_existing(backend, "endpoint", name, backend.endpoints)
+    config = _config(backend, config_name)
+    _refuse_unserved(backend, config)
+    release = records.release(backend, config, deployment)
+    endpoint = models.FakeEndpoint(  # type: ignore[abstract]
+        account_id=backend.account_id,
+        region_name=backend.region_name,
+        endpoint_name=name,
+        endpoint_config_name=config.endpoint_config_name,
+        production_variants=[],
+        data_capture_config={},
+        tags=tags,
+    )
+    vars(endpoint).update(data_capture_config=None, last_deployment_config=deployment)
+    backend.endpoints[name] = endpoint
+    _release(endpoint, release, "Creating")
+    return endpoint
+
+
+def _update(
+    backend: Backend,
+    endpoint: models.FakeEndpoint,
+    config: models.FakeEndpointConfig,
+    deployment: Mapping[str, Any] | None,
+    served: records.Release,
+    retained: Iterable[str] = (),
+) -> None:
+    _refuse_scaled(backend, endpoint, served, config)
+    _refuse_unserved(backend, config)
+    release = records.release(backend, config, deployment, served, retained)
+    vars(endpoint).update(last_deployment_config=deployment)
+    _release(endpoint, release, "Updating")
+
+
+def _refuse_unserved(backend: Backend, config: models.FakeEndpointConfig) -> None:
+    """Refuse by name what no server here would do."""
+    refused = {
+        "AsyncInferenceConfig": vars(config).get("async_inference_config"),
+        "ExplainerConfig": vars(config).get("explainer_config"),
+        "ServerlessConfig": any("ServerlessConfig" in v for v in config.production_variants),
+    }
+    for variant in config.production_variants:
+        model = backend._models.get(variant.get("ModelName", ""))
+        containers = model.containers or [] if model else []
+        one = (model.primary_container or {}) if model else {}
+        refused["a model of several containers"] = len(containers) > 1
+        modes = {container.get("Mode") for container in [one, *containers]}
+        refused["a multi-model container"] = "MultiModel" in modes
+        for what, is_given in refused.items():
+            if is_given:
+                raise RefusedError(f"nothing here serves {what}")
+
+
+def _create_from_template(
+    _: Any,
+    backend: Backend,
+    endpoint_name: str,
+    endpoint_config_name: str,
+    tags: list[dict[str, str]],
+) -> models.FakeEndpoint:
+    """Create an endpoint as CloudFormation does."""
+    return _create(backend, endpoint_name, endpoint_config_name, tags, None)
+
+
+def _update_from_template(
+    original_resource: models.FakeEndpoint,
+    new_resource_name: str,
+    cloudformation_json: Mapping[str, Any],
+    account_id: str,
+    region_name: str,
+) -> models.FakeEndpoint:
+    """Move an endpoint to another configuration as CloudFormation does."""
+    backend = models.sagemaker_backends[account_id][region_name]
+    endpoint, served = _serving(_settled(original_resource))
+    config = _config(backend, cloudformation_json["Properties"]["EndpointConfigName"])
+    if config.endpoint_config_name != endpoint.endpoint_config_name:
+        _update(backend, endpoint, config, None, served)
+    return endpoint
+
+
+def _delete(original: Any, backend: Backend, endpoint_name: str) -> None:
+    endpoint = _settled(_found(backend, endpoint_name))
+    scaling = applicationautoscaling_backends[backend.account_id][backend.region_name]
+    for variant in endpoint.production_variants:
+        delete_scaling(scaling, _scalable_resource(endpoint, variant), VARIANT_INSTANCES)
+    if hosting := running(Endpoints):
+        endpoint.endpoint_status = "Deleting"
+        hosting.delete(endpoint)
+    else:
+        original(backend, endpoint_name)
+
+
+def _refuse_existing(backend: Backend, kind: str, name: str, stored: Mapping[str, Any]) -> None:
+    if name in stored:
+        raise ValidationError(
+            f'Cannot create already existing {kind} "{_arn(backend, kind, name)}".'
+        )
+
+
+def _found(backend: Backend, name: str) -> models.FakeEndpoint:
+    if name not in backend.endpoints:
+        raise ValidationError(f'Could not find endpoint "{_arn(backend, "endpoint", name)}".')
+    return backend.endpoints[name]
+
+
+def _settled(endpoint: models.FakeEndpoint) -> models.FakeEndpoint:
+    if endpoint.endpoint_status not in {"InService", "Failed"}:
+        raise ValidationError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+    return endpoint
+
+
+def _serving(endpoint: models.FakeEndpoint) -> tuple[models.FakeEndpoint, records.Release]:
+    served = records.served(endpoint)
+    if not served:
+        raise ValidationError(
+            f'Cannot update endpoint "{endpoint.arn}" with status "Failed". Delete it instead.'
+        )
+    return endpoint, served
+
+
+def _config(backend: Backend, name: str) -> models.FakeEndpointConfig:
+    kind = "endpoint configuration"
+    if name not in backend.endpoint_configs:
+        raise ValidationError(f'Could not find {kind} "{_arn(backend, kind, name)}".')
+    return backend.endpoint_configs[name]
+
+
+def _arn(backend: Backend, kind: str, name: str) -> str:
+    kind = "endpoint-config" if kind == "endpoint configuration" else kind
+    return arn_formatter(kind, name, backend.account_id, backend.region_name)
 
 
 def _release(endpoint: models.FakeEndpoint, release: records.Release, status: str) -> None:
@@ -435,3 +535,11 @@ GAPS = [
         _config_has_arn,
     ),
 ]
+
+
+def install() -> None:
+    """Let CloudFormation's endpoints be those of the API."""
+    wrap(Backend, "create_endpoint", _create_from_template)
+    wrap(Backend, "delete_endpoint", _delete)
+    endpoint: Any = models.FakeEndpoint
+    endpoint.update_from_cloudformation_json = staticmethod(_update_from_template)

@@ -174,15 +174,21 @@ def _mend_instances() -> None:
     run_instances, terminate, stop = backend.run_instances, instance.terminate, instance.stop
     answer_run_instances = response.run_instances
 
+    # moto's own names: CloudFormation gives all of them by name.
     def launch(
-        self: EC2Backend, image_id: str, count: int, user_data: Any, groups: Any, **told: Any
+        self: EC2Backend,
+        image_id: str,
+        count: int,
+        user_data: Any,
+        security_group_names: Any,
+        **told: Any,
     ) -> Reservation:
         template = _template(self, told)
         _check_user_data(user_data)
         _check_volumes(self, image_id or template.get("ImageId"), told, template)
         _check_capacity(self, told, template)
         reservation = run_instances(
-            self, image_id, count, user_data, groups, **_completed(told, template)
+            self, image_id, count, user_data, security_group_names, **_completed(told, template)
         )
         for made in reservation.instances:
             _give_profile(self, made, told, template)

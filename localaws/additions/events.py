@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jsonpath_ng.exceptions import JSONPathError
-from jsonpath_ng.ext import parse
+from jsonpath_ng.ext.parser import parse
 from moto.core.exceptions import JsonRESTError
 from moto.events import urls
 from moto.events.exceptions import InvalidEventPatternException, ValidationException
@@ -126,7 +126,7 @@ def _check_input(target: Json) -> None:
     paths = (target.get("InputTransformer") or {}).get("InputPathsMap") or {}
     for path in [*paths.values(), *([target["InputPath"]] if "InputPath" in target else [])]:
         try:
-            parse(path)  # type: ignore[no-untyped-call]
+            parse(path)
         except JSONPathError:
             raise ValidationException(
                 f"Invalid JSONPath {path} in target {target['Id']}."

@@ -5,20 +5,22 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from moto.core.config import default_user_config
 from moto.core.responses import ActionResult, EmptyResult
 from moto.iam.aws_managed_policies import aws_managed_policies_data
-from moto.iam.exceptions import NotFoundException
+from moto.iam.exceptions import MalformedPolicyDocument, NotFoundException
 from moto.iam.models import AWSManagedPolicy, IAMBackend
 from moto.iam.responses import IamResponse
 
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, plain_client, refuses
+from localaws.additions._moto import plain_client, refuses, wrap
 from localaws.iam.authorization import default_version, policies_of
-from localaws.iam.policy import Principal, Request, evaluate
+from localaws.iam.policy import PolicyError, Principal, Request, evaluate, parse
 
 _ANY_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
-_TRUST = '{"Version":"2012-10-17","Statement":[]}'
+_TRUST = (
+    '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole",'
+    '"Principal":{"Service":"lambda.amazonaws.com"}}]}'
+)
 
 
 def _simulates() -> bool:
@@ -43,7 +45,18 @@ def _knows_aws_policies() -> bool:
         return not refuses(lambda: iam.get_policy(PolicyArn=_ANY_POLICY))
 
 
+def _refuses_malformed_trust() -> bool:
+    with plain_client("iam") as iam:
+        return refuses(lambda: iam.create_role(RoleName="probe", AssumeRolePolicyDocument="probe"))
+
+
 GAPS = [
+    Gap(
+        service="iam",
+        operation="CreateRole.AssumeRolePolicyDocument",
+        effect="any text is a trust policy, and whoever is to act under the role stumbles over it",
+        closed=_refuses_malformed_trust,
+    ),
     Gap(
         service="iam",
         operation="GetPolicy",
@@ -67,29 +80,76 @@ GAPS = [
 
 def install() -> None:
     """Add the simulator and let roles be changed in part."""
-    default_user_config["iam"] = {"load_aws_managed_policies": True}
-    AWSManagedPolicy.__reduce__ = saved  # type: ignore[method-assign]
+    policy: Any = AWSManagedPolicy
+    policy.__reduce__ = saved
+    wrap(IAMBackend, "create_role", _create_role)
+    backend: Any = IAMBackend
+    backend._init_aws_policies = _load_aws_policies
     mended: Any = IamResponse
     mended.update_role = _update_role
     mended.simulate_principal_policy = _simulate_principal
     mended.simulate_custom_policy = _simulate_custom
 
 
+def _create_role(
+    original: Any,
+    backend: IAMBackend,
+    role_name: str,
+    assume_role_policy_document: str | Mapping[str, Any],
+    *given: Any,
+    **named: Any,
+) -> Any:
+    """Make a role whose trust policy is one, as IAM puts it where it is not."""
+    trust = assume_role_policy_document
+    # CloudFormation's comes as an object.
+    trust = trust if isinstance(trust, str) else json.dumps(trust)
+    try:
+        json.loads(trust)
+    except ValueError:
+        raise MalformedPolicyDocument("This policy contains invalid Json") from None
+    try:
+        statements = parse(trust, names_principal=True).statements
+    except PolicyError as error:
+        raise MalformedPolicyDocument(f"Syntax errors in policy. ({error})") from None
+    if not statements:
+        raise MalformedPolicyDocument("Syntax errors in policy. (it has no Statement)")
+    if any({"Resource", "NotResource"} & set(statement.body) for statement in statements):
+        raise MalformedPolicyDocument("Has prohibited field Resource")
+    return original(backend, role_name, assume_role_policy_document, *given, **named)
+
+
 def saved(policy: AWSManagedPolicy) -> tuple[Any, ...]:
     """How one of AWS's policies is saved: moto has what is in it, four megabytes for all."""
-    return _policy, (policy.name, policy.id, policy.attachment_count)
+    identity = policy.name, policy.account_id, policy.partition
+    return _restored, (*identity, policy.id, policy.attachment_count)
 
 
-def _policy(name: str, policy_id: str, attachments: int) -> AWSManagedPolicy:
-    policy = AWSManagedPolicy.from_data(name, ACCOUNT, "us-east-1", _data()[name])
+def _restored(
+    name: str, account: str, region: str, policy_id: str, attachments: int
+) -> AWSManagedPolicy:
+    policy = _copied(_aws_policies(account, region)[name])
     policy.id, policy.attachment_count = policy_id, attachments
     return policy
 
 
+def _load_aws_policies(self: IAMBackend) -> list[AWSManagedPolicy]:
+    return list(map(_copied, _aws_policies(self.account_id, self.region_name).values()))
+
+
 @cache
-def _data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(aws_managed_policies_data)
-    return data
+def _aws_policies(account: str, region: str) -> dict[str, AWSManagedPolicy]:
+    # Read once in a process: it takes a while, and moto makes its backends anew for each probe.
+    return {
+        name: AWSManagedPolicy.from_data(name, account, region, policy)
+        for name, policy in json.loads(aws_managed_policies_data).items()
+    }
+
+
+def _copied(policy: AWSManagedPolicy) -> AWSManagedPolicy:
+    copied: AWSManagedPolicy = object.__new__(type(policy))
+    # What is in it never changes, but for how many have it.
+    vars(copied).update(vars(policy))
+    return copied
 
 
 def _update_role(self: IamResponse) -> ActionResult:

@@ -18,6 +18,7 @@ from moto.awslambda import models, responses, urls
 from moto.awslambda.exceptions import (
     GenericResourcNotFound,
     InvalidParameterValueException,
+    InvalidRoleFormat,
     LambdaClientError,
     UnknownAliasException,
     UnknownEventConfig,
@@ -34,7 +35,7 @@ from localaws.additions._lambda_invocation import ResourceConflictException
 from localaws.additions._lambda_sources import GAPS as SOURCE_GAPS
 from localaws.additions._lambda_sources import SourceAnswers
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, answer_with, plain_client, refuses
-from localaws.execution import RoleError, running
+from localaws.execution import RoleError, require_trust, running
 from localaws.functions.records import LATEST, functions
 from localaws.functions.service import (
     CONCURRENCY,
@@ -244,9 +245,11 @@ class Answers(SourceAnswers):
 
     def create_function(self) -> TYPE_RESPONSE:
         """Create a function, with a role that Lambda may assume."""
-        if service := running(Functions):
+        role = self.json_body.get("Role") or ""
+        # What is no ARN of a role is refused before anybody looks for the role.
+        if running(Functions) and re.match(InvalidRoleFormat.pattern, role):
             try:
-                service.execution.credentials(self.json_body["Role"], SERVICE, "create")
+                require_trust(role, SERVICE)
             except RoleError as error:
                 raise InvalidParameterValueException(NOT_ASSUMED) from error
         return super().create_function()

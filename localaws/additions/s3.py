@@ -12,14 +12,14 @@ from flask import has_request_context, request
 from moto.core.responses import ActionResult
 from moto.core.routing import get_service_router
 from moto.iam.access_control import PermissionResult
-from moto.s3.exceptions import S3AccessDeniedError
-from moto.s3.models import FakeBucket, FakeDeleteMarker, S3Backend
+from moto.s3.exceptions import CopyObjectMustChangeSomething, S3AccessDeniedError
+from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, S3Backend
 from moto.s3.responses import S3Response
 from werkzeug.exceptions import HTTPException
 
 from localaws.additions import Gap
 from localaws.additions import _s3_notifications as notifications
-from localaws.additions._moto import plain_client, refuses
+from localaws.additions._moto import plain_client, refuses, wrap
 from localaws.iam.policy import Outcome, Principal, Request, evaluate
 from localaws.loopback import LOOPBACK
 
@@ -272,8 +272,12 @@ def install() -> None:
         return bucket
 
     def delete_bucket_encryption(self: S3Backend, bucket_name: str) -> None:
-        self.get_bucket(bucket_name).encryption = _SSE_S3
+        bucket = self.get_bucket(bucket_name)
+        bucket.encryption = _SSE_S3
+        vars(bucket).pop("encryption_was_put", None)
 
+    wrap(S3Backend, "put_bucket_encryption", _put_bucket_encryption)
+    wrap(S3Backend, "copy_object", _copy_object)
     backend: Any = S3Backend
     backend.create_bucket = create_encrypted_bucket
     backend.delete_bucket_encryption = delete_bucket_encryption
@@ -288,6 +292,28 @@ def install() -> None:
     bucket: Any = FakeBucket
     bucket.get_permission = _permission
     bucket._log_permissions_enabled_policy = _may_log
+
+
+def _put_bucket_encryption(
+    original: Any, backend: S3Backend, bucket_name: str, *given: Any
+) -> None:
+    original(backend, bucket_name, *given)
+    vars(backend.get_bucket(bucket_name)).update(encryption_was_put=True)
+
+
+def _copy_object(
+    original: Any, backend: S3Backend, source: FakeKey, bucket_name: str, name: str, **given: Any
+) -> None:
+    """Refuse a copy in place that changes nothing, as moto does in a bucket without encryption."""
+    bucket = backend.get_bucket(bucket_name)
+    in_place = (source.bucket_name, source.name) == (bucket_name, name)
+    encrypted = source.encryption not in (None, "AES256") or "encryption_was_put" in vars(bucket)
+    changes = ("storage", "encryption", "website_redirect_location")
+    changed = given.get("mdirective") == "REPLACE" or any(given.get(each) for each in changes)
+    restores = bucket.is_versioned and given.get("provided_version_id")
+    if in_place and not (encrypted or changed or restores):
+        raise CopyObjectMustChangeSomething
+    original(backend, source, bucket_name, name, **given)
 
 
 def _permission(bucket: FakeBucket, action: str, resource: str) -> PermissionResult:

@@ -12,7 +12,7 @@ from moto.sagemaker.exceptions import ConflictException, ValidationError
 from localaws.additions import _sagemaker_endpoints as endpoints
 from localaws.additions import _sagemaker_training as training
 from localaws.additions import _sagemaker_tuning as tuning
-from localaws.additions._moto import ROLE, answer_with, plain_client, refuses
+from localaws.additions._moto import ROLE, answer_with, page, plain_client, refuses
 from localaws.additions._sagemaker import flawed, missing
 from localaws.additions._sagemaker_endpoints import EndpointAnswers, EndpointConfig
 from localaws.additions._sagemaker_training import TrainingAnswers
@@ -40,6 +40,7 @@ _NOTEBOOK_REMOVALS = {
     "DisassociateDefaultCodeRepository": "default_code_repository",
     "DisassociateLifecycleConfig": "lifecycle_config_name",
 }
+_TAGS = 50
 _PACKAGE_MEMBERS = (
     "ModelCard",
     "ModelLifeCycle",
@@ -197,8 +198,10 @@ class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
         return EmptyResult()
 
     def list_tags(self) -> ActionResult:
-        """The tags of anything that has an ARN."""
-        return ActionResult({"Tags": self._tagged().tags})
+        """The tags of anything that has an ARN, a page at a time."""
+        size = self._get_param("MaxResults", _TAGS)
+        tags, token = page(self._tagged().tags, self._get_param("NextToken"), size)
+        return ActionResult({"Tags": tags, **token})
 
     def add_tags(self) -> ActionResult:
         """Add tags, in the place of those with the same keys."""
@@ -234,8 +237,10 @@ class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
         arn = self._get_param("ResourceArn")
         for stored in vars(self.sagemaker_backend).values():
             for found in stored.values() if isinstance(stored, dict) else ():
-                if getattr(found, "arn", None) == arn:
-                    return found
+                # Of a model card all versions are kept; the tags are those of the first.
+                tagged = found[0] if isinstance(found, list) and found else found
+                if getattr(tagged, "arn", None) == arn:
+                    return tagged
         raise ValidationError(f"Could not find resource with ARN: {arn}")
 
 
@@ -364,4 +369,5 @@ def install() -> None:
     models.FakeEndpointConfig = EndpointConfig  # type: ignore[misc]
     models.FakeSagemakerNotebookInstance = NotebookInstance  # type: ignore[misc]
     models.ModelPackage = ModelPackage  # type: ignore[assignment,misc]
+    endpoints.install()
     answer_with(urls, Answers)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from moto.core.responses import ActionResult
-from moto.sns import models, urls
+from moto.sns import urls
 from moto.sns.exceptions import SNSInvalidParameter, SNSNotFoundError
 from moto.sns.models import SNSBackend, Subscription
 from moto.sns.responses import SNSResponse
+from moto.sqs.models import sqs_backends
 
-from localaws import deliveries
+from localaws import deliveries, regions
 from localaws.additions import Gap
 from localaws.additions._moto import ACCOUNT, REGION, answer_with, plain_client, refuses, wrap
 from localaws.deliveries import DeliveryError, Sender, kind_of
@@ -162,7 +163,7 @@ def _records(subscription: Subscription, told: Json) -> Json:
 
 
 def _require_queue(arn: str) -> None:
-    if arn.split(":")[5] not in models.sqs_backends[ACCOUNT][REGION].queues:
+    if arn.split(":")[5] not in sqs_backends[ACCOUNT][regions.current()].queues:
         raise DeliveryError("ResourceNotFound", f"there is no {arn}")
 
 

@@ -5,6 +5,7 @@ what becomes of messages whose function failed.
 """
 
 import json
+import sys
 import threading
 import time
 import traceback
@@ -16,9 +17,9 @@ from moto.awslambda.utils import get_backend
 from moto.core.exceptions import JsonRESTError, ServiceException
 from moto.sqs.models import Message, sqs_backends
 
-from localaws import deliveries
+from localaws import deliveries, regions
 from localaws.deliveries import DeliveryError, Sender
-from localaws.execution import ACCOUNT, REGION, Execution, Service
+from localaws.execution import ACCOUNT, Execution, Service
 from localaws.functions.records import InvocationError, function_of
 from localaws.functions.service import SERVICE, Functions
 
@@ -43,7 +44,7 @@ class EventSources(Service):
 
     def resume(self) -> None:
         """Begin to poll."""
-        threading.Thread(target=self._watch, daemon=True).start()
+        regions.Thread(target=self._watch, daemon=True).start()
 
     def stop(self) -> None:
         """Poll no more; messages of batches that run are visible again in time."""
@@ -51,7 +52,9 @@ class EventSources(Service):
 
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK_SECONDS):
-            for mapping in list(get_backend(ACCOUNT, REGION)._event_source_mappings.values()):
+            for mapping in list(
+                get_backend(ACCOUNT, regions.current())._event_source_mappings.values()
+            ):
                 try:
                     self._look(mapping)
                 # Requests change the records meanwhile; the next look finds them whole.
@@ -60,14 +63,17 @@ class EventSources(Service):
 
     def _look(self, mapping: EventSourceMapping) -> None:
         name = mapping.event_source_arn.split(":")[5]
-        queue = sqs_backends[ACCOUNT][REGION].queues.get(name)
+        queue = sqs_backends[ACCOUNT][regions.current()].queues.get(name)
+        if queue:
+            # Of a state that was saved before: moto would hand messages over by itself.
+            queue.lambda_event_source_mappings.clear()
         with self._lock:
             is_idle = queue and mapping.enabled and mapping.uuid not in self._busy
             waiting = len(queue.messages) if queue and is_idle else 0
             if not waiting or not self._is_full(mapping, waiting):
                 return
             self._busy.add(mapping.uuid)
-        threading.Thread(target=self._run, args=(mapping, name), daemon=True).start()
+        regions.Thread(target=self._run, args=(mapping, name), daemon=True).start()
 
     def _is_full(self, mapping: EventSourceMapping, waiting: int) -> bool:
         """Whether a batch is large enough, or has waited as long as it is to gather messages."""
@@ -84,18 +90,19 @@ class EventSources(Service):
             self._run_batch(mapping, queue)
         except (InvocationError, DeliveryError, JsonRESTError, ServiceException) as error:
             # Throttled, or not allowed, or gone: the messages are visible again in time.
-            print(f"{mapping.event_source_arn}: {error}", flush=True)
+            print(f"{mapping.event_source_arn}: {error}", file=sys.stderr, flush=True)
             self._ended.wait(_PAUSE_SECONDS)
         finally:
             with self._lock:
                 self._busy.discard(mapping.uuid)
 
     def _run_batch(self, mapping: EventSourceMapping, queue: str) -> None:
-        backend = sqs_backends[ACCOUNT][REGION]
+        backend = sqs_backends[ACCOUNT][regions.current()]
         name, qualifier = called(mapping.function_name)
         require_role(name, mapping.event_source_arn)
         with self.execution.changing():
-            visible = int(backend.get_queue(queue).visibility_timeout)  # type: ignore[call-overload]
+            # An attribute that moto sets by its name.
+            visible = int(vars(backend.get_queue(queue))["visibility_timeout"])
             batch = backend.receive_message(queue, mapping.batch_size, 0, visible, ["All"])
         if not batch:
             return
@@ -156,7 +163,7 @@ def _record(message: Message, queue: str) -> Json:
         "md5OfBody": message.body_md5,
         "eventSource": "aws:sqs",
         "eventSourceARN": queue,
-        "awsRegion": REGION,
+        "awsRegion": regions.current(),
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.localaws.conftest import LocalAws
+from tests.localaws.roles import trust
 
 DATA = "arn:aws:s3:::kennel/data/*"
 PHOTO = "arn:aws:s3:::kennel/data/dog.jpg"
@@ -26,8 +27,8 @@ def iam(aws: LocalAws) -> Any:
 @pytest.fixture
 def role(iam: Any) -> Iterator[str]:
     """A role that may read data by a policy of its own, and tag models by a managed one."""
-    trust = document("Allow", "sts:AssumeRole", "*")
-    arn = iam.create_role(RoleName="simulated", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    trusted = trust("sagemaker")
+    arn = iam.create_role(RoleName="simulated", AssumeRolePolicyDocument=trusted)["Role"]["Arn"]
     iam.put_role_policy(
         RoleName="simulated",
         PolicyName="own",

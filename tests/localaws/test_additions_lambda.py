@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.localaws.conftest import LocalAws
+from tests.localaws.roles import trust
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/kennel-lambda"
@@ -45,7 +46,7 @@ def code(content: str) -> bytes:
 @pytest.fixture(scope="module", autouse=True)
 def role(aws: LocalAws) -> Iterator[None]:
     iam = aws.client("iam")
-    iam.create_role(RoleName="kennel-lambda", AssumeRolePolicyDocument="{}")
+    iam.create_role(RoleName="kennel-lambda", AssumeRolePolicyDocument=trust("lambda"))
     yield
     iam.delete_role(RoleName="kennel-lambda")
 

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 
 from lambda_src.build import build
 from tests.localaws.conftest import SECONDS, LocalAws, until
-from tests.localaws.roles import create_role
+from tests.localaws.roles import create_role, trust
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/kennel-lambda"
@@ -294,7 +294,7 @@ def test_an_answer_that_is_too_large_is_an_error(make: Callable[..., Any]) -> No
 
 
 def test_a_role_that_lambda_may_not_assume(make: Callable[..., Any], aws: LocalAws) -> None:
-    aws.client("iam").create_role(RoleName="other", AssumeRolePolicyDocument="{}")
+    aws.client("iam").create_role(RoleName="other", AssumeRolePolicyDocument=trust("ec2"))
     with pytest.raises(ClientError, match="cannot be assumed by Lambda"):
         aws.client("lambda").create_function(
             FunctionName="none",
