@@ -276,10 +276,10 @@ class Application:
                     chunks, status, headers = run_wsgi_app(broken, environ)
                 else:
                     asks = caller if enforces else None
-                    answer = partial(self._answer, call, asks, environ, told)
+                    ask = partial(self._answer, call, asks, environ, told)
                     with regions.within(region):
                         chunks, status, headers = self._weather.around(
-                            environ, call, principal, told, answer
+                            environ, call, principal, told, ask
                         )
         if self._calls:
             _log(self._calls, call, principal, int(status[:3]), told)
