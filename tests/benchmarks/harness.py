@@ -99,8 +99,14 @@ def compare(
         target: What the ratio must be: "<", "<=", ">" or ">=" and a number.
         better: Which values are the good ones.
         note: What the reader must know.
+
+    Raises:
+        RuntimeError: One of them is nothing, as on a machine that is too busy.
     """
     mine, other = Figure.of(ours), Figure.of(peer)
+    if not (mine.median and other.median):
+        who = "Kennel" if other.median else peer_name
+        raise RuntimeError(f"{what}: {who} got nothing done in time; measure on a quiet machine")
     ratio = other.median / mine.median if better == "less" else mine.median / other.median
     return Entry(what, unit, mine, other, peer_name, ratio, target, _holds(ratio, target), note)
 
