@@ -421,7 +421,8 @@ class Chain:
                     "Type": "ALL_AT_ONCE",
                     "WaitIntervalInSeconds": 60,
                 },
-                "TerminationWaitInSeconds": 0,
+                # The alarms are asked while the former instances wait for their end.
+                "TerminationWaitInSeconds": 60,
             },
             "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": alarm}]},
         }

@@ -8,6 +8,7 @@ from localaws.iam.policy import Document, evaluate
 
 TRAINER = {"Name": "kennel-local-trainer"}
 LAUNCHED = {
+    "InstanceType": "g5.xlarge",
     "TagSpecifications": [
         {
             "ResourceType": kind,

@@ -195,9 +195,10 @@ def test_an_apply_waits_for_new_roles_and_not_for_ever(
 ) -> None:
     applied: list[int] = []
 
-    def apply(_: object) -> tuple[int, dict[str, str], bool]:
+    def apply(_: object) -> tuple[int, stack._Stopped]:
         applied.append(len(applied))
-        return (1, {}, True) if len(applied) <= in_vain else (0, {}, False)
+        is_early = len(applied) <= in_vain
+        return int(is_early), stack._Stopped({}, busy=False, early=is_early)
 
     monkeypatch.setattr(stack, "_ROLE_SECONDS", 0.0)
     monkeypatch.setattr(stack, "_plan", lambda *_, **__: stack.CHANGES)

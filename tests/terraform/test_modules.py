@@ -95,3 +95,6 @@ def test_stack_is_valid(modules: Folder, stack: str) -> None:
     folder = f"-chdir=stacks/{stack}"
     modules.run(folder, "init", "-input=false", "-backend=false")
     modules.run(folder, "validate")
+    # Of its root module: what imports cannot be called by another.
+    if (ROOT / "stacks" / stack / "tests").exists():
+        assert "0 failed" in modules.run(folder, "test")

@@ -191,8 +191,9 @@ class Stack:
             detailed_exitcode=IsFlagged,
             input=False,
             out=str(self._plan),
-            var=self._variables | variables,
+            # What comes last counts.
             var_file=self._files,
+            var=self._variables | variables,
         )
         _, out = self._run("show", str(self._plan), json=IsFlagged)
         planned = json.loads(out)

@@ -160,7 +160,7 @@ data "aws_iam_policy_document" "operate" {
     condition {
       test     = "StringEquals"
       variable = "aws:RequestedRegion"
-      values   = ["cn-northwest-1", "us-east-1"]
+      values   = [local.partition == "aws-cn" ? "cn-northwest-1" : "us-east-1"]
     }
   }
 

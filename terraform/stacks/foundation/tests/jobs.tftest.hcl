@@ -3,6 +3,7 @@ provider "aws" {
 }
 
 variables {
+  alarm_emails          = ["me@example.com"]
   cost_centre           = "none"
   enable_ec2_trainer    = false
   enable_job_log_groups = false
@@ -15,10 +16,6 @@ variables {
 
 run "jobs_run_in_the_network_and_under_the_key" {
   command = plan
-
-  module {
-    source = "./stacks/foundation"
-  }
 
   variables {
     enable_vpc  = true
@@ -58,10 +55,6 @@ run "jobs_run_in_the_network_and_under_the_key" {
 run "without_network_and_key_jobs_are_told_neither" {
   command = plan
 
-  module {
-    source = "./stacks/foundation"
-  }
-
   assert {
     condition     = length(aws_ssm_parameter.jobs) + length(aws_security_group.jobs) == 0
     error_message = "nothing must be made for jobs that need nothing"
@@ -70,10 +63,6 @@ run "without_network_and_key_jobs_are_told_neither" {
 
 run "jobs_in_a_vpc_need_one" {
   command = plan
-
-  module {
-    source = "./stacks/foundation"
-  }
 
   variables {
     enable_vpc = true
