@@ -314,7 +314,10 @@ def test_a_role_has_to_be_passed(account: Account) -> None:
     model = {
         "ModelName": "kennel",
         "ExecutionRoleArn": reader,
-        "PrimaryContainer": {"Image": "image", "ModelDataUrl": "s3://b/model.tar.gz"},
+        "PrimaryContainer": {
+            "Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2",
+            "ModelDataUrl": "s3://b/model.tar.gz",
+        },
     }
     message = refusal(sagemaker.create_model, **model)[1]
     assert f"is not authorized to perform: iam:PassRole on resource: {reader} because" in message

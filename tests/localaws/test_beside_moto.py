@@ -10,7 +10,14 @@ from tests.localaws.conftest import LocalAws
 from tests.localaws.roles import document, trust
 
 ROLE = "arn:aws:iam::123456789012:role/kennel"
-CONTAINER = {"Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/kennel:1"}
+REPLICATION = {
+    "Role": "arn:aws:iam::123456789012:role/copies",
+    "Rules": [
+        {"Status": "Enabled", "Prefix": "", "Destination": {"Bucket": "arn:aws:s3:::copies"}}
+    ],
+}
+PLATFORM = {"Name": "p", "Platform": "GCM", "Attributes": {"PlatformCredential": "none"}}
+CONTAINER = {"Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2"}
 SAGEMAKER = "arn:aws:sagemaker:us-east-1:123456789012:"
 
 
@@ -252,8 +259,12 @@ def test_jobs_that_nothing_runs_are_none(aws: LocalAws) -> None:
         ("sagemaker", "list_feature_groups", {}),
         ("stepfunctions", "start_execution", {"stateMachineArn": "arn:aws:states:::x"}),
         ("batch", "submit_job", {"jobName": "j", "jobQueue": "q", "jobDefinition": "d"}),
-        ("s3", "put_bucket_replication", {"Bucket": "none"}),
-        ("sns", "create_platform_application", {"Name": "p", "Platform": "GCM", "Attributes": {}}),
+        (
+            "s3",
+            "put_bucket_replication",
+            {"Bucket": "none", "ReplicationConfiguration": REPLICATION},
+        ),
+        ("sns", "create_platform_application", PLATFORM),
         ("sagemaker-runtime", "invoke_endpoint_async", {"EndpointName": "e"}),
     ],
 )
@@ -262,9 +273,6 @@ def test_what_nothing_here_does_is_refused_by_name(
 ) -> None:
     if operation == "create_pipeline":
         parameters = {**parameters, "RoleArn": ROLE, "PipelineDefinition": "{}"}
-    if operation == "put_bucket_replication":
-        configuration = {"Role": ROLE, "Rules": []}
-        parameters = {**parameters, "ReplicationConfiguration": configuration}
     if operation == "invoke_endpoint_async":
         parameters = {**parameters, "InputLocation": "s3://kennel/in"}
     with pytest.raises(ClientError) as error:

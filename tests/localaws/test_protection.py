@@ -287,7 +287,10 @@ def test_an_endpoint_in_a_vpc_needs_a_way_to_s3(account: Account) -> None:
     sagemaker.create_model(
         ModelName="closed",
         ExecutionRoleArn=account.attached,
-        PrimaryContainer={"Image": "image", "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz"},
+        PrimaryContainer={
+            "Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2",
+            "ModelDataUrl": f"s3://{BUCKET}/model.tar.gz",
+        },
         VpcConfig=account.network(3)["config"],
     )
     variant = {"VariantName": "main", "ModelName": "closed", "InstanceType": "ml.m5.large"}

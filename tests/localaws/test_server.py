@@ -165,8 +165,8 @@ def test_a_failure_inside_says_where_and_why(counted: Counted) -> None:
 
 def test_nobody_else_can_reach_it(counted: Counted) -> None:
     sockets = psutil.Process(counted.server.pid).net_connections("inet")
-    listening = [s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN]
-    assert listening == ["127.0.0.1"]
+    listening = {s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 def test_each_call_is_told_with_what_it_is_about(counted: Counted) -> None:

@@ -33,6 +33,7 @@ PROBES: tuple[tuple[str, str], ...] = (
     ("ssm", "describe_parameters"),
     ("sts", "get_caller_identity"),
 )
+CONTAINER = {"Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-inference:2"}
 GIVEN = {"application-autoscaling": {"ServiceNamespace": "sagemaker"}}
 
 
@@ -193,7 +194,7 @@ def test_a_new_role_cannot_be_assumed_at_once(aws: LocalAws, once: Callable[[str
                     sagemaker.create_model,
                     ModelName=f"m-{seed}-{number}",
                     ExecutionRoleArn=role,
-                    PrimaryContainer={"Image": "image"},
+                    PrimaryContainer=CONTAINER,
                 )
             )
             == "ValidationException"
@@ -203,7 +204,7 @@ def test_a_new_role_cannot_be_assumed_at_once(aws: LocalAws, once: Callable[[str
                 sagemaker.create_model,
                 ModelName=f"k-{seed}-{number}",
                 ExecutionRoleArn=known,
-                PrimaryContainer={"Image": "image"},
+                PrimaryContainer=CONTAINER,
             )
             == "ValidationException"
             for number in range(5)

@@ -60,6 +60,7 @@ def test_all_who_come_at_once_are_let_in_and_answered(own: LocalAws, tmp_path: P
             client.settimeout(SECONDS)
             client.sendall(head + b"ha")
         # All of them wait inside for the rest; one more is answered, and the state is saved.
+        until((tmp_path / "state.zip").exists)
         kept = (tmp_path / "state.zip").stat().st_mtime_ns
         own.client("ssm").put_parameter(Name="/one/more", Value="v", Type="String")
         until(lambda: (tmp_path / "state.zip").stat().st_mtime_ns != kept)

@@ -15,7 +15,7 @@ LAUNCHED = {
             "Tags": [{"Key": key, "Value": value} for key, value in TRAINER.items()],
         }
         for kind in ("instance", "volume")
-    ]
+    ],
 }
 
 

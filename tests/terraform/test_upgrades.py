@@ -31,7 +31,8 @@ RECORDING = "RECORD_STATES" in os.environ
 Inputs: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Inputs of modules, by the modules' names."""
 
-REPOSITORY = "123456789012.dkr.ecr.us-east-1.amazonaws.com/kennel-dev-serving"
+# Of another account: SageMaker looks for an image of its own.
+REPOSITORY = "210987654321.dkr.ecr.us-east-1.amazonaws.com/kennel-dev-serving"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 ROLE = "arn:aws:iam::123456789012:role/"
 TRUST = json.dumps(
