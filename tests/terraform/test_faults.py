@@ -37,7 +37,12 @@ resource "aws_cloudwatch_log_group" "this" {
 resource "aws_iam_role" "this" {
   for_each = toset(["one", "two"])
 
-  assume_role_policy = jsonencode({ Version = "2012-10-17", Statement = [] })
+  assume_role_policy = jsonencode({
+    Version   = "2012-10-17"
+    Statement = [{
+      Effect = "Allow", Action = "sts:AssumeRole", Principal = { Service = "ec2.amazonaws.com" }
+    }]
+  })
   name               = "faults-${each.key}"
 }
 

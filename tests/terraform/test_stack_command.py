@@ -151,6 +151,8 @@ def test_what_sagemaker_refuses_while_the_endpoint_scales_is_done_after_it(
     checkout: Checkout, archives: dict[str, Path], tmp_path: Path
 ) -> None:
     busy = tmp_path / "busy"
+    # Its provisioners run where it is made and destroyed.
+    done(checkout.run("destroy", "serving", "--env", "dev", "--auto-approve"))
     for command, model in (("apply", "two"), ("destroy", None), ("apply", "one")):
         busy.write_text('ValidationException: Cannot update in-progress endpoint "kennel-dev".')
         arguments = [command, "serving", "--env", "dev", "--auto-approve"]

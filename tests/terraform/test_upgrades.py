@@ -31,8 +31,7 @@ RECORDING = "RECORD_STATES" in os.environ
 Inputs: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Inputs of modules, by the modules' names."""
 
-# Of another account: SageMaker looks for an image of its own.
-REPOSITORY = "210987654321.dkr.ecr.us-east-1.amazonaws.com/kennel-dev-serving"
+REPOSITORY = "123456789012.dkr.ecr.us-east-1.amazonaws.com/kennel-dev-serving"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 ROLE = "arn:aws:iam::123456789012:role/"
 TRUST = json.dumps(
@@ -559,7 +558,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, terraform: Terraform) -> I
     All tests but the last leave it as they found it.
     """
     folder = tmp_path_factory.mktemp("service")
-    _write(folder, ROOTS["endpoint"])
+    _write(folder, _served(ROOTS["endpoint"]))
     # For the runs that have the provider for themselves, too.
     terraform.attempt(folder, "init", "-input=false", **OWN_PROVIDER).check_returncode()
     terraform.run(folder, "apply", "-auto-approve", "-input=false")
@@ -570,7 +569,14 @@ def service(tmp_path_factory: pytest.TempPathFactory, terraform: Terraform) -> I
 def _changed(name: str) -> Inputs:
     [change] = [change for change in CHANGES if (change.root, change.name) == ("endpoint", name)]
     root = ROOTS["endpoint"]
-    return {module: {**root[module], **change.inputs.get(module, {})} for module in root}
+    return _served({module: {**root[module], **change.inputs.get(module, {})} for module in root})
+
+
+def _served(inputs: Inputs) -> Inputs:
+    """Give them images of another account: of its own, SageMaker wants to see them."""
+    other = REPOSITORY.replace("123456789012", "210987654321")
+    changed: Inputs = json.loads(json.dumps(inputs).replace(REPOSITORY, other))
+    return changed
 
 
 def _waits_for(graph: str, node: str) -> set[str]:
@@ -625,7 +631,7 @@ def test_what_sagemaker_rolls_back_to_is_not_deleted(
     variants = sagemaker.describe_endpoint_config(EndpointConfigName=live)["ProductionVariants"]
     assert sagemaker.describe_model(ModelName=variants[0]["ModelName"])
 
-    _write(service, ROOTS["endpoint"])
+    _write(service, _served(ROOTS["endpoint"]))
     terraform.run(service, "apply", "-auto-approve", "-input=false")
     assert sagemaker.describe_endpoint(EndpointName="kennel-dev")["EndpointConfigName"] == live
     assert sagemaker.describe_endpoint_config(EndpointConfigName=live)

@@ -211,7 +211,9 @@ def test_a_machine_is_launched_once(
     named: list[str] = []
     options = launch._parse(["train", "--env", "local", "--dataset", "pets", "--where", "ec2"])
     config = launch._config(options)
-    job = jobs_ec2.submit(target, "pets", config, None, False, named.append)
+    job = jobs_ec2.submit(
+        target, Work("train", "pets", config.to_json()), config, None, False, named.append
+    )
     assert named == [job]
     (reservation,) = ec2.describe_instances()["Reservations"]
     (machine,) = reservation["Instances"]
