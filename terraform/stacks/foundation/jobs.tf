@@ -7,6 +7,7 @@ locals {
 }
 
 resource "aws_security_group" "jobs" {
+  #checkov:skip=CKV2_AWS_5:SageMaker attaches it to the interfaces of jobs
   count = var.enable_vpc ? 1 : 0
 
   description = "Training jobs: among themselves, and out by HTTPS"
