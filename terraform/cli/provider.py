@@ -24,7 +24,7 @@ HOSTS = {"Terraform": "registry.terraform.io", "OpenTofu": "registry.opentofu.or
 """The registry in which each product looks for a provider that is named without one."""
 
 _MIRRORED = HOSTS["Terraform"]
-_REGISTRY_SECONDS = 3.0
+_REGISTRY_SECONDS = 10.0
 _REMEMBERED_SECONDS = 3600.0
 _RELEASE = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
