@@ -173,6 +173,7 @@ def _extract(package: str, folder: Path) -> None:
     """Unpack a package of the distribution into a folder."""
     if not shutil.which("apt-get"):
         pytest.skip(f"{package} is not there and no apt-get to have it from: install {package}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as packed:
         download = ["apt-get", "download", "--quiet", package]
         if subprocess.run(download, cwd=packed, capture_output=True, check=False).returncode:
