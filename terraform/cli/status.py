@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from terraform.cli import function, verify
+from terraform.cli import function, settling, verify
 from terraform.cli.page import Page
 from terraform.cli.summary import MONTH_HOURS, price_note, usd_text, warm_usd
 from trainer.make_command import make_command
@@ -65,7 +65,7 @@ def status(target: Target) -> dict[str, Any]:
 
 
 def _endpoint(target: Target) -> dict[str, Any] | None:
-    described = verify.live(target)
+    described = settling.live(target)
     if not described:
         return None
     try:

@@ -14,7 +14,6 @@ from typing import Any
 from terraform.cli import function, model, settling, smoke, stack
 from terraform.cli.model import Archive
 from terraform.cli.page import Page
-from terraform.cli.settling import live as live
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError, UsageError
 from trainer.make_command import make_command
@@ -126,7 +125,7 @@ def check(target: Target, outputs: Mapping[str, Any]) -> Report:
             f"no model has been in service: `{make_command('deploy', target.name)}` deploys "
             "what was trained last"
         )
-    digest, endpoint = outputs["model"]["digest"], live(target)
+    digest, endpoint = outputs["model"]["digest"], settling.live(target)
     # Of the model that serves: after a rollback, too, it is to be seen whether that one is well.
     archive = Archive(
         target.required_parameter("bucket"),

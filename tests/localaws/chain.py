@@ -23,7 +23,18 @@ import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from terraform.cli import deploy, function, logs, model, objects, packages, smoke, status, verify
+from terraform.cli import (
+    deploy,
+    function,
+    logs,
+    model,
+    objects,
+    packages,
+    settling,
+    smoke,
+    status,
+    verify,
+)
 from tests.archives import make_archive
 from tests.localaws.conftest import SECONDS, LocalAws, until
 from tests.terraform.iam_calls import without
@@ -428,13 +439,13 @@ class Chain:
         }
         given: dict[str, Any] = {"EndpointName": NAME, "EndpointConfigName": name}
         self._configurations.append(name)
-        if verify.live(target):
+        if settling.live(target):
             sagemaker.update_endpoint(**given, DeploymentConfig=guard)
         else:
             self.client("logs").create_log_group(logGroupName=group)
             sagemaker.create_endpoint(**given, DeploymentConfig=guard, Tags=tags)
-        until(lambda: verify.live(target)["EndpointStatus"] in ("InService", "Failed"))
-        found = verify.live(target)
+        until(lambda: settling.live(target)["EndpointStatus"] in ("InService", "Failed"))
+        found = settling.live(target)
         if (found["EndpointStatus"], found["EndpointConfigName"]) != ("InService", name):
             raise MissingError(found["FailureReason"])
         self._released = name
@@ -592,7 +603,7 @@ class Chain:
         """All that the steps have made and Terraform has not."""
         sagemaker = self.client("sagemaker")
         sagemaker.delete_endpoint(EndpointName=NAME)
-        until(lambda: not verify.live(self.target))
+        until(lambda: not settling.live(self.target))
         for name in self._configurations:
             sagemaker.delete_endpoint_config(EndpointConfigName=name)
             sagemaker.delete_model(ModelName=name)

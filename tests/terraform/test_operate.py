@@ -354,7 +354,7 @@ def test_an_endpoint_whose_configuration_is_gone_is_told_all_the_same(
         error = {"Code": "ValidationException", "Message": "Could not find endpoint configuration"}
         raise ClientError({"Error": error}, "DescribeEndpointConfig")
 
-    monkeypatch.setattr(verify, "live", lambda _: described)
+    monkeypatch.setattr(settling, "live", lambda _: described)
     monkeypatch.setattr(verify, "variants", gone)
     found = status._endpoint(Target("dev", "kennel", "eu-west-1"))
     assert found == {"name": "it", "status": "Deleting", "configuration": "gone", "variants": []}
@@ -406,7 +406,7 @@ def test_an_endpoint_that_only_changes_its_instances_passes(
     target: Target, digest: str, monkeypatch: pytest.MonkeyPatch, status: str
 ) -> None:
     endpoint = settling.live(target) | {"EndpointStatus": status}
-    monkeypatch.setattr(verify, "live", lambda _: endpoint)
+    monkeypatch.setattr(settling, "live", lambda _: endpoint)
     report = verify.check(target, outputs(digest))
     assert report.passed, report.fault
     # Another configuration comes.
