@@ -46,6 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def module_environ() -> Iterator[None]:
+    """Give the next module the same environment: a fixture may close this process's own."""
+    with mock.patch.dict(os.environ):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def environ() -> Iterator[None]:
     """Give the next test the same environment: a command in this process may close its own."""
