@@ -1,4 +1,4 @@
-"""An endpoint that changes by itself: as autoscaling acts, and while SageMaker maintains it.
+"""What changes by itself: an endpoint as autoscaling acts, and while SageMaker maintains it.
 
 It serves all the while, but SageMaker refuses to update or to delete it until that is over.
 """
@@ -6,7 +6,7 @@ It serves all the while, but SageMaker refuses to update or to delete it until t
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -17,7 +17,22 @@ from trainer.target import Target
 SCALING = frozenset({"SystemUpdating", "Updating"})
 """States in which an endpoint serves as before while its instances change."""
 
-_BUSY = SCALING | {"Creating", "Deleting", "RollingBack"}
+ENDPOINT = "aws_sagemaker_endpoint"
+# What SageMaker leaves alone in these states: operation, member that names it, and its states.
+_BUSY = {
+    ENDPOINT: (
+        "describe_endpoint",
+        "EndpointName",
+        "EndpointStatus",
+        SCALING | {"Creating", "Deleting", "RollingBack"},
+    ),
+    "aws_sagemaker_notebook_instance": (
+        "describe_notebook_instance",
+        "NotebookInstanceName",
+        "NotebookInstanceStatus",
+        {"Deleting", "Pending", "Stopping", "Updating"},
+    ),
+}
 # The longest release that the module `endpoint` allows lasts four hours.
 _LONGEST_SECONDS = 4 * 3600.0
 _POLL_SECONDS = 5.0
@@ -54,27 +69,49 @@ def refused(said: str) -> bool:
     return _REFUSAL.search(said) is not None
 
 
-def wait(target: Target, seconds: float = _LONGEST_SECONDS) -> None:
-    """Wait until the endpoint can be changed; there may be none.
+def wait(
+    target: Target, resources: Iterable[tuple[str, str]], seconds: float = _LONGEST_SECONDS
+) -> None:
+    """Wait until SageMaker changes or deletes what it does not touch while it changes it.
+
+    Terraform's provider asks once. Some releases of it take the refusal for a success, and forget
+    an endpoint that goes on.
+
+    Args:
+        target: Where.
+        resources: By Terraform's type and name; none need be there.
+        seconds: How long to wait for each.
 
     Raises:
-        KennelError: It goes on changing.
+        KennelError: Something goes on changing after that time.
     """
-    if target.parameter("endpoint_name") is None:
-        return
-    started, told = time.monotonic(), -_TELL_SECONDS
-    while (endpoint := live(target)).get("EndpointStatus") in _BUSY:
-        name, status = endpoint["EndpointName"], endpoint["EndpointStatus"]
-        passed = time.monotonic() - started
-        if passed > seconds:
-            raise KennelError(
-                f"the endpoint {name} is still {status} after {passed / 60:.0f} minutes: give the "
-                "command again when it is InService"
-            )
-        if passed - told >= _TELL_SECONDS:
-            sys.stderr.write(
-                f"the endpoint {name} is {status}, and SageMaker changes one thing at a time: "
-                "waiting until that is over\n"
-            )
-            told = passed
-        time.sleep(min(_POLL_SECONDS, seconds))
+    for kind, name in resources:
+        if kind not in _BUSY:
+            continue
+        started, told = time.monotonic(), -_TELL_SECONDS
+        while status := _busy(target, kind, name):
+            passed = time.monotonic() - started
+            if passed > seconds:
+                raise KennelError(
+                    f"{name} is still {status} after {passed / 60:.0f} minutes, nothing was "
+                    "changed: give the command again when it is InService"
+                )
+            if passed - told >= _TELL_SECONDS:
+                sys.stderr.write(
+                    f"waiting for {name}, which is {status}: SageMaker changes one thing at a time "
+                    f"({passed:.0f} s)\n"
+                )
+                told = passed
+            time.sleep(min(_POLL_SECONDS, seconds))
+
+
+def _busy(target: Target, kind: str, name: str) -> str | None:
+    """State in which something is left alone; None if it is in another, or not there."""
+    operation, member, status, states = _BUSY[kind]
+    try:
+        described = getattr(target.client("sagemaker"), operation)(**{member: name})
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationException":
+            raise
+        return None
+    return str(described[status]) if described[status] in states else None

@@ -534,8 +534,8 @@ class _Stopped:
 
 def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
     """Terraform's exit code, and why it stopped."""
-    if stack.name == "serving":
-        settling.wait(stack.target)
+    if stack.name == "serving" and (name := stack.target.parameter("endpoint_name")):
+        settling.wait(stack.target, [(settling.ENDPOINT, name)])
     with tempfile.TemporaryFile("w+") as said:
         with _without_outputs(stack) as stdout:
             code = stack.run(

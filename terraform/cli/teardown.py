@@ -16,9 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from terraform.cli import logs, model, objects, packages, stack
+from terraform.cli import logs, model, objects, packages, settling, stack
 from terraform.cli.objects import counted, size_text
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError
@@ -42,22 +40,6 @@ _POLL_SECONDS = 10.0
 _TELL_SECONDS = 60.0
 _BUCKET, _REPOSITORY = "aws_s3_bucket", "aws_ecr_repository"
 _ECR_BATCH = 100
-_SETTLE_SECONDS = 3600
-# What SageMaker does not delete in these states: operation, member that names it, and its states.
-_UNSETTLED = {
-    "aws_sagemaker_endpoint": (
-        "describe_endpoint",
-        "EndpointName",
-        "EndpointStatus",
-        {"Creating", "Deleting", "RollingBack", "SystemUpdating", "Updating"},
-    ),
-    "aws_sagemaker_notebook_instance": (
-        "describe_notebook_instance",
-        "NotebookInstanceName",
-        "NotebookInstanceStatus",
-        {"Deleting", "Pending", "Stopping", "Updating"},
-    ),
-}
 
 
 def destroy(
@@ -127,7 +109,7 @@ def _destroy(
     else:
         word = next((name for _, name in taken), target.name)
         stack.ask(f"Destroy {label} in account {target.account}{what}?", word, label)
-    wait_until_settled(target, [(change["type"], _name(change)) for change in doomed])
+    settling.wait(target, [(change["type"], _name(change)) for change in doomed])
     if taken:
         _delete(target, taken)
     elif not delete_data and data_in(target, others):
@@ -255,49 +237,6 @@ def _require_idle(target: Target, doomed: Iterable[Mapping[str, Any]]) -> None:
             f"the EC2 run, or end it (`aws ec2 terminate-instances --region {target.region} "
             f"--instance-ids {' '.join(used)}`)"
         )
-
-
-def wait_until_settled(
-    target: Target, doomed: Iterable[tuple[str, str]], seconds: float = _SETTLE_SECONDS
-) -> None:
-    """Wait until SageMaker deletes what it does not delete while it changes it.
-
-    Terraform's provider asks once. Some releases of it take the refusal for a success, and forget
-    an endpoint that goes on.
-
-    Args:
-        target: Where.
-        doomed: What is to be deleted, by Terraform's type and name.
-        seconds: How long to wait for each.
-
-    Raises:
-        KennelError: Something still changes after that time.
-    """
-    for kind, name in doomed:
-        if kind not in _UNSETTLED:
-            continue
-        started = told = time.monotonic()
-        told -= _TELL_SECONDS
-        while status := _unsettled(target, kind, name):
-            now = time.monotonic()
-            if now - started > seconds:
-                raise KennelError(f"{name} is still {status}, nothing was changed: try again later")
-            if now - told >= _TELL_SECONDS:
-                sys.stderr.write(f"waiting for {name}, which is {status} ({now - started:.0f} s)\n")
-                told = now
-            time.sleep(min(_POLL_SECONDS, seconds))
-
-
-def _unsettled(target: Target, kind: str, name: str) -> str | None:
-    """State in which something is not deleted; None if it is, or is not there."""
-    operation, member, status, states = _UNSETTLED[kind]
-    try:
-        described = getattr(target.client("sagemaker"), operation)(**{member: name})
-    except ClientError as error:
-        if error.response["Error"]["Code"] == "ValidationException":
-            return None
-        raise
-    return str(described[status]) if described[status] in states else None
 
 
 def _delete(target: Target, data: Data) -> None:

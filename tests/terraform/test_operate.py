@@ -24,7 +24,6 @@ from tests.localaws.conftest import SECONDS
 from tests.terraform.checkout import Checkout
 from tests.terraform.conftest import CommandLine, LocalAws
 from tests.terraform.service import BUCKET, FUNCTION, make_service
-from trainer.errors import KennelError
 from trainer.target import Target, load
 
 
@@ -499,28 +498,6 @@ def test_the_smoke_image_s_answer_may_differ_by_rounding_only(
     body = {"predictions": [{"label": label, "index": 0, "probability": probability}]}
     fault = smoke.Smoke("", "Red", 0.9).fault(Answer(200, body, 1.0))
     assert (fault is None) is is_right
-
-
-def test_an_endpoint_that_changes_is_waited_for(
-    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    states = ["Creating", "Updating", "SystemUpdating", "RollingBack", "Failed"]
-    slept: list[float] = []
-    monkeypatch.setattr("terraform.cli.settling.time.sleep", slept.append)
-    monkeypatch.setattr(
-        settling, "live", lambda _: {"EndpointName": "kennel-dev", "EndpointStatus": states[0]}
-    )
-    with pytest.raises(KennelError, match="kennel-dev is still Creating after 0 minutes"):
-        settling.wait(target, 0)
-    monkeypatch.setattr(
-        settling, "live", lambda _: {"EndpointName": "kennel-dev", "EndpointStatus": states.pop(0)}
-    )
-    slept.clear()
-    settling.wait(target)
-    assert (states, len(slept)) == ([], 4)
-    assert "kennel-dev is Creating, and SageMaker changes one" in capsys.readouterr().err
-    monkeypatch.setattr(settling, "live", lambda _: {})
-    settling.wait(target)
 
 
 def test_network_interfaces_are_waited_for(

@@ -182,44 +182,6 @@ def test_an_image_that_stays_is_told(target: Target, monkeypatch: pytest.MonkeyP
         teardown._delete_images(target, REPOSITORY)
 
 
-def test_what_sagemaker_still_changes_is_waited_for(
-    target: Target, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is not deleted meanwhile, and Terraform's provider asks once."""
-    states = {
-        "endpoint": ["SystemUpdating", "Updating", "InService"],
-        "notebook": ["Pending", "InService"],
-    }
-
-    class SageMaker:
-        def describe_endpoint(self, EndpointName: str) -> Any:
-            return {"EndpointStatus": states[EndpointName].pop(0)}
-
-        def describe_notebook_instance(self, NotebookInstanceName: str) -> Any:
-            return {"NotebookInstanceStatus": states[NotebookInstanceName].pop(0)}
-
-    monkeypatch.setattr(Target, "client", lambda *_: SageMaker())
-    monkeypatch.setattr(teardown, "_POLL_SECONDS", 0)
-    doomed = [
-        ("aws_sagemaker_endpoint", "endpoint"),
-        ("aws_sagemaker_notebook_instance", "notebook"),
-        ("aws_sagemaker_model", "model"),
-    ]
-    teardown.wait_until_settled(target, doomed)
-    assert states == {"endpoint": [], "notebook": []}
-    said = capsys.readouterr().err
-    assert "waiting for endpoint, which is SystemUpdating" in said
-    assert "waiting for notebook, which is Pending" in said
-    states["endpoint"] = ["Updating"] * 3
-    with pytest.raises(KennelError, match="endpoint is still Updating, nothing was changed"):
-        teardown.wait_until_settled(target, doomed[:1], seconds=-1)
-
-
-def test_what_is_not_there_is_not_waited_for(target: Target) -> None:
-    doomed = [("aws_sagemaker_endpoint", "none"), ("aws_sagemaker_notebook_instance", "none")]
-    teardown.wait_until_settled(target, doomed)
-
-
 def test_a_security_group_that_a_machine_uses_is_not_deleted(target: Target) -> None:
     ec2 = target.client("ec2")
     (network,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]

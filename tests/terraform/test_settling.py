@@ -1,0 +1,62 @@
+"""What SageMaker changes is waited for before it is changed or deleted."""
+
+from typing import Any
+
+import pytest
+
+from terraform.cli import settling
+from tests.localaws.conftest import LocalAws
+from trainer.errors import KennelError
+from trainer.target import Target
+
+RESOURCES = [
+    (settling.ENDPOINT, "endpoint"),
+    ("aws_sagemaker_notebook_instance", "notebook"),
+    ("aws_sagemaker_model", "model"),
+]
+
+
+def states_of(monkeypatch: pytest.MonkeyPatch, states: dict[str, list[str]]) -> list[float]:
+    """Let SageMaker give these states one after the other; give the pauses between the looks."""
+
+    class SageMaker:
+        def describe_endpoint(self, EndpointName: str) -> Any:
+            return {"EndpointStatus": states[EndpointName].pop(0)}
+
+        def describe_notebook_instance(self, NotebookInstanceName: str) -> Any:
+            return {"NotebookInstanceStatus": states[NotebookInstanceName].pop(0)}
+
+    slept: list[float] = []
+    monkeypatch.setattr(Target, "client", lambda *_: SageMaker())
+    monkeypatch.setattr(settling.time, "sleep", slept.append)
+    return slept
+
+
+def test_what_changes_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = {
+        "endpoint": ["Creating", "SystemUpdating", "Updating", "RollingBack", "Failed"],
+        "notebook": ["Pending", "InService"],
+    }
+    slept = states_of(monkeypatch, states)
+    settling.wait(Target("kennel", "dev", "us-east-1"), RESOURCES)
+    assert (states, len(slept)) == ({"endpoint": [], "notebook": []}, 5)
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == [
+        "waiting for endpoint, which is Creating",
+        "waiting for notebook, which is Pending",
+    ]
+
+
+def test_what_goes_on_changing_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    states_of(monkeypatch, {"endpoint": ["Updating"]})
+    with pytest.raises(KennelError, match=r"^endpoint is still Updating after 0 minutes, nothing"):
+        settling.wait(Target("kennel", "dev", "us-east-1"), RESOURCES, seconds=-1)
+
+
+def test_what_is_not_there_is_not_waited_for(
+    localaws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in localaws.environment.items():
+        monkeypatch.setenv(name, value)
+    settling.wait(Target("kennel", "dev", "us-east-1"), RESOURCES)
