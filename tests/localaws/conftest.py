@@ -16,7 +16,7 @@ from botocore.config import Config
 from localaws.processes import ManagedProcess, Running
 from tests.localaws.shapes import check_answers
 
-SECONDS = 120
+SECONDS = 300
 """How long a test waits for what must happen: far longer than it takes, for loaded machines."""
 
 T = TypeVar("T")
