@@ -67,7 +67,7 @@ JSON ?=#                        1: print JSON for machines
 DEBUG ?=#                       1: show where an error came from
 OUT ?= build#                   where everything goes
 TESTS ?=#                       which tests `make test` and `make test-contract` run, such as tests/inference; empty: all
-JOBS ?= 2#                      processes that `make test` runs tests in
+JOBS ?= 4#                      processes that `make test` runs tests in: most wait for others half of the time
 BENCH ?= training serving function growth# what `make bench` measures, of tests/benchmarks
 BENCH_FLAGS ?=#                 flags for it
 FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
@@ -112,8 +112,9 @@ require_one_of = $(if $(filter $(2),$(call one_word,$(1))),,$(error $(1)=$(value
 $(call require_one_of,UNFREEZE,none last all)
 $(if $(findstring /,$(value BACKBONE))$(if $(call one_word,BACKBONE),,-),$(error BACKBONE=$(subst $(newline), ,$(value BACKBONE)): must be one network of trainer/backbones.py))
 
-# The environment has its own Python; what the shell says about another one would break it.
-$(foreach name,PYTHONEXECUTABLE PYTHONHOME PYTHONIOENCODING PYTHONPATH PYTHONPLATLIBDIR,$(if $(findstring environment,$(origin $(name))),$(eval unexport $(name))))
+# The environment has its own Python; what the shell says about another one would break it. Without bytecode, as images of
+# Docker's often have it, each command would compile all that it imports anew.
+$(foreach name,PYTHONDONTWRITEBYTECODE PYTHONEXECUTABLE PYTHONHOME PYTHONIOENCODING PYTHONPATH PYTHONPLATLIBDIR,$(if $(findstring environment,$(origin $(name))),$(eval unexport $(name))))
 VENV := .venv
 PYTHON := $(call typed,VENV)/bin/python
 # The data set's name, as paths and keys in S3 can bear it: that of the folder; where it has other characters, a number
