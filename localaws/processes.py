@@ -26,6 +26,13 @@ os.killpg(0, signal.SIGKILL)
 """
 
 
+def reaper() -> subprocess.Popen[bytes]:
+    """What leads a process group, and ends it when this process ends."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _REAPER], stdin=subprocess.PIPE, process_group=0
+    )
+
+
 class Running:
     """Something that runs until `stop`, at the latest until the end of a `with` block."""
 
@@ -69,9 +76,7 @@ class ManagedProcess(Running):
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
-            self._reaper = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _REAPER], stdin=subprocess.PIPE, process_group=0
-            )
+            self._reaper = reaper()
             try:
                 self._process = subprocess.Popen(
                     command,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -13,7 +12,8 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from localaws.processes import ManagedProcess, Running
+from localaws.processes import Running
+from tests.localaws.forks import Fork
 from tests.localaws.shapes import check_answers
 
 SECONDS = 300
@@ -42,12 +42,10 @@ class LocalAws(Running):
 
     def _start(self, port: int) -> None:
         log = self._folder / "log"
-        command = [sys.executable, "-m", "localaws.server", "run", "--port", str(port)]
+        arguments = ["run", "--port", str(port), "--state", str(self._folder), *self._options]
         # Functions of Kennel's runtime run where its Python is not, as after `make local-up`.
         environment = {"LOCALAWS_STAND_IN": "python3.13", **os.environ}
-        self._process = ManagedProcess(
-            [*command, "--state", str(self._folder), *self._options], log, environment
-        )
+        self._process = Fork(arguments, log, environment)
         told = self._folder / "server.json"
         until(lambda: told.exists() or self._process.exit_code is not None)
         assert told.exists(), log.read_text()
