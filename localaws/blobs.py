@@ -61,6 +61,8 @@ class Store:
         if self._folder is None or len(content) < LARGE_BYTES:
             return None
         digest = hashlib.sha256(content).hexdigest()
+        if blob := self._used.get(digest):
+            return blob
         path = self._folder / digest
         self._folder.mkdir(mode=0o700, exist_ok=True)
         descriptor, unfinished = tempfile.mkstemp(dir=self._folder, prefix=".")
