@@ -60,7 +60,7 @@ _MOTOS_OWN = ("/moto-api", "/latest/meta-data/", "/latest/api/", "/favicon.ico")
 _READ_BODY_BYTES = 1 << 20
 _FORM = "application/x-www-form-urlencoded"
 _KEPT_ANSWERS = 256
-_SAVE_INTERVAL_SECONDS = 0.4
+_SAVED_SECONDS = 0.8
 _WEATHERS = (
     "kind is fair, rough or storm, seed a number; next is throttled, failed, cut or lost, "
     "call such as s3:DeleteBucket"
@@ -164,8 +164,9 @@ class Application:
     def save_until(self, ended: threading.Event) -> None:
         """Save what is answered within the second, until `ended` is set."""
         complaint, took = "", 0.0
-        # Where very much is held, half of the time is left for requests.
-        while not ended.wait(max(_SAVE_INTERVAL_SECONDS, took)):
+        # What is answered just after a save began is written by the next. Where very much is
+        # held, half of the time is left for requests.
+        while not ended.wait(max(_SAVED_SECONDS - 2 * took, took)):
             began = time.monotonic()
             try:
                 self.save()
