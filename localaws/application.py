@@ -14,7 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
-from urllib.parse import parse_qs, parse_qsl
+from urllib.parse import parse_qsl
 
 from flask import Flask
 from moto.core.config import default_user_config
@@ -32,7 +32,6 @@ from localaws import (
     additions,
     blobs,
     bodies,
-    bounds,
     changes,
     deletions,
     gate,
@@ -42,7 +41,7 @@ from localaws import (
     state,
     turnstile,
 )
-from localaws.calls import Call, form_of, identify, page_refusal, parameters, refusal
+from localaws.calls import CALL, Call, form_of, identify, page_refusal, refusal
 from localaws.execution import everywhere
 from localaws.iam import authentication, authorization
 from localaws.iam.authorization import Caller
@@ -59,10 +58,9 @@ OWN = "/_localaws/"
 # moto's own pages: they show, seed and empty the account for whoever asks.
 _MOTOS_OWN = ("/moto-api", "/latest/meta-data/", "/latest/api/", "/favicon.ico")
 _READ_BODY_BYTES = 1 << 20
-# What a role is passed to is in the body: that of CreateFunction holds a zip of up to 50 MB.
-_MOST_BODY_BYTES = 96 << 20
+_FORM = "application/x-www-form-urlencoded"
 _KEPT_ANSWERS = 256
-_SAVE_INTERVAL_SECONDS = 0.4
+_SAVED_SECONDS = 0.8
 _WEATHERS = (
     "kind is fair, rough or storm, seed a number; next is throttled, failed, cut or lost, "
     "call such as s3:DeleteBucket"
@@ -166,8 +164,9 @@ class Application:
     def save_until(self, ended: threading.Event) -> None:
         """Save what is answered within the second, until `ended` is set."""
         complaint, took = "", 0.0
-        # Where very much is held, half of the time is left for requests.
-        while not ended.wait(max(_SAVE_INTERVAL_SECONDS, took)):
+        # What is answered just after a save began is written by the next. Where very much is
+        # held, half of the time is left for requests.
+        while not ended.wait(max(_SAVED_SECONDS - 2 * took, took)):
             began = time.monotonic()
             try:
                 self.save()
@@ -233,18 +232,16 @@ class Application:
     def _aws(
         self, environ: dict[str, Any], start_response: Any, incoming: Incoming
     ) -> Iterable[bytes]:
-        # An object of S3 may well be JSON.
-        scope = environ.get("HTTP_AUTHORIZATION", "")
-        reads_all = ("/lambda/" if not self._enforces_iam else "/") in scope and "/s3/" not in scope
-        body = _read_body(environ, _MOST_BODY_BYTES if reads_all else _READ_BODY_BYTES)
+        form = _read_form(environ)
         # Each reader of the request has a stream of its own.
-        call = identify(_request(environ, body), form_of(environ.get("CONTENT_TYPE", ""), body))
-        principal, told = "", {}
+        call = identify(_request(environ, form), form_of(environ.get("CONTENT_TYPE", ""), form))
+        principal = ""
+        told: Mapping[str, Any] = {}
         # SDKs repeat a call whose answer was lost under the same id. What it did is done: a second
         # time it would be refused.
         # In bad weather nothing is made up for: AWS does not know these ids.
-        is_fair = self._weather.is_fair
-        invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if body and is_fair else ""
+        is_kept = self._weather.is_fair and _STRUCTURED.match(environ.get("CONTENT_TYPE", ""))
+        invocation = environ.get("HTTP_AMZ_SDK_INVOCATION_ID", "") if is_kept else ""
         try:
             if post := authentication.posted(call, environ):
                 call = post.call
@@ -256,31 +253,24 @@ class Application:
         else:
             principal = caller.name
             _take(environ, incoming)
-            # Who signs nothing is told first that it may not.
-            misunderstood = bodies.refuse(call, _whole(environ)) if call.access_key else None
-            environ["wsgi.input"].seek(0)
-            if misunderstood:
-                chunks, status, headers = run_wsgi_app(misunderstood, environ)
-            elif kept := self._answers.get((call.access_key, invocation)):
-                start_response(kept[1], list(kept[2]))
-                return [kept[0]]
+            environ[CALL] = call
+            try:
+                # Who signs nothing is told first that it may not.
+                told = (bodies.read if call.access_key else bodies.glance)(call, Request(environ))
+            except bodies.RefusedError as error:
+                chunks, status, headers = run_wsgi_app(error.answer, environ)
             else:
+                if kept := self._answers.get((call.access_key, invocation)):
+                    start_response(kept[1], list(kept[2]))
+                    return [kept[0]]
+                environ["wsgi.input"].seek(0)
                 # Who signs nothing may do what IAM allows everybody, enforced or not.
-                enforces = self._enforces_iam or not caller.principal
-                needs_told = enforces or self._calls or not is_fair
-                if needs_told or call.service in bounds.SERVICES:
-                    told = parameters(call, _request(environ, body))
-                # A body that was not read may hold what seems to be missing.
-                is_whole = bool(body) or not int(environ.get("CONTENT_LENGTH") or 0)
-                if is_whole and (broken := bounds.refuse(call, told)):
-                    chunks, status, headers = run_wsgi_app(broken, environ)
-                else:
-                    asks = caller if enforces else None
-                    ask = partial(self._answer, call, asks, environ, told)
-                    with regions.within(region):
-                        chunks, status, headers = self._weather.around(
-                            environ, call, principal, told, ask
-                        )
+                asks = caller if self._enforces_iam or not caller.principal else None
+                ask = partial(self._answer, call, asks, environ, told)
+                with regions.within(region):
+                    chunks, status, headers = self._weather.around(
+                        environ, call, principal, told, ask
+                    )
         if self._calls:
             _log(self._calls, call, principal, int(status[:3]), told)
         start_response(status, list(headers))
@@ -318,11 +308,9 @@ class Application:
                 f"localaws does not know {call}: it has to be added in {call.module}",
             )
         except Exception as error:
-            body = environ["wsgi.input"]
-            read = body.getvalue() if isinstance(body, io.BytesIO) else b""
             # moto's own paging, and that of the additions, stumbles over a token of another's.
             is_about_value = isinstance(error, LookupError | TypeError | ValueError)
-            if is_about_value and (bad := page_refusal(call, _request(environ, read))):
+            if is_about_value and (bad := page_refusal(call, told)):
                 return run_wsgi_app(bad, environ)
             traceback.print_exc()
             cause = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -407,21 +395,10 @@ def _json(content: object, status: int = 200) -> Response:
     return Response(json.dumps(content) + "\n", status, mimetype="application/json")
 
 
-def _read_body(environ: dict[str, Any], most: int) -> bytes:
-    """The body of a request that is no upload; it is there again for who comes next.
-
-    Args:
-        environ: The request.
-        most: The largest body that is read, in bytes.
-    """
-    # Which objects are to be deleted is in XML, which its sender does not call so.
-    names_objects = environ["REQUEST_METHOD"] == "POST" and "delete" in parse_qs(
-        environ.get("QUERY_STRING", ""), keep_blank_values=True
-    )
-    if not names_objects and not _STRUCTURED.match(environ.get("CONTENT_TYPE", "")):
-        return b""
+def _read_form(environ: dict[str, Any]) -> bytes:
+    """The body of a request that is a form; it is there again for who comes next."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
-    if not 0 < length <= (_MOST_BODY_BYTES if names_objects else most):
+    if not environ.get("CONTENT_TYPE", "").startswith(_FORM) or not 0 < length <= _READ_BODY_BYTES:
         return b""
     body: bytes = environ["wsgi.input"].read(length)
     environ["wsgi.input"] = io.BytesIO(body)
@@ -433,11 +410,6 @@ def _take(environ: dict[str, Any], incoming: Incoming) -> None:
     if environ["wsgi.input"] is incoming:
         environ["wsgi.input"] = incoming.received()
         environ["CONTENT_LENGTH"] = str(incoming.length)
-
-
-def _whole(environ: dict[str, Any]) -> Request:
-    """The request with its body, which was received."""
-    return Request({**environ, "wsgi.input_terminated": True})
 
 
 def _request(environ: dict[str, Any], body: bytes) -> Request:

@@ -6,12 +6,13 @@ only has to name it, and neither memory nor the state file holds its bytes.
 
 import hashlib
 import os
+import pickle
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from weakref import WeakValueDictionary, finalize
 
 from moto.awslambda.models import LambdaFunction, LayerVersion
@@ -23,6 +24,9 @@ MAX_OBJECT_BYTES = 1 << 30
 """The largest object, at once or in parts; S3 takes 5 GiB at once and 50 TB in parts."""
 LARGE_BYTES = 4096
 """Contents of this size and more get a file; less than that is cheaper to copy than to name."""
+
+# Where an object of S3 keeps how it was pickled last, until it is changed.
+_PICKLED = "_localaws_pickled"
 
 
 class TooLargeError(S3ClientError):
@@ -61,6 +65,8 @@ class Store:
         if self._folder is None or len(content) < LARGE_BYTES:
             return None
         digest = hashlib.sha256(content).hexdigest()
+        if blob := self._used.get(digest):
+            return blob
         path = self._folder / digest
         self._folder.mkdir(mode=0o700, exist_ok=True)
         descriptor, unfinished = tempfile.mkstemp(dir=self._folder, prefix=".")
@@ -200,6 +206,30 @@ class _Kept:
             vars(owner).get(request, {}).pop("ZipFile", None)
 
 
+def _reduced(key: Any) -> tuple[Any, ...]:
+    """How an object of S3 is pickled: by itself, and again only when it was changed."""
+    if key.multipart is not None:  # which others hold, too
+        return _empty_key, (), key.__getstate__()
+    data = vars(key).get(_PICKLED)
+    if not data:
+        unchanged = vars(key)[_PICKLED] = b""
+        data = pickle.dumps(key.__getstate__(), pickle.HIGHEST_PROTOCOL)
+        # Who changes it meanwhile takes this away.
+        if vars(key).get(_PICKLED) is unchanged:
+            vars(key)[_PICKLED] = data
+    return _key_of, (data,)
+
+
+def _empty_key() -> FakeKey:
+    return FakeKey.__new__(FakeKey)
+
+
+def _key_of(data: bytes) -> FakeKey:
+    key: Any = _empty_key()
+    key.__setstate__(pickle.loads(data))  # noqa: S301 (what is restored is its owner's)
+    return cast(FakeKey, key)
+
+
 def install() -> None:
     """Let moto's classes keep large contents in files; once in a process is enough."""
     key: Any = FakeKey
@@ -215,16 +245,26 @@ def install() -> None:
         self.contentsize = len(value)
 
     def get_state(self: Any) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "lock"}
+        held = vars(self).items()
+        return {name: value for name, value in held if name not in ("lock", _PICKLED)}
 
     def set_state(self: Any, state: dict[str, Any]) -> None:
         vars(self).update(state, lock=threading.Lock())
+
+    def set_attribute(self: Any, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        vars(self).pop(_PICKLED, None)
+
+    def set_metadata(self: Any, *given: Any, **named: Any) -> None:
+        change_metadata(self, *given, **named)
+        vars(self).pop(_PICKLED, None)
 
     def complete(self: FakeMultipart, body: Any) -> Any:
         whole = join(self, body)
         # The object has it all; of its parts only their sizes and digests are told.
         for part in self.parts.values():
             part._value_buffer.close()
+            vars(part).pop(_PICKLED, None)
         return whole
 
     def set_part(self: FakeMultipart, part_id: int, value: bytes) -> FakeKey:
@@ -233,6 +273,7 @@ def install() -> None:
             raise TooLargeError
         return keep_part(self, part_id, value)
 
+    change_metadata = FakeKey.set_metadata
     join, keep_part = FakeMultipart.complete, FakeMultipart.set_part
     multipart: Any = FakeMultipart
     multipart.complete, multipart.set_part = complete, set_part
@@ -241,8 +282,9 @@ def install() -> None:
     model.__new__ = lambda kind, *given, **named: object.__new__(kind)
     key.__del__ = lambda self: None
     key.value = property(get_value, set_value)
-    key.__getstate__ = get_state
-    key.__setstate__ = set_state
+    key.__getstate__, key.__setstate__ = get_state, set_state
+    key.__setattr__, key.set_metadata = set_attribute, set_metadata
+    key.__reduce__ = _reduced
     kinds: tuple[Any, ...] = LambdaFunction, LayerVersion
     for kind in kinds:
         kind.code_bytes = _Kept("code_bytes")

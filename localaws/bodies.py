@@ -1,8 +1,9 @@
-"""What AWS refuses before a service looks at it: requests that do not say what their protocol asks.
+"""What a request tells, and what AWS refuses before a service looks at it.
 
 Each protocol has its own words for a body that cannot be read, for members of another type than the
 service's model has, and for required ones that are missing. Members that the model does not know
-are passed over, as AWS does. Bounds of values are not looked at here.
+are passed over, as AWS does. Lengths, values and patterns are held to the bounds of the models of
+`SERVICES`; patterns with classes of characters that Python's expressions lack are left out.
 
 Sources: Smithy's protocol specifications (awsJson1_0, awsQuery, restJson1, restXml), "Common Error
 Types" in the services' API references, "Error responses" of S3's.
@@ -14,10 +15,11 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from math import isfinite
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
@@ -41,6 +43,9 @@ _UNREADABLE = {
     "rest-xml": "InvalidArgument",
 }
 _BITS = {"byte": 8, "short": 16, "integer": 32, "long": 64}
+SERVICES = {"lambda": "ValidationException", "sagemaker": "ValidationException"}
+"""Those whose values are held to bounds, and what they call one that is out of them: what they are
+told becomes names of files and processes."""
 # Who calls a missing member otherwise than ValidationException.
 _MISSING_CODES = {
     "codebuild": "InvalidInputException",
@@ -51,8 +56,17 @@ _MISSING_CODES = {
 }
 
 
+class RefusedError(Exception):
+    """A request is refused; `answer` says why."""
+
+    def __init__(self, answer: Response) -> None:
+        """Refuse it with an answer."""
+        super().__init__(answer.status)
+        self.answer = answer
+
+
 class _BadError(Exception):
-    """A request is refused."""
+    """What is wrong with a request."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -60,20 +74,40 @@ class _BadError(Exception):
         self.status = status
 
 
-def refuse(call: Call, request: Request) -> Response | None:
-    """Answer a request that its service could not understand; None for another.
+def read(call: Call, request: Request) -> Mapping[str, Any]:
+    """What a call is told.
 
     Args:
         call: What is asked for.
         request: The request; its body is read, unless it is an object's or an event's content.
+
+    Returns:
+        The operation's parameters by botocore's names, an empty text for such a content; those in
+        the path alone where AWS has no such operation.
+
+    Raises:
+        RefusedError: The service could not understand it, or does not take it.
     """
     try:
         operation = _operation(call, request)
         if operation and operation.input_shape:
-            _check(call, operation, operation.input_shape, request)
+            return _checked(call, operation, operation.input_shape, request)
     except _BadError as error:
-        return refusal(call, error.status, error.code, str(error))
-    return None
+        raise RefusedError(refusal(call, error.status, error.code, str(error))) from error
+    return call.resource
+
+
+def glance(call: Call, request: Request) -> Mapping[str, Any]:
+    """What a call is told that nobody signed, as `read`; as far as it can be understood."""
+    try:
+        operation = _operation(call, request)
+        shape = operation.input_shape if operation else None
+        if operation and shape:
+            body = b"" if _is_content(shape) else _body(request, operation)
+            return _parsed(call, operation, request, body)
+    except _BadError:
+        pass
+    return call.resource
 
 
 def _operation(call: Call, request: Request) -> OperationModel | None:
@@ -106,7 +140,9 @@ def _operation(call: Call, request: Request) -> OperationModel | None:
     return None
 
 
-def _check(call: Call, operation: OperationModel, shape: Shape, request: Request) -> None:
+def _checked(
+    call: Call, operation: OperationModel, shape: Shape, request: Request
+) -> Mapping[str, Any]:
     body = b"" if _is_content(shape) else _body(request, operation)
     if call.protocol in {"json", "rest-json"}:
         _check_json(call, shape, body)
@@ -119,10 +155,12 @@ def _check(call: Call, operation: OperationModel, shape: Shape, request: Request
         told = {**told, shape.serialization["payload"]: ""}
         if str(call) == "s3:PutBucketPolicy":
             _check_policy(request.get_data())
-    elif call.service == "s3" and any(_wrong(shape, told)):
-        raise _BadError("MalformedXML", _XML)
-    if missing := next(_missing(shape, told, ""), None):
-        _refuse_missing(call, shape, missing)
+    breaks = _unlisted if call.service == "s3" else _fits_all
+    if call.service in SERVICES:
+        breaks = _broken
+    if violations := list(_violations(shape, told, "", breaks)):
+        _refuse(call, shape, violations)
+    return told
 
 
 def _is_content(shape: Any) -> bool:
@@ -310,46 +348,109 @@ def _parsed(
     return told or {}
 
 
-def _missing(shape: Any, value: Any, where: str) -> Iterator[str]:
-    """The places of required members that are not there."""
+class _Violation(NamedTuple):
+    """A member that is not as the model has it: where, its value, what it must be."""
+
+    where: str
+    value: Any
+    must: str
+
+    def __str__(self) -> str:
+        given = "null" if self.value is None else f"'{self.value}'"
+        constraint = f"failed to satisfy constraint: Member must {self.must}"
+        return f"Value {given} at '{self.where}' {constraint}"
+
+
+_THERE = "not be null"
+_Breaks = Callable[[Any, Any], str | None]
+"""The bound of a shape that a value breaks, in AWS's words."""
+
+
+def _violations(shape: Any, value: Any, where: str, breaks: _Breaks) -> Iterator[_Violation]:
+    """Required members that are not there, and values that break something."""
     kind = shape.type_name
-    if value is None:
-        return
     if kind == "structure" and isinstance(value, Mapping):
         for name, member in shape.members.items():
             path = f"{where}.{name[:1].lower()}{name[1:]}".lstrip(".")
             if value.get(name) is not None:
-                yield from _missing(member, value[name], path)
+                # S3's schema is of its XML.
+                is_outside = breaks is _unlisted and "location" in member.serialization
+                inner = _fits_all if is_outside else breaks
+                yield from _violations(member, value[name], path, inner)
             elif name in shape.required_members and not _is_part_of_host(member):
-                yield path
+                yield _Violation(path, None, _THERE)
     elif kind == "list" and isinstance(value, list):
         for number, item in enumerate(value, 1):
-            yield from _missing(shape.member, item, f"{where}.{number}.member")
+            yield from _violations(shape.member, item, f"{where}.{number}.member", breaks)
     elif kind == "map" and isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _missing(shape.value, item, f"{where}.{key}.member")
+            yield from _violations(shape.key, key, f"{where}.{key}.key", breaks)
+            yield from _violations(shape.value, item, f"{where}.{key}.value", breaks)
+    if must := breaks(shape, value):
+        yield _Violation(where, value, must)
 
 
-def _wrong(shape: Any, value: Any) -> Iterator[bool]:
-    """Whether texts in what S3 was told in XML are none of those that its schema has."""
-    kind = shape.type_name
-    if "location" in shape.serialization:
-        return
-    if kind == "structure" and isinstance(value, Mapping):
-        for name, member in shape.members.items():
-            yield from _wrong(member, value.get(name))
-    elif kind == "list" and isinstance(value, list):
-        for item in value:
-            yield from _wrong(shape.member, item)
-    elif isinstance(value, str) and shape.metadata.get("enum"):
-        yield value not in shape.metadata["enum"]
+def _fits_all(shape: Any, value: Any) -> None:
+    """Nothing is looked at."""
+
+
+def _unlisted(shape: Any, value: Any) -> str | None:
+    """Of S3: the bound of a text in XML that is none of those that its schema has."""
+    return _broken(shape, value) if "enum" in shape.metadata else None
+
+
+def _broken(shape: Any, value: Any) -> str | None:
+    """The bound that a value breaks, in AWS's words."""
+    bounds = shape.metadata
+    if value is None:
+        return _THERE
+    if "enum" in bounds and value not in bounds["enum"]:
+        return f"satisfy enum value set: [{', '.join(bounds['enum'])}]"
+    if isinstance(value, bool) or not isinstance(value, int | float | str | bytes | list | Mapping):
+        return None
+    if isinstance(value, int | float):
+        size, measured = float(value), "value"
+    else:
+        size, measured = float(len(value)), "length"
+    if "min" in bounds and size < bounds["min"]:
+        return f"have {measured} greater than or equal to {bounds['min']}"
+    if "max" in bounds and size > bounds["max"]:
+        return f"have {measured} less than or equal to {bounds['max']}"
+    pattern = bounds.get("pattern", "")
+    if pattern and isinstance(value, str) and not _fits(pattern, value):
+        return f"satisfy regular expression pattern: {pattern}"
+    return None
+
+
+def _fits(pattern: str, text: str) -> bool:
+    expression = _compiled(pattern)
+    return expression is None or expression.fullmatch(text) is not None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern, re.DOTALL)
+    except re.error:
+        return None
 
 
 def _is_part_of_host(member: Any) -> bool:
     return bool(member.serialization.get("hostLabel"))
 
 
-def _refuse_missing(call: Call, shape: Any, where: str) -> NoReturn:
+def _refuse(call: Call, shape: Any, violations: Sequence[_Violation]) -> NoReturn:
+    if call.service in SERVICES:
+        count = f"{len(violations)} validation error{'s' if len(violations) > 1 else ''}"
+        told = f"{count} detected: {'; '.join(map(str, violations))}"
+        raise _BadError(SERVICES[call.service], told)
+    if any(violation.must is not _THERE for violation in violations):
+        raise _BadError("MalformedXML", _XML)
+    _refuse_missing(call, shape, violations[0])
+
+
+def _refuse_missing(call: Call, shape: Any, missing: _Violation) -> NoReturn:
+    where = missing.where
     if call.protocol == "rest-xml" and call.service == "s3":
         first = where.partition(".")[0]
         if "." in where or first[:1].upper() + first[1:] == shape.serialization.get("payload"):
@@ -362,6 +463,5 @@ def _refuse_missing(call: Call, shape: Any, where: str) -> NoReturn:
     default = "ValidationError" if call.protocol == "query" else "ValidationException"
     raise _BadError(
         _MISSING_CODES.get(call.service, default),
-        f"1 validation error detected: Value null at '{where}' failed to satisfy constraint: "
-        "Member must not be null",
+        f"1 validation error detected: {missing}",
     )

@@ -18,12 +18,14 @@ from xml.sax.saxutils import escape
 
 import botocore
 from botocore.exceptions import UnknownServiceError
-from moto.core.parse import PROTOCOL_PARSERS
 from moto.core.request import Request
 from moto.core.routing import get_service_router
 from moto.core.utils import get_service_model
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
+
+CALL = "localaws.call"
+"""Where a request's environ has its call, once that is known."""
 
 _SCOPE = re.compile(r"(?P<key>[^/=\s]+)/\d{8}/(?P<region>[^/]*)/(?P<service>[^/]+)/aws4_request")
 _CBOR_PATH = re.compile(r"^/service/(?P<target>[^/]+)/operation/(?P<operation>[^/]+)$")
@@ -123,7 +125,10 @@ def identify(request: Request, form: Mapping[str, str]) -> Call:
         service = next((name for name in names if _has(name, action)), signing_name)
         return call(service, action, "ec2" if service == "ec2" else "query")
     # S3's routes take almost any path, so the services beside it (S3 Control) are asked first.
+    first = request.path.split("/", 2)[1]
     for name in sorted(names, key=signing_name.__eq__):
+        if first not in (_first_segments(name) or {first}):
+            continue
         try:
             operation, resource = get_service_router(name).match(request)
         except (HTTPException, NotImplementedError):
@@ -131,6 +136,18 @@ def identify(request: Request, form: Mapping[str, str]) -> Call:
         return call(name, operation.name, _protocol(name), resource)
     service = names[0] if names else signing_name
     return call(service, f"{request.method} {request.path}", _protocol(service))
+
+
+@cache
+def _first_segments(service: str) -> frozenset[str]:
+    """How the paths of a service's operations begin; none if any begins with a parameter."""
+    model = get_service_model(service)
+    operations = map(model.operation_model, model.operation_names)
+    paths = [
+        re.split(r"[/?#]", operation.http["requestUri"], maxsplit=2) for operation in operations
+    ]
+    found = {path[1] if len(path) > 1 else "" for path in paths}
+    return frozenset() if any("{" in segment for segment in found) else frozenset(found)
 
 
 def _by_target(signing_name: str, prefix: str) -> str:
@@ -203,17 +220,16 @@ def _cbor(content: Mapping[str, str]) -> bytes:
     return bytes([0xA0 | len(content)]) + pairs
 
 
-def page_refusal(call: Call, request: Request) -> Response | None:
+def page_refusal(call: Call, told: Mapping[str, Any]) -> Response | None:
     """How a service says that no answer of it had the token that a request names a page by.
 
     Args:
         call: What was asked for.
-        request: The request; its body is read.
+        told: The call's parameters.
 
     Returns:
         The answer; None if the request names no page.
     """
-    told = parameters(call, request)
     name = next((name for name in _TOKENS if told.get(name)), None)
     if not name:
         return None
@@ -235,33 +251,3 @@ _TOKEN_CODES = {
     "sns": "InvalidParameter",
     "ssm": "InvalidNextToken",
 }
-
-
-def parameters(call: Call, request: Request) -> dict[str, Any]:
-    """What `call` was told.
-
-    Args:
-        call: What was asked for.
-        request: The request; its body is read.
-
-    Returns:
-        The operation's parameters by botocore's names; those in the path alone where the request
-        cannot be understood.
-    """
-    try:
-        operation = get_service_model(call.service).operation_model(call.operation)
-        parser = PROTOCOL_PARSERS[call.protocol](operation)
-        told: dict[str, Any] = parser.parse(
-            {
-                "method": request.method,
-                "values": request.values,
-                "headers": request.headers,
-                "body": request.get_data(),
-                "url_path": request.path,
-                "url_params": dict(call.resource),
-            }
-        )
-    # The parser raises what it stumbles over: a body may hold anything.
-    except Exception:
-        return dict(call.resource)
-    return told

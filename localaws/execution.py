@@ -165,18 +165,14 @@ class Execution(Running):
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Around each change of moto's objects that is made outside of a request.
+        """Around each change of moto's objects that is made outside of a request; it is saved.
 
         Be quick inside: while the state is taken to be saved, nobody gets in.
         """
         with self._changing():
-            self.save_soon()
+            for service in _RECORDS:
+                changes.touch(service)
             yield
-
-    def save_soon(self) -> None:
-        """Have the records of what runs saved within the second, whoever holds and changes them."""
-        for service in _RECORDS:
-            changes.touch(service)
 
     def seconds(self, seconds_on_aws: float) -> float:
         """How long something takes here that takes `seconds_on_aws` on AWS."""
@@ -316,19 +312,15 @@ def require_trust(role_arn: str, service: str) -> None:
 class Executions(Running):
     """What runs in each region; made when a region is used first."""
 
-    def __init__(
-        self,
-        endpoint: str,
-        folder: Path,
-        time_scale: float,
-        changing: Callable[[], AbstractContextManager[None]],
-        weather: Weather,
-    ) -> None:
-        """Take what `Execution` takes."""
+    def __init__(self, folder: Path, make: Callable[[Path], Execution]) -> None:
+        """Make none yet.
+
+        Args:
+            folder: For what runs; emptied.
+            make: Makes the execution of the region that it is called in, with a folder of its own.
+        """
         shutil.rmtree(folder, ignore_errors=True)
-        self._folder = folder
-        self._endpoint, self._time_scale, self._changing = endpoint, time_scale, changing
-        self._weather = weather
+        self._folder, self._make = folder, make
         self._lock = threading.RLock()
         self._of_region: dict[str, Execution] = {}
 
@@ -362,13 +354,7 @@ class Executions(Running):
             execution = self._of_region.get(region)
             if execution is None:
                 with regions.within(region):
-                    execution = Execution(
-                        self._endpoint,
-                        self._folder / region,
-                        self._time_scale,
-                        self._changing,
-                        self._weather,
-                    )
+                    execution = self._make(self._folder / region)
                     self._of_region[region] = execution
                     execution.start()
             return execution

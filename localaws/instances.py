@@ -126,7 +126,6 @@ class Instances(Service):
         self._machines[instance.id] = _Machine(
             self.execution, instance, self._metadata.address(instance.id)
         )
-        self.execution.save_soon()
 
     def end(self, instance: Instance, *, terminates: bool) -> bool:
         """Begin to end an instance at its user's wish; false if it does not run here."""
@@ -155,7 +154,6 @@ class Instances(Service):
             for instance in _all_instances():
                 if instance.state not in _FINAL:
                     _finish(instance, lost)
-        self.execution.save_soon()
 
     def stop(self) -> None:
         """Kill all scripts."""
@@ -262,7 +260,6 @@ class _Machine:
             if wish:
                 _finish(self._instance, wish)
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._execution.save_soon()
 
     def _start(self) -> None:
         for name in ("bin", "home", "tmp", "units", "work"):
@@ -272,7 +269,6 @@ class _Machine:
             if self._wish:
                 return
             _set(self._instance, *_RUNNING)
-        self._execution.save_soon()
         script = b64decode(str(self._instance.user_data or ""))
         if not script:
             return

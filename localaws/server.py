@@ -110,7 +110,7 @@ def run(folder: Path, options: Options) -> None:
         # This takes its time; the other commands need none of it, nor does a refusal.
         from localaws import blobs, changes
         from localaws.application import Application, configure
-        from localaws.execution import Executions
+        from localaws.execution import Execution, Executions
         from localaws.state import restore
         from localaws.weather import Weather
         from localaws.web import serve
@@ -127,13 +127,11 @@ def run(folder: Path, options: Options) -> None:
         )
         server = serve(listener, application)
 
-        execution = Executions(
-            _endpoint(server.port),
-            (folder / "work").absolute(),
-            options.time_scale,
-            application.changing,
-            weather,
-        )
+        def execution_in(folder: Path) -> Execution:
+            address = _endpoint(server.port)
+            return Execution(address, folder, options.time_scale, application.changing, weather)
+
+        execution = Executions((folder / "work").absolute(), execution_in)
         try:
             if not options.records_only:
                 execution.start()

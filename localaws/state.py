@@ -45,6 +45,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 from moto.core.base_backend import AccountSpecificBackend, BackendDict, BaseBackend
+from moto.s3.models import FakeKey
 
 from localaws.blobs import Blob, Content, Store
 from localaws.changes import EVERYTHING
@@ -362,6 +363,8 @@ class _Reducers(dict[type, _Reduce]):
             return self._backend
         if issubclass(kind, Content):
             return self._content
+        if issubclass(kind, FakeKey):
+            return self._key
         if issubclass(kind, _PRIVATE_KEYS):
             return _private_key_of
         if issubclass(kind, WeakValueDictionary):
@@ -389,6 +392,12 @@ class _Reducers(dict[type, _Reduce]):
         if blob := content.blob:
             self.contents.append(blob)
         return content.__reduce_ex__(_PROTOCOL)
+
+    def _key(self, key: Any) -> Any:
+        # What is pickled already does not name its content again.
+        if key.multipart is None and (blob := key._value_buffer.blob):
+            self.contents.append(blob)
+        return key.__reduce__()
 
 
 def _package(kind: type) -> str:

@@ -122,7 +122,6 @@ class FunctionUrls(Running):
             former = record.url
             with self._functions.execution.changing():
                 record.url = self.open(function.function_name, called)
-            self._functions.execution.save_soon()
             print(
                 f"{former} is in use; {function.function_name} is at {record.url}", file=sys.stderr
             )

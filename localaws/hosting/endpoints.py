@@ -423,7 +423,6 @@ class Endpoints(Service):
         """Change a record."""
         with self.execution.changing():
             change(*given)
-        self.execution.save_soon()
 
     def _count(self, variant: Variant, serving: int) -> None:
         if "CurrentInstanceCount" in variant:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import Message
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -256,6 +257,7 @@ def _unsupported(algorithm: str) -> AuthenticationError:
     )
 
 
+@lru_cache(64)  # Those of a second have one.
 def _moment(timestamp: str) -> float:
     try:
         return calendar.timegm(time.strptime(timestamp, "%Y%m%dT%H%M%SZ"))

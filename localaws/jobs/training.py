@@ -151,7 +151,6 @@ class TrainingJobs(Service):
                     reason="InternalServerError: localaws ended while the job ran. A job with a"
                     " CheckpointConfig goes on where it was; one with a RetryStrategy begins anew.",
                 )
-        self.execution.save_soon()
         if not job.ended:
             self._start(job)
 
@@ -177,7 +176,6 @@ class _Run:
                 self._wish = _Wish.STOP
                 self._job.training_job_status = "Stopping"
                 self._job.report("Stopping")
-        self._execution.save_soon()
 
     def interrupt(self) -> bool:
         with self._lock:
@@ -424,12 +422,10 @@ class _Run:
     def _report(self, status: str, message: str | None = None) -> None:
         with self._execution.changing(), self._lock:
             self._job.report(status, message)
-        self._execution.save_soon()
 
     def _end(self, status: str, secondary_status: str | None = None, reason: str = "") -> None:
         with self._execution.changing(), self._lock:
             self._job.end(status, secondary_status, reason)
-        self._execution.save_soon()
 
     def _leave_if_asked(self) -> None:
         if self._wish is _Wish.LEAVE:
@@ -490,8 +486,6 @@ class _Observer:
         self._put_metrics(found)
         with _reasons("ClientError: Checkpoint upload failed:"):
             put = [mirror.sync(self._s3, final=final) for mirror in self._mirrors]
-        if any(put):
-            self._execution.save_soon()
         self._next = time.monotonic() + _OBSERVE_SECONDS
         return any(put)
 

@@ -38,7 +38,6 @@ class TuningJobs(Service):
             self.execution.credentials(definition.given["RoleArn"], _SERVICE, "SageMaker")
         with self.execution.changing():
             keep(job)
-        self.execution.save_soon()
         self._start(job)
 
     def stop_job(self, job: TuningJob) -> None:
@@ -46,7 +45,6 @@ class TuningJobs(Service):
         with self.execution.changing(), self._changing_status:
             if not job.ended:
                 job.stop()
-        self.execution.save_soon()
 
     def resume(self) -> None:
         """Go on with all searches; `TrainingJobs` has taken up their trials already."""
@@ -88,7 +86,6 @@ class TuningJobs(Service):
     def _end(self, job: TuningJob, ending: Ending) -> None:
         with self.execution.changing(), self._changing_status:
             job.end(ending)
-        self.execution.save_soon()
 
 
 class _Run:
@@ -155,7 +152,6 @@ class _Run:
             self._training.create(request, self._job.arn)
             self._job.trials.append(trial)
             self._followed[name] = []
-        self._execution.save_soon()
 
     def _choose(self, definition: Definition) -> Mapping[str, str]:
         own = self._job.trials_of(definition)

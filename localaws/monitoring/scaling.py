@@ -395,7 +395,6 @@ class Scaling(Watcher):
             kept = activities(backend)
             kept.append(activity)
             del kept[:-_KEPT_ACTIVITIES]
-        self.execution.save_soon()
 
     def _is_settled(self, hand: _Hand, resource: Resource, now: float) -> bool:
         """Whether the change that was under way is over; then its cooldown begins."""
@@ -422,7 +421,6 @@ class Scaling(Watcher):
         else:
             hand.before = found.wanted
             hand.in_until = now + self.execution.seconds(inward)
-        self.execution.save_soon()
         return True
 
     def _cooldowns(

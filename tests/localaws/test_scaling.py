@@ -168,7 +168,6 @@ class Scaled:
             seconds=lambda seconds: seconds,
             changing=nullcontext,
             client=lambda _: self.endpoint,
-            save_soon=lambda: None,
             service=lambda _: SimpleNamespace(latest=self._latest),
         )
         self.service = Scaling(cast(Execution, execution))

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from moto import mock_aws
 from moto.awslambda.models import lambda_backends
-from moto.s3.models import s3_backends
+from moto.s3.models import FakeKey, S3Backend, s3_backends
 from moto.ssm.models import SimpleSystemManagerBackend, ssm_backends
 
 from localaws import blobs, state
@@ -272,6 +272,56 @@ def test_only_what_was_touched_is_pickled_again(tmp_path: Path) -> None:
         state.restore(tmp_path / "state.zip")
         assert ssm.get_parameter(Name="/kennel")["Parameter"]["Value"] == "second"
         assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["kennel"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s3, key: s3.put_object_legal_hold(**key, LegalHold={"Status": "ON"}),
+        lambda s3, key: s3.put_object_acl(**key, ACL="public-read"),
+        lambda s3, key: s3.put_object(**key, Body=b"second"),
+        lambda s3, key: s3.copy_object(
+            **key, CopySource="kennel/k", MetadataDirective="REPLACE", Metadata={"a": "b"}
+        ),
+        lambda s3, key: (
+            s3_backends[ACCOUNT]["aws"].get_object("kennel", "k").set_metadata({"a": "b"})
+        ),
+    ],
+    ids=["hold", "acl", "body", "copy", "metadata"],
+)
+def test_an_object_is_pickled_again_when_it_was_changed_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any, Any], object]
+) -> None:
+    key = {"Bucket": "kennel", "Key": "k"}
+
+    def picture(s3: Any) -> list[Any]:
+        told = s3.get_object(**key), s3.get_object_acl(**key), s3.get_object_legal_hold(**key)
+        kept = {"Metadata", "Grants", "LegalHold", "ETag"}
+        return [[v for k, v in answer.items() if k in kept] for answer in told]
+
+    with mock_aws():
+        s3 = boto3.client("s3", region_name="us-east-1")
+        s3.create_bucket(Bucket="kennel", ObjectLockEnabledForBucket=True)
+        s3.put_object(**key, Body=b"first", ObjectLockLegalHoldStatus="OFF")
+        s3.put_object(Bucket="kennel", Key="other", Body=b"other")
+        saver = state.Saver(tmp_path / "state.zip")
+        saver.take([])
+        pickled: list[Any] = []
+        get_state = vars(FakeKey)["__getstate__"]
+        monkeypatch.setattr(
+            FakeKey, "__getstate__", lambda key: pickled.append(key.name) or get_state(key)
+        )
+        change(s3, key)
+        saver.take([S3Backend])
+        saver.write()
+        assert set(pickled) == {"k"}
+        saver.take([S3Backend])
+        # Each version once.
+        assert len(pickled) == len(s3.list_object_versions(Bucket="kennel", Prefix="k")["Versions"])
+        before = picture(s3)
+    with mock_aws():
+        state.restore(tmp_path / "state.zip")
+        assert picture(s3) == before
 
 
 def test_services_that_share_an_object_share_it_afterwards(tmp_path: Path) -> None:
