@@ -17,6 +17,7 @@ from moto.sagemaker.utils import arn_formatter
 
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, plain_client, refuses, wrap
 from localaws.additions._sagemaker import flawed, missing
+from localaws.additions._sagemaker_data import require_model_data
 from localaws.additions._sagemaker_images import refuse_image
 from localaws.additions.application_autoscaling import delete_scaling
 from localaws.additions.ecr import OCI_MANIFEST
@@ -61,8 +62,17 @@ class EndpointAnswers(responses.SageMakerResponse):
         """
         stored, name = self.sagemaker_backend._models, self._get_param("ModelName")
         _refuse_existing(self.sagemaker_backend, "model", name, stored)
-        for container in [self._get_param("PrimaryContainer"), *self._get_param("Containers", [])]:
+        one, several = self._get_param("PrimaryContainer"), self._get_param("Containers", [])
+        for container in [one, *several]:
             refuse_image(self.sagemaker_backend, container or {})
+        if hosting := running(Endpoints):
+            if bool(one) == bool(several):
+                raise ValidationError(
+                    "One of PrimaryContainer and Containers must be given, and not both."
+                )
+            require_model_data(
+                hosting.execution, self._get_param("ExecutionRoleArn"), [one] if one else several
+            )
         answer = super().create_model()
         model = stored[name]
         vars(model).update(

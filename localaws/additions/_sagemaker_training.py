@@ -15,6 +15,7 @@ from localaws import network
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
 from localaws.additions._sagemaker import missing, sorted_page
+from localaws.additions._sagemaker_data import not_assumed, require_channels
 from localaws.execution import RoleError, running
 from localaws.jobs.training import TrainingJobs
 from localaws.jobs.training_records import TrainingJob, arn, jobs, keep
@@ -36,13 +37,11 @@ class TrainingAnswers(responses.SageMakerResponse):
         refuse_invalid(request)
         if service := running(TrainingJobs):
             try:
+                channels = request.get("InputDataConfig") or []
+                require_channels(service.execution, request["RoleArn"], channels)
                 return ActionResult({"TrainingJobArn": service.create(request)})
             except RoleError as error:
-                raise ValidationError(
-                    f"Could not assume role {request['RoleArn']}. Please ensure that the role"
-                    " exists and allows principal 'sagemaker.amazonaws.com' to assume the role."
-                    f" ({error})"
-                ) from error
+                raise ValidationError(not_assumed(request["RoleArn"], error)) from error
         job = keep(TrainingJob(request))
         job.training_start_time = utcnow()
         job.end("Completed")
