@@ -1,6 +1,7 @@
 """What AWS refuses before anything is made, and the states that things go through on it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -116,3 +117,144 @@ def test_a_training_job_needs_objects_that_its_role_may_list(strict: Strict) -> 
         assert code == "ValidationException"
         assert message.startswith(f'No S3 objects found under S3 URL "{uri}"')
     assert not strict.sagemaker.list_training_jobs(NameContains="refused")["TrainingJobSummaries"]
+
+
+def routed(kind: str, wait: int = 60, percent: int = 0, **policy: Any) -> dict[str, Any]:
+    """A blue/green release."""
+    size = {"CANARY": "CanarySize", "LINEAR": "LinearStepSize"}.get(kind, "")
+    sized = {size: {"Type": "CAPACITY_PERCENT", "Value": percent}} if percent else {}
+    routing = {"Type": kind, "WaitIntervalInSeconds": wait, **sized}
+    return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing, **policy}}
+
+
+def rolling(value: int, kind: str = "CAPACITY_PERCENT") -> dict[str, Any]:
+    """A rolling release."""
+    size = {"Type": kind, "Value": value}
+    return {"RollingUpdatePolicy": {"MaximumBatchSize": size, "WaitIntervalInSeconds": 60}}
+
+
+@pytest.mark.parametrize(
+    ("deployment", "said"),
+    [
+        (routed("CANARY", percent=51), "CanarySize must be at most 50%"),
+        (routed("CANARY"), "CanarySize must be given"),
+        (routed("LINEAR", percent=9), "LinearStepSize must be 10% to 50%"),
+        (rolling(60), "MaximumBatchSize must be 5% to 50%"),
+        (rolling(3, "INSTANCE_COUNT"), "MaximumBatchSize must be 5% to 50%"),
+        ({**routed("ALL_AT_ONCE"), **rolling(50)}, "Only one update policy"),
+        (
+            routed("CANARY", 600, 10, MaximumExecutionTimeoutInSeconds=600),
+            "MaximumExecutionTimeoutInSeconds (600) must be larger",
+        ),
+    ],
+)
+def test_a_release_keeps_to_the_limits_of_guardrails(
+    aws: LocalAws, deployment: dict[str, Any], said: str
+) -> None:
+    client = aws.client("sagemaker")
+    configured(client, "guarded", InitialInstanceCount=4)
+    code, message = refusal(
+        lambda: client.create_endpoint(
+            EndpointName="guarded", EndpointConfigName="guarded", DeploymentConfig=deployment
+        )
+    )
+    assert (code, message[: len(said)]) == ("ValidationException", said)
+
+
+def configured(client: Any, name: str, **variant: Any) -> None:
+    """A model and a configuration of one variant, made anew."""
+    for delete, key in (("endpoint_config", "EndpointConfigName"), ("model", "ModelName")):
+        with suppress(ClientError):
+            getattr(client, f"delete_{delete}")(**{key: name})
+    client.create_model(
+        ModelName=name,
+        ExecutionRoleArn=f"arn:aws:iam::{ACCOUNT}:role/serving",
+        PrimaryContainer={"Image": IMAGE},
+    )
+    more = variant.pop("more", {})
+    given = {"VariantName": "main", "ModelName": name, "InstanceType": "ml.m5.large", **variant}
+    client.create_endpoint_config(
+        EndpointConfigName=name,
+        ProductionVariants=[{"InitialInstanceCount": 1, **given}],
+        **more,
+    )
+
+
+def test_a_guarded_release_keeps_the_variants_names(aws: LocalAws) -> None:
+    client = aws.client("sagemaker")
+    configured(client, "named")
+    configured(client, "renamed", VariantName="other")
+    client.create_endpoint(EndpointName="named", EndpointConfigName="named")
+    renamed = {"EndpointName": "named", "EndpointConfigName": "renamed"}
+    guarded = routed("ALL_AT_ONCE", TerminationWaitInSeconds=60)
+    assert (
+        "variant names"
+        in refusal(lambda: client.update_endpoint(**renamed, DeploymentConfig=guarded))[1]
+    )
+    client.update_endpoint(**renamed)
+    client.delete_endpoint(EndpointName="named")
+
+
+def test_a_configuration_refuses_a_key_for_disks_that_encrypt_themselves(aws: LocalAws) -> None:
+    client = aws.client("sagemaker")
+    key = {"KmsKeyId": f"arn:aws:kms:us-east-1:{ACCOUNT}:key/mine"}
+    code, message = refusal(
+        lambda: configured(client, "keyed", InstanceType="ml.g5.xlarge", more=key)
+    )
+    assert (code, message[:8]) == ("ValidationException", "KmsKeyId")
+    configured(client, "keyed", more=key)
+    twice = {"VariantName": "a", "ModelName": "keyed", "InstanceType": "ml.m5.large"}
+    assert (
+        "must be unique: a"
+        in refusal(
+            lambda: client.create_endpoint_config(
+                EndpointConfigName="twice", ProductionVariants=[twice, twice]
+            )
+        )[1]
+    )
+
+
+def test_nobody_has_more_instances_than_the_quotas_say(aws: LocalAws) -> None:
+    client = aws.client("sagemaker")
+    limited = {"InstanceType": "ml.c6i.large"}
+    configured(client, "many", InitialInstanceCount=21, **limited)
+    many = {"EndpointName": "many", "EndpointConfigName": "many"}
+    code, message = refusal(lambda: client.create_endpoint(**many))
+    assert code == "ResourceLimitExceeded"
+    assert "'ml.c6i.large for endpoint usage' is 20 Instances" in message
+    configured(client, "some", InitialInstanceCount=12, **limited)
+    configured(client, "more", InitialInstanceCount=9, **limited)
+    client.create_endpoint(EndpointName="many", EndpointConfigName="some")
+    # Both fleets are there until the new one serves.
+    code, message = refusal(
+        lambda: client.update_endpoint(EndpointName="many", EndpointConfigName="more")
+    )
+    assert (code, "utilization of 12 Instances and a request delta of 9" in message) == (
+        "ResourceLimitExceeded",
+        True,
+    )
+    wanted = [{"VariantName": "main", "DesiredInstanceCount": 21}]
+    assert (
+        refusal(
+            lambda: client.update_endpoint_weights_and_capacities(
+                EndpointName="many", DesiredWeightsAndCapacities=wanted
+            )
+        )[0]
+        == "ResourceLimitExceeded"
+    )
+    client.delete_endpoint(EndpointName="many")
+    machines = {"InstanceType": "ml.c6i.xlarge", "InstanceCount": 21, "VolumeSizeInGB": 1}
+    code, message = refusal(
+        lambda: client.create_training_job(
+            TrainingJobName="many",
+            RoleArn=f"arn:aws:iam::{ACCOUNT}:role/training",
+            AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+            OutputDataConfig={"S3OutputPath": "s3://strict/jobs"},
+            ResourceConfig=machines,
+            StoppingCondition={"MaxRuntimeInSeconds": 60},
+        )
+    )
+    assert (code, "'ml.c6i.xlarge for training job usage'" in message) == (
+        "ResourceLimitExceeded",
+        True,
+    )
