@@ -16,6 +16,7 @@ from zipfile import ZipFile
 from botocore import xform_name
 from moto.awslambda import models, responses, urls
 from moto.awslambda.exceptions import (
+    ConflictException,
     GenericResourcNotFound,
     InvalidParameterValueException,
     InvalidRoleFormat,
@@ -32,11 +33,20 @@ from moto.core.utils import iso_8601_datetime_with_nanoseconds, utcnow
 
 from localaws.additions import Gap
 from localaws.additions._lambda_invocation import ResourceConflictException
+from localaws.additions._lambda_requests import (
+    refuse_code,
+    refuse_destination,
+    refuse_environment,
+    refuse_new,
+    refuse_revision,
+    refuse_rights,
+    refuse_weights,
+)
 from localaws.additions._lambda_sources import GAPS as SOURCE_GAPS
 from localaws.additions._lambda_sources import SourceAnswers
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, answer_with, plain_client, refuses
 from localaws.execution import RoleError, require_trust, running
-from localaws.functions.records import LATEST, functions
+from localaws.functions.records import LATEST, functions, versions_of
 from localaws.functions.service import (
     CONCURRENCY,
     NOT_ASSUMED,
@@ -247,12 +257,36 @@ class Answers(SourceAnswers):
         """Create a function, with a role that Lambda may assume."""
         role = self.json_body.get("Role") or ""
         # What is no ARN of a role is refused before anybody looks for the role.
-        if running(Functions) and re.match(InvalidRoleFormat.pattern, role):
-            try:
-                require_trust(role, SERVICE)
-            except RoleError as error:
-                raise InvalidParameterValueException(NOT_ASSUMED) from error
+        if re.match(InvalidRoleFormat.pattern, role):
+            _refuse_role(self.json_body, role)
+        refuse_new(self.json_body)
         return super().create_function()
+
+    def update_function_code(self) -> TYPE_RESPONSE:
+        """Change a function's code to a sound one."""
+        refuse_revision(self.json_body.get("RevisionId"), self._function().revision_id)
+        refuse_code(self.json_body)
+        return super().update_function_code()
+
+    def update_function_configuration(self) -> TYPE_RESPONSE:
+        """Change a function's configuration to one that it can have."""
+        function = self._function()
+        refuse_revision(self.json_body.get("RevisionId"), function.revision_id)
+        refuse_environment(self.json_body)
+        _refuse_role(self.json_body, self.json_body.get("Role") or function.role)
+        return super().update_function_configuration()
+
+    def publish_version(self) -> TYPE_RESPONSE:
+        """Publish the function that the caller means."""
+        function, given = self._function(), self.json_body or {}
+        refuse_revision(given.get("RevisionId"), function.revision_id)
+        wanted = given.get("CodeSha256")
+        if wanted and wanted != function.code_sha_256:
+            raise InvalidParameterValueException(
+                f"CodeSHA256 ({wanted}) is different from current CodeSHA256 in $LATEST"
+                f" ({function.code_sha_256}). Please try again with the CodeSHA256 in $LATEST."
+            )
+        return super().publish_version()
 
     def put_function_concurrency(self) -> ActionResult:  # type: ignore[override]
         """Reserve concurrency; enough of it is left to the other functions."""
@@ -293,14 +327,55 @@ class Answers(SourceAnswers):
     def delete_function(self) -> TYPE_RESPONSE:
         """Delete a function, or a version and what belongs to it."""
         if qualifier := self._qualifier():
-            self._function().qualified.pop(qualifier, None)
+            function = self._function()
+            if qualifier == LATEST:
+                raise InvalidParameterValueException(
+                    "$LATEST version cannot be deleted without deleting the function."
+                )
+            if not qualifier.isdigit():
+                raise InvalidParameterValueException(
+                    "Deletion of aliases is not currently supported."
+                )
+            held = [
+                alias.name
+                for alias in self.backend._lambdas._get_function_aliases(
+                    function.function_name
+                ).values()
+                if qualifier in {alias.function_version, *_weights(alias)}
+            ]
+            if held:
+                raise ResourceConflictException(
+                    "Unable to delete version because the following aliases reference it:"
+                    f" [{', '.join(held)}]"
+                )
+            function.qualified.pop(qualifier, None)
         return super().delete_function()
+
+    def list_versions_by_function(self) -> str:
+        """The versions of a function that is there."""
+        self._function()
+        return super().list_versions_by_function()
+
+    def create_alias(self) -> TYPE_RESPONSE:
+        """Make an alias of a new name, of versions that are there."""
+        function, name = self._function(), self.json_body["Name"]
+        refuse_weights(self.json_body, self._versions())
+        try:
+            return super().create_alias()
+        except ConflictException as error:
+            arn = _qualified_arn(function, name)
+            raise ResourceConflictException(f"Alias already exists: {arn}") from error
 
     def update_alias(self) -> TYPE_RESPONSE:
         """Change an alias; it has weights or provisioned concurrency, not both."""
         alias = unquote(self.path.rsplit("/", 1)[-1])
-        if self._function().at(alias).provisioned:
+        function = self._function()
+        former = self.backend.get_alias(alias, function.function_name)
+        refuse_revision(self.json_body.get("RevisionId"), former.revision_id)
+        if function.at(alias).provisioned:
             _refuse_weights(self.json_body.get("RoutingConfig"))
+        refuse_weights(self.json_body, self._versions(), former.function_version)
+        former.revision_id = str(uuid4())
         return super().update_alias()
 
     def delete_alias(self) -> TYPE_RESPONSE:
@@ -456,6 +531,9 @@ class Answers(SourceAnswers):
         found = self.backend.get_function(self._function_name())
         return cast(Function, self.backend.get_function(found.function_name, LATEST))
 
+    def _versions(self) -> set[str]:
+        return {str(version.version) for version in versions_of(self._function())}
+
     def _alias(self, qualifier: str) -> models.LambdaAlias | None:
         """The alias of that name; none if it is a version.
 
@@ -492,6 +570,10 @@ class Answers(SourceAnswers):
 
     def _put_event_invoke(self, config: Json) -> ActionResult:
         function, qualifier = self._function(), self._qualifier() or LATEST
+        for kind in ("OnSuccess", "OnFailure"):
+            wanted = (config.get("DestinationConfig") or {}).get(kind) or {}
+            if running(Functions) and wanted.get("Destination"):
+                refuse_destination(wanted["Destination"], function.role)
         given = models.EventInvokeConfig(
             _qualified_arn(function, qualifier), cast(Any, utcnow()), config
         )
@@ -503,6 +585,21 @@ class Answers(SourceAnswers):
         if not found:
             raise GenericResourcNotFound
         return found
+
+
+def _refuse_role(given: Json, role: str) -> None:
+    """Refuse a role that Lambda may not act under, or under which too little may be done."""
+    if not running(Functions):
+        return
+    try:
+        require_trust(role, SERVICE)
+    except RoleError as error:
+        raise InvalidParameterValueException(NOT_ASSUMED) from error
+    refuse_rights(given, role)
+
+
+def _weights(alias: models.LambdaAlias) -> Json:
+    return (cast(Any, alias.routing_config) or {}).get("AdditionalVersionWeights") or {}
 
 
 def _storage(function: models.LambdaFunction) -> models.LambdaStorage:

@@ -1,5 +1,7 @@
 """What AWS refuses before anything is made, and the states that things go through on it."""
 
+import io
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.localaws.conftest import LocalAws
+from tests.localaws.conftest import LocalAws, until
 from tests.localaws.roles import create_role
 
 ACCOUNT = "123456789012"
@@ -64,6 +66,37 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
     aws = LocalAws(folder, "--iam", "enforce", "--time-scale", "100")
     yield Strict(aws)
     aws.stop()
+
+
+@pytest.fixture
+def function(aws: LocalAws) -> Iterator[Any]:
+    """A client of Lambda with the function `strict`, its versions 1 and 2, and the alias `live`."""
+    client = aws.client("lambda")
+    create_role(aws.client("iam"), "strict", "lambda")
+    made(client, "strict", Publish=True)
+    client.update_function_configuration(FunctionName="strict", Timeout=9)
+    client.publish_version(FunctionName="strict")
+    client.create_alias(FunctionName="strict", Name="live", FunctionVersion="1")
+    yield client
+    client.delete_function(FunctionName="strict")
+    aws.client("iam").delete_role_policy(RoleName="strict", PolicyName="own")
+    aws.client("iam").delete_role(RoleName="strict")
+
+
+def made(client: Any, name: str, **more: Any) -> Any:
+    """Create a function."""
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("main.py", "")
+    given: dict[str, Any] = {
+        "FunctionName": name,
+        "Role": f"arn:aws:iam::{ACCOUNT}:role/strict",
+        "Runtime": "python3.13",
+        "Handler": "main.handler",
+        "Code": {"ZipFile": code.getvalue()},
+        **more,
+    }
+    return client.create_function(**{k: v for k, v in given.items() if v is not None})
 
 
 def refusal(call: Callable[[], object]) -> tuple[str, str]:
@@ -258,3 +291,183 @@ def test_nobody_has_more_instances_than_the_quotas_say(aws: LocalAws) -> None:
         "ResourceLimitExceeded",
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"Code": {"ZipFile": b"no zip"}}, "Could not unzip uploaded file."),
+        (
+            {"Code": {"S3Bucket": "no-such-bucket", "S3Key": "a"}},
+            "Error occurred while GetObject. S3 Error Code: NoSuchBucket.",
+        ),
+        ({"Handler": None}, "Runtime and Handler are mandatory"),
+        ({"Runtime": None}, "Runtime and Handler are mandatory"),
+        (
+            {"Environment": {"Variables": {"AWS_REGION": "here", "OWN": "a"}}},
+            "Lambda was unable to configure your environment variables because the environment"
+            " variables you have provided contains reserved keys that are currently not supported"
+            " for modification. Reserved keys used in this request: AWS_REGION",
+        ),
+        (
+            {"Environment": {"Variables": {"OWN": "a" * 4096}}},
+            "Lambda was unable to configure your environment variables because the environment"
+            " variables you have provided exceeded the 4KB limit.",
+        ),
+    ],
+)
+def test_lambda_takes_sound_functions_only(function: Any, given: dict[str, Any], said: str) -> None:
+    code, message = refusal(lambda: made(function, "refused", **given))
+    assert (code, message[: len(said)]) == ("InvalidParameterValueException", said)
+    if "Environment" in given:
+        change = {"FunctionName": "strict", **given}
+        assert refusal(lambda: function.update_function_configuration(**change))[1] == message
+    if "Code" in given:
+        change = {"FunctionName": "strict", **given["Code"]}
+        assert refusal(lambda: function.update_function_code(**change))[1] == message
+
+
+def test_what_an_alias_names_is_not_deleted(function: Any) -> None:
+    for qualifier, code, said in (
+        ("$LATEST", "InvalidParameterValueException", "$LATEST version cannot be deleted"),
+        ("live", "InvalidParameterValueException", "Deletion of aliases is not"),
+        ("1", "ResourceConflictException", "Unable to delete version because the following"),
+    ):
+        refused = refusal(
+            lambda: function.delete_function(FunctionName="strict", Qualifier=qualifier)  # noqa: B023
+        )
+        assert (refused[0], refused[1][: len(said)]) == (code, said)
+    function.update_alias(FunctionName="strict", Name="live", FunctionVersion="2")
+    function.delete_function(FunctionName="strict", Qualifier="1")
+    listed = function.list_versions_by_function(FunctionName="strict")["Versions"]
+    assert [version["Version"] for version in listed] == ["$LATEST", "2"]
+    assert (
+        refusal(lambda: function.list_versions_by_function(FunctionName="nobody"))[0]
+        == "ResourceNotFoundException"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "weights", "said"),
+    [
+        ("1", {"1": 0.1}, "Invalid function version 1."),
+        ("1", {"2": 0.1, "3": 0.1}, "Number of items in AdditionalVersionWeights"),
+        ("$LATEST", {"1": 0.1}, "$LATEST is not supported"),
+        ("1", {"9": 0.1}, "Function version 9 does not exist."),
+    ],
+)
+def test_an_alias_routes_to_two_versions_at_most(
+    function: Any, version: str, weights: dict[str, float], said: str
+) -> None:
+    given = {
+        "FunctionName": "strict",
+        "FunctionVersion": version,
+        "RoutingConfig": {"AdditionalVersionWeights": weights},
+    }
+    for call, name in ((function.create_alias, "other"), (function.update_alias, "live")):
+        code, message = refusal(lambda: call(Name=name, **given))  # noqa: B023
+        assert (code, message[: len(said)]) == ("InvalidParameterValueException", said)
+    alias = {"FunctionName": "strict", "Name": "live", "FunctionVersion": "1"}
+    assert refusal(lambda: function.create_alias(**alias))[0] == "ResourceConflictException"
+
+
+def test_a_change_is_of_the_revision_that_the_caller_knows(function: Any) -> None:
+    known = function.get_alias(FunctionName="strict", Name="live")["RevisionId"]
+    alias = {"FunctionName": "strict", "Name": "live", "RevisionId": known}
+    function.update_alias(**alias, FunctionVersion="2")
+    old = {"FunctionName": "strict", "RevisionId": known}
+    for call in (
+        lambda: function.update_alias(**alias, FunctionVersion="1"),
+        lambda: function.update_function_configuration(**old, Timeout=3),
+        lambda: function.update_function_code(**old, S3Bucket="strict", S3Key="a"),
+        lambda: function.publish_version(**old),
+    ):
+        assert refusal(call)[0] == "PreconditionFailedException"
+    assert (
+        "is different from current CodeSHA256"
+        in refusal(lambda: function.publish_version(FunctionName="strict", CodeSha256="none"))[1]
+    )
+
+
+def test_a_functions_role_may_do_what_lambda_does_under_it(strict: Strict) -> None:
+    role = create_role(strict.aws.client("iam"), "modest", "lambda", ())
+    queue = f"arn:aws:sqs:us-east-1:{ACCOUNT}:failed"
+    for given, said in (
+        ({"TracingConfig": {"Mode": "Active"}}, "PutTraceSegments on XRAY"),
+        ({"DeadLetterConfig": {"TargetArn": queue}}, "SendMessage on SQS"),
+        (
+            {"VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}},
+            "CreateNetworkInterface on EC2",
+        ),
+    ):
+        refused = refusal(
+            lambda: made(strict.functions, "modest", Role=role, **given)  # noqa: B023
+        )
+        assert refused == (
+            "InvalidParameterValueException",
+            f"The provided execution role does not have permissions to call {said}",
+        )
+    made(strict.functions, "modest", Role=role)
+    destination = {"OnFailure": {"Destination": queue}}
+    told = {"FunctionName": "modest", "DestinationConfig": destination}
+    assert (
+        "SendMessage on SQS"
+        in refusal(lambda: strict.functions.put_function_event_invoke_config(**told))[1]
+    )
+
+
+def test_a_notebook_instance_goes_through_its_states(strict: Strict) -> None:
+    client, name = strict.sagemaker, {"NotebookInstanceName": "states"}
+
+    def status() -> str:
+        return str(client.describe_notebook_instance(**name)["NotebookInstanceStatus"])
+
+    client.create_notebook_instance(
+        **name, InstanceType="ml.t3.medium", RoleArn=strict.role, VolumeSizeInGB=8
+    )
+    for call, said in (
+        (client.stop_notebook_instance, "Status (Pending) not in ([InService])"),
+        (client.delete_notebook_instance, "Status (Pending) not in ([Stopped, Failed])"),
+    ):
+        assert refusal(lambda: call(**name))[1].startswith(said)  # noqa: B023
+    until(status, "InService".__eq__)
+    assert (
+        "Unable to transition to (Pending)"
+        in refusal(lambda: client.start_notebook_instance(**name))[1]
+    )
+    client.stop_notebook_instance(**name)
+    assert status() == "Stopping"
+    until(status, "Stopped".__eq__)
+    assert (
+        "cannot be decreased"
+        in refusal(lambda: client.update_notebook_instance(**name, VolumeSizeInGB=5))[1]
+    )
+    client.update_notebook_instance(**name, VolumeSizeInGB=9)
+    assert status() == "Updating"
+    until(status, "Stopped".__eq__)
+    client.delete_notebook_instance(**name)
+    assert status() == "Deleting"
+    until(client.list_notebook_instances, lambda found: not found["NotebookInstances"])
+    assert refusal(status)[0] == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"RoleArn": f"arn:aws:iam::{ACCOUNT}:role/nobody"}, "Could not assume role"),
+        ({"LifecycleConfigName": "none"}, "Unable to describe Notebook Instance Lifecycle"),
+        ({"DirectInternetAccess": "Disabled"}, "DirectInternetAccess can only be Disabled"),
+        ({"SubnetId": "subnet-1"}, "SubnetId and SecurityGroupIds"),
+        ({"SubnetId": "subnet-1", "SecurityGroupIds": ["sg-1"]}, "The subnet ID 'subnet-1'"),
+    ],
+)
+def test_a_notebook_instance_is_of_what_is_there(
+    strict: Strict, given: dict[str, Any], said: str
+) -> None:
+    whole = {
+        "NotebookInstanceName": "refused",
+        "InstanceType": "ml.t3.medium",
+        "RoleArn": strict.role,
+    }
+    code, message = refusal(lambda: strict.sagemaker.create_notebook_instance(**{**whole, **given}))
+    assert (code, message[: len(said)]) == ("ValidationException", said)
