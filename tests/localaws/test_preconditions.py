@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.localaws.conftest import LocalAws, until
@@ -66,6 +68,20 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
     aws = LocalAws(folder, "--iam", "enforce", "--time-scale", "100")
     yield Strict(aws)
     aws.stop()
+
+
+def unchecked(aws: LocalAws, service: str, keys: dict[str, Any] | None = None) -> Any:
+    """A client that sends what botocore would not, signed with the keys of a session."""
+    given = keys or {"AccessKeyId": "test", "SecretAccessKey": "test"}
+    return boto3.client(
+        service,
+        region_name="us-east-1",
+        endpoint_url=aws.endpoint,
+        aws_access_key_id=given["AccessKeyId"],
+        aws_secret_access_key=given["SecretAccessKey"],
+        aws_session_token=given.get("SessionToken"),
+        config=Config(parameter_validation=False, retries={"total_max_attempts": 1}),
+    )
 
 
 @pytest.fixture
@@ -471,3 +487,107 @@ def test_a_notebook_instance_is_of_what_is_there(
     }
     code, message = refusal(lambda: strict.sagemaker.create_notebook_instance(**{**whole, **given}))
     assert (code, message[: len(said)]) == ("ValidationException", said)
+
+
+def test_a_session_lasts_as_long_as_its_role_allows(aws: LocalAws) -> None:
+    iam, sts = aws.client("iam"), aws.client("sts")
+    role = create_role(iam, "short", "lambda", ())
+    for given, said in (
+        ({"DurationSeconds": 3601}, "exceeds the MaxSessionDuration set for this role"),
+        ({"DurationSeconds": 899}, "must have value greater than or equal to 900"),
+        ({"RoleSessionName": "two words"}, "'two words' at 'roleSessionName'"),
+    ):
+        whole = {"RoleArn": role, "RoleSessionName": "name", **given}
+        client = unchecked(aws, "sts")
+        code, message = refusal(lambda: client.assume_role(**whole))  # noqa: B023
+        assert (code, said in message) == ("ValidationError", True)
+    iam.update_role(RoleName="short", MaxSessionDuration=7200)
+    keys = sts.assume_role(RoleArn=role, RoleSessionName="name", DurationSeconds=7200)
+    chained = unchecked(aws, "sts", keys["Credentials"])
+    longer = {"RoleArn": role, "RoleSessionName": "name", "DurationSeconds": 3601}
+    assert "role chaining" in refusal(lambda: chained.assume_role(**longer))[1]
+
+
+def test_a_scalable_target_is_named_as_its_service_names_it(aws: LocalAws, function: Any) -> None:
+    client = aws.client("application-autoscaling")
+    target = {
+        "ServiceNamespace": "lambda",
+        "ResourceId": "function:strict:live",
+        "ScalableDimension": "lambda:function:ProvisionedConcurrency",
+    }
+    bounds = {"MinCapacity": 1, "MaxCapacity": 2}
+    for wrong in (
+        {"ResourceId": "strict"},
+        {"ResourceId": "function:strict:$LATEST"},
+        {"ScalableDimension": "sagemaker:variant:DesiredInstanceCount"},
+    ):
+        assert refusal(
+            lambda: client.register_scalable_target(**{**target, **wrong}, **bounds)  # noqa: B023
+        ) == (
+            "ValidationException",
+            "Unsupported service namespace, resource type or scalable dimension",
+        )
+    for missing in (
+        lambda: client.deregister_scalable_target(**target),
+        lambda: client.delete_scaling_policy(**target, PolicyName="none"),
+    ):
+        assert refusal(missing)[0] == "ObjectNotFoundException"
+    # A version is as good as an alias.
+    client.register_scalable_target(**{**target, "ResourceId": "function:strict:1"}, **bounds)
+    client.register_scalable_target(**target, **bounds)
+
+    def track(name: str, metric: str = "LambdaProvisionedConcurrencyUtilization") -> None:
+        kind = {"PredefinedMetricType": metric}
+        client.put_scaling_policy(
+            **target,
+            PolicyName=name,
+            PolicyType="TargetTrackingScaling",
+            TargetTrackingScalingPolicyConfiguration={
+                "TargetValue": 0.7,
+                "PredefinedMetricSpecification": kind,
+            },
+        )
+
+    track("first")
+    track("first")
+    assert refusal(lambda: track("second")) == (
+        "ValidationException",
+        "Only one TargetTrackingScaling policy for a given metric specification is allowed.",
+    )
+    other = "SageMakerVariantInvocationsPerInstance"
+    assert "is not supported for" in refusal(lambda: track("other", other))[1]
+    client.deregister_scalable_target(**target)
+    client.deregister_scalable_target(**{**target, "ResourceId": "function:strict:1"})
+
+
+def test_a_build_is_under_way_and_ends_where_its_source_is_not(strict: Strict) -> None:
+    client = strict.aws.client("codebuild")
+    role = create_role(strict.aws.client("iam"), "building", "codebuild")
+    project = {
+        "name": "strict",
+        "source": {"type": "S3", "location": "strict/source.zip", "buildspec": "version: 0.2"},
+        "artifacts": {"type": "NO_ARTIFACTS"},
+        "environment": {
+            "type": "LINUX_CONTAINER",
+            "image": "aws/codebuild/standard:7.0",
+            "computeType": "BUILD_GENERAL1_SMALL",
+        },
+    }
+    assert refusal(lambda: client.create_project(**project, serviceRole=strict.other)) == (
+        "InvalidInputException",
+        f"CodeBuild is not authorized to perform: sts:AssumeRole on {strict.other}",
+    )
+    made = client.create_project(**project, serviceRole=role)["project"]
+    assert (made["timeoutInMinutes"], made["queuedTimeoutInMinutes"]) == (60, 480)
+    assert client.batch_get_projects(names=["strict", "none"])["projectsNotFound"] == ["none"]
+
+    def looks() -> list[str]:
+        name = client.start_build(projectName="strict")["build"]["id"]
+        found = [client.batch_get_builds(ids=[name])["builds"][0] for _ in range(3)]
+        return [each["buildStatus"] for each in found]
+
+    assert looks() == ["IN_PROGRESS", "FAILED", "FAILED"]
+    strict.aws.client("s3").put_object(Bucket="strict", Key="source.zip", Body=b"zip")
+    assert looks() == ["IN_PROGRESS", "SUCCEEDED", "SUCCEEDED"]
+    unknown = "strict:12345678-1234-1234-1234-123456789012"
+    assert client.batch_get_builds(ids=[unknown])["buildsNotFound"] == [unknown]
