@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from io import BytesIO
 from typing import Any, cast
 from unittest.mock import patch
@@ -65,10 +66,18 @@ _IDENTITY = (
     "FunctionArn",
     "LastModified",
     "LastUpdateStatus",
+    "LastUpdateStatusReason",
+    "LastUpdateStatusReasonCode",
     "RevisionId",
     "SnapStart",
+    "State",
+    "StateReason",
+    "StateReasonCode",
     "Version",
 )
+_EVENT_INVOKE = {"DestinationConfig", "MaximumEventAgeInSeconds", "MaximumRetryAttempts"}
+# How long a function is under way: not longer than until somebody was told so.
+_MOVE_SECONDS = 3.0
 
 Json = dict[str, Any]
 
@@ -153,6 +162,8 @@ class Function(models.LambdaFunction):
         self, account_id: str, spec: Json, region: str, version: str | int = LATEST
     ) -> None:
         super().__init__(account_id, spec, region, version)
+        self._moves: tuple[str, datetime] | None = None
+        self._move("Pending")
         self.dead_letter_config: Json = spec.get("DeadLetterConfig") or {}
         self.logging_config: Json = spec.get("LoggingConfig") or {}
         self.published = 0
@@ -164,6 +175,22 @@ class Function(models.LambdaFunction):
     def __deepcopy__(self, _: object) -> "Function":
         # Moto does this to change one attribute of its answer; it would copy the account's logs.
         return copy(self)
+
+    @property
+    def moving(self) -> str:
+        """`Pending` while Lambda makes it, `InProgress` while it changes it, else empty."""
+        moves = vars(self).get("_moves")
+        return moves[0] if moves and utcnow() < moves[1] else ""
+
+    def see(self) -> None:
+        """Somebody has been told that it is under way: it ends."""
+        self._moves = None
+
+    def _move(self, status: str) -> None:
+        # Where records only are kept, all is done at once.
+        if service := running(Functions):
+            seconds = service.execution.seconds(_MOVE_SECONDS)
+            self._moves = status, utcnow() + timedelta(seconds=seconds)
 
     @property
     def code_or_config_updated(self) -> bool:
@@ -189,12 +216,20 @@ class Function(models.LambdaFunction):
         self.code = dict(self.code)
         self.qualified = {}
         self.revision_id = str(uuid4())
+        self._moves = None
 
     def get_configuration(self, on_create: bool = False) -> Json:
         """What Lambda answers."""
         config = super().get_configuration(on_create)
         config["LoggingConfig"] = self._logging()
         config["RevisionId"] = self.revision_id
+        if moving := self.moving:
+            what = "State" if moving == "Pending" else "LastUpdateStatus"
+            config |= {
+                what: moving,
+                f"{what}Reason": "The function is being created.",
+                f"{what}ReasonCode": "Creating",
+            }
         applied_on = self.snap_start.get("ApplyOn", "None")
         optimized = applied_on != "None" and self.version != LATEST
         config["SnapStart"] = {
@@ -234,6 +269,7 @@ class Function(models.LambdaFunction):
         return self._modified()
 
     def _modified(self) -> Json:
+        self._move("InProgress")
         self.last_modified = iso_8601_datetime_with_nanoseconds()
         self.revision_id = str(uuid4())
         return self.get_configuration()
@@ -262,15 +298,28 @@ class Answers(SourceAnswers):
         refuse_new(self.json_body)
         return super().create_function()
 
+    def get_function(self) -> str:
+        """Describe a function; what is told to be under way has ended when it is asked again."""
+        answer = super().get_function()
+        self._function().see()
+        return answer
+
+    def get_function_configuration(self) -> str:
+        """The same, without its code."""
+        answer = super().get_function_configuration()
+        self._function().see()
+        return answer
+
     def update_function_code(self) -> TYPE_RESPONSE:
         """Change a function's code to a sound one."""
+        self._refuse_moving()
         refuse_revision(self.json_body.get("RevisionId"), self._function().revision_id)
         refuse_code(self.json_body)
         return super().update_function_code()
 
     def update_function_configuration(self) -> TYPE_RESPONSE:
         """Change a function's configuration to one that it can have."""
-        function = self._function()
+        function = self._refuse_moving()
         refuse_revision(self.json_body.get("RevisionId"), function.revision_id)
         refuse_environment(self.json_body)
         _refuse_role(self.json_body, self.json_body.get("Role") or function.role)
@@ -278,7 +327,7 @@ class Answers(SourceAnswers):
 
     def publish_version(self) -> TYPE_RESPONSE:
         """Publish the function that the caller means."""
-        function, given = self._function(), self.json_body or {}
+        function, given = self._refuse_moving(), self.json_body or {}
         refuse_revision(given.get("RevisionId"), function.revision_id)
         wanted = given.get("CodeSha256")
         if wanted and wanted != function.code_sha_256:
@@ -300,6 +349,11 @@ class Answers(SourceAnswers):
                 "Specified ReservedConcurrentExecutions for function decreases account's"
                 f" UnreservedConcurrentExecution below its minimum value of"
                 f" [{UNRESERVED_CONCURRENCY}]."
+            )
+        if reserved < (provisioned := _provisioned(function)):
+            raise InvalidParameterValueException(
+                f"ReservedConcurrentExecutions {reserved} should not be lower than function's total"
+                f" provisioned concurrency [{provisioned}]."
             )
         function.reserved_concurrency = reserved
         return ActionResult({"ReservedConcurrentExecutions": reserved})
@@ -406,6 +460,17 @@ class Answers(SourceAnswers):
                 "Requested Provisioned Concurrency should not be greater than the"
                 " reservedConcurrentExecution for function"
             )
+        if reserved is None:
+            free = CONCURRENCY - UNRESERVED_CONCURRENCY - executions - others
+            for other in functions():
+                if other is not function:
+                    free -= other.reserved_concurrency or _provisioned(cast(Function, other))
+            if free < 0:
+                raise InvalidParameterValueException(
+                    "Specified ConcurrentExecutions for function decreases account's"
+                    " UnreservedConcurrentExecution below its minimum value of"
+                    f" [{UNRESERVED_CONCURRENCY}]."
+                )
         function.at(qualifier).provisioned = Provisioned(executions, _timestamp())
         if service := running(Functions):
             service.try_again(function.function_name, qualifier)
@@ -531,6 +596,16 @@ class Answers(SourceAnswers):
         found = self.backend.get_function(self._function_name())
         return cast(Function, self.backend.get_function(found.function_name, LATEST))
 
+    def _refuse_moving(self) -> Function:
+        """The function, unless Lambda is still at work with it."""
+        function = self._function()
+        if function.moving:
+            raise ResourceConflictException(
+                "The operation cannot be performed at this time. An update is in progress for"
+                f" resource: {function.function_arn}"
+            )
+        return function
+
     def _versions(self) -> set[str]:
         return {str(version.version) for version in versions_of(self._function())}
 
@@ -570,6 +645,10 @@ class Answers(SourceAnswers):
 
     def _put_event_invoke(self, config: Json) -> ActionResult:
         function, qualifier = self._function(), self._qualifier() or LATEST
+        if not config.keys() & _EVENT_INVOKE:
+            raise InvalidParameterValueException(
+                "You must specify at least one of error handling or destination setting."
+            )
         for kind in ("OnSuccess", "OnFailure"):
             wanted = (config.get("DestinationConfig") or {}).get(kind) or {}
             if running(Functions) and wanted.get("Destination"):
@@ -596,6 +675,12 @@ def _refuse_role(given: Json, role: str) -> None:
     except RoleError as error:
         raise InvalidParameterValueException(NOT_ASSUMED) from error
     refuse_rights(given, role)
+
+
+def _provisioned(function: Function) -> int:
+    """How many environments of a function are kept ready."""
+    found = [held.provisioned for held in function.qualified.values()]
+    return sum(each.executions for each in found if each)
 
 
 def _weights(alias: models.LambdaAlias) -> Json:

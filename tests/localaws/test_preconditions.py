@@ -65,7 +65,8 @@ class Strict:
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strict]:
     folder = tmp_path_factory.mktemp("strict")
-    aws = LocalAws(folder, "--iam", "enforce", "--time-scale", "100")
+    # A busy machine is to see the states that AWS leaves within seconds.
+    aws = LocalAws(folder, "--iam", "enforce", "--time-scale", "0.01")
     yield Strict(aws)
     aws.stop()
 
@@ -591,3 +592,54 @@ def test_a_build_is_under_way_and_ends_where_its_source_is_not(strict: Strict) -
     assert looks() == ["IN_PROGRESS", "SUCCEEDED", "SUCCEEDED"]
     unknown = "strict:12345678-1234-1234-1234-123456789012"
     assert client.batch_get_builds(ids=[unknown])["buildsNotFound"] == [unknown]
+
+
+def test_a_function_is_pending_before_it_is_active(strict: Strict) -> None:
+    client = unchecked(strict.aws, "lambda")
+    name = {"FunctionName": "slow"}
+
+    def told() -> tuple[str, str]:
+        found = client.get_function_configuration(**name)
+        return found["State"], found["LastUpdateStatus"]
+
+    assert made(client, "slow", Role=strict.other)["State"] == "Pending"
+    for call, said in (
+        (lambda: client.invoke(**name), "in the following state: Pending"),
+        (lambda: client.publish_version(**name), "An update is in progress for resource"),
+    ):
+        code, message = refusal(call)
+        assert (code, said in message) == ("ResourceConflictException", True)
+    assert [told(), told()] == [("Pending", "Successful"), ("Active", "Successful")]
+    change = {**name, "Timeout": 9}
+    assert client.update_function_configuration(**change)["LastUpdateStatus"] == "InProgress"
+    assert refusal(lambda: client.update_function_configuration(**change))[0] == (
+        "ResourceConflictException"
+    )
+    assert [told(), told()] == [("Active", "InProgress"), ("Active", "Successful")]
+    assert client.publish_version(**name)["Version"] == "1"
+    client.delete_function(**name)
+
+
+def test_what_is_kept_ready_fits_the_account_and_the_function(function: Any) -> None:
+    live = {"FunctionName": "strict", "Qualifier": "live"}
+    assert (
+        "below its minimum value of [100]"
+        in refusal(
+            lambda: function.put_provisioned_concurrency_config(
+                **live, ProvisionedConcurrentExecutions=901
+            )
+        )[1]
+    )
+    function.put_provisioned_concurrency_config(**live, ProvisionedConcurrentExecutions=2)
+    assert (
+        "total provisioned concurrency [2]"
+        in refusal(
+            lambda: function.put_function_concurrency(
+                FunctionName="strict", ReservedConcurrentExecutions=1
+            )
+        )[1]
+    )
+    assert (
+        "at least one of error handling"
+        in refusal(lambda: function.put_function_event_invoke_config(**live))[1]
+    )
