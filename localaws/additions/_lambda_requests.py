@@ -104,8 +104,8 @@ def refuse_code(code: Json) -> None:
         content = packed if isinstance(packed, bytes) else base64.b64decode(packed)
     elif code.get("S3Bucket"):
         bucket = s3_backends[ACCOUNT]["aws"].buckets.get(code["S3Bucket"])
-        key = bucket.keys.get(code.get("S3Key")) if bucket else None
-        if not key:
+        key = bucket.keys.get(str(code.get("S3Key"))) if bucket else None
+        if not (bucket and key):
             missing = ("Key", "key") if bucket else ("Bucket", "bucket")
             raise InvalidParameterValueException(
                 f"Error occurred while GetObject. S3 Error Code: NoSuch{missing[0]}. S3 Error"

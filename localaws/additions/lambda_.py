@@ -66,8 +66,6 @@ _IDENTITY = (
     "FunctionArn",
     "LastModified",
     "LastUpdateStatus",
-    "LastUpdateStatusReason",
-    "LastUpdateStatusReasonCode",
     "RevisionId",
     "SnapStart",
     "State",
@@ -223,13 +221,11 @@ class Function(models.LambdaFunction):
         config = super().get_configuration(on_create)
         config["LoggingConfig"] = self._logging()
         config["RevisionId"] = self.revision_id
-        if moving := self.moving:
-            what = "State" if moving == "Pending" else "LastUpdateStatus"
-            config |= {
-                what: moving,
-                f"{what}Reason": "The function is being created.",
-                f"{what}ReasonCode": "Creating",
-            }
+        if self.moving == "Pending":
+            reason = "The function is being created."
+            config |= {"State": "Pending", "StateReason": reason, "StateReasonCode": "Creating"}
+        elif self.moving:
+            config["LastUpdateStatus"] = self.moving
         applied_on = self.snap_start.get("ApplyOn", "None")
         optimized = applied_on != "None" and self.version != LATEST
         config["SnapStart"] = {
