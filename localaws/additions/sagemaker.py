@@ -189,6 +189,8 @@ class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
         """Delete a notebook instance that is stopped."""
         notebook = self._notebook()
         notebook.require("Deleting", "Stopped", "Failed")
+        if not running(Endpoints):
+            return super().delete_notebook_instance()
         notebook.move("Deleting", _DELETED)
         return EmptyResult()
 
