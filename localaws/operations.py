@@ -98,7 +98,7 @@ EXECUTED: Mapping[str, Mapping[str, str]] = {
     "sagemaker": _notes(
         (
             "CreateTrainingJob StopTrainingJob UpdateTrainingJob",
-            "a process for each instance; bounds of the request's members checked",
+            "a process for each instance; bounds, role, channels and quotas checked",
         ),
         (
             "CreateHyperParameterTuningJob StopHyperParameterTuningJob",
@@ -106,8 +106,8 @@ EXECUTED: Mapping[str, Mapping[str, str]] = {
         ),
         (
             "CreateEndpoint UpdateEndpoint DeleteEndpoint UpdateEndpointWeightsAndCapacities",
-            "inference servers; releases step by step, with rollback; serverless, asynchronous,"
-            " explaining and multi-model endpoints are refused",
+            "inference servers; releases step by step, with rollback and the limits of guardrails;"
+            " quotas; serverless, asynchronous, explaining and multi-model endpoints are refused",
         ),
     ),
     "sagemaker-runtime": _notes(("InvokeEndpoint", "answered by the endpoint's servers")),
@@ -154,7 +154,8 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
             "CreateFunction UpdateFunctionCode UpdateFunctionConfiguration DeleteFunction"
             " GetFunction GetFunctionConfiguration ListFunctions PublishVersion"
             " ListVersionsByFunction",
-            "what cannot run is refused by name when it is invoked",
+            "zip, environment and the role's rights checked; under way for seconds; what cannot run"
+            " is refused by name when it is invoked",
         ),
         ("CreateAlias UpdateAlias DeleteAlias GetAlias ListAliases", "weights are drawn"),
         (
@@ -183,7 +184,7 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
         (
             "CreateModel DescribeModel ListModels DeleteModel CreateEndpointConfig"
             " DescribeEndpointConfig ListEndpointConfigs DeleteEndpointConfig",
-            "bounds and instance types checked; the role has to exist",
+            "bounds, instance types and names checked; a model's role and data have to be there",
         ),
         (
             "DescribeEndpoint ListEndpoints DescribeTrainingJob ListTrainingJobs DeleteTrainingJob"
@@ -203,8 +204,8 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
             " ListNotebookInstances CreateNotebookInstanceLifecycleConfig"
             " DescribeNotebookInstanceLifecycleConfig UpdateNotebookInstanceLifecycleConfig"
             " DeleteNotebookInstanceLifecycleConfig",
-            "no notebook runs, and no lifecycle script: Kennel's foundation has one, nothing uses"
-            " it",
+            "states in between; no notebook runs, and no lifecycle script: Kennel's foundation has"
+            " one, nothing uses it",
         ),
         (
             "CreateExperiment DescribeExperiment ListExperiments DeleteExperiment CreateTrial"

@@ -212,6 +212,7 @@ def started(endpoint: str, roles: str, tmp_path: Path) -> list[dict[str, str]]:
         Handler="main.handler",
         Code={"ZipFile": package.getvalue()},
     )
+    functions.get_waiter("function_active_v2").wait(FunctionName="f")
     of_function = json.load(functions.invoke(FunctionName="f")["Payload"])
 
     def endpoint_status() -> str:

@@ -11,7 +11,7 @@ from moto.awslambda.exceptions import LambdaClientError
 from moto.core.common_types import TYPE_RESPONSE
 
 from localaws.execution import running
-from localaws.functions.records import InvocationError, version_of
+from localaws.functions.records import InvocationError, function_of, version_of
 from localaws.functions.service import Functions
 
 MAX_BYTES = 6_291_456
@@ -72,6 +72,14 @@ class InvocationAnswers(responses.LambdaResponse):
         kind = self.headers.get("X-Amz-Invocation-Type", "RequestResponse")
         most = MAX_ASYNCHRONOUS_BYTES if kind == "Event" else MAX_BYTES
         payload = _checked(self._payload(), most)
+        # Its aliases and versions are not to be had either until it is made.
+        if function_of(name).moving == "Pending":
+            raise InvocationError(
+                409,
+                "ResourceConflictException",
+                "The operation cannot be performed at this time. The function is currently in the"
+                " following state: Pending",
+            )
         if kind == "DryRun":
             version_of(name, qualifier)
             return 204, _headers(204, str(uuid4())), ""

@@ -5,6 +5,7 @@ containers serve; where it keeps records only, both are `InService` at once.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -17,7 +18,11 @@ from moto.sagemaker.utils import arn_formatter
 
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, plain_client, refuses, wrap
 from localaws.additions._sagemaker import flawed, missing
+from localaws.additions._sagemaker_data import require_model_data
+from localaws.additions._sagemaker_deployments import refuse_deployment, refuse_other_names
 from localaws.additions._sagemaker_images import refuse_image
+from localaws.additions._sagemaker_quotas import instances, require_endpoint
+from localaws.additions._sagemaker_volumes import refuse_volume_key
 from localaws.additions.application_autoscaling import delete_scaling
 from localaws.additions.ecr import OCI_MANIFEST
 from localaws.execution import running
@@ -61,8 +66,17 @@ class EndpointAnswers(responses.SageMakerResponse):
         """
         stored, name = self.sagemaker_backend._models, self._get_param("ModelName")
         _refuse_existing(self.sagemaker_backend, "model", name, stored)
-        for container in [self._get_param("PrimaryContainer"), *self._get_param("Containers", [])]:
+        one, several = self._get_param("PrimaryContainer"), self._get_param("Containers", [])
+        for container in [one, *several]:
             refuse_image(self.sagemaker_backend, container or {})
+        if hosting := running(Endpoints):
+            if bool(one) == bool(several):
+                raise ValidationError(
+                    "One of PrimaryContainer and Containers must be given, and not both."
+                )
+            require_model_data(
+                hosting.execution, self._get_param("ExecutionRoleArn"), [one] if one else several
+            )
         answer = super().create_model()
         model = stored[name]
         vars(model).update(
@@ -78,7 +92,13 @@ class EndpointAnswers(responses.SageMakerResponse):
         """Create a configuration of a new name, with all its members."""
         backend, name = self.sagemaker_backend, self._get_param("EndpointConfigName")
         _refuse_existing(backend, "endpoint configuration", name, backend.endpoint_configs)
-        backend.validate_production_variants(self._get_param("ShadowProductionVariants", []))
+        shadows = self._get_param("ShadowProductionVariants", [])
+        backend.validate_production_variants(shadows)
+        variants = [*self._get_param("ProductionVariants"), *shadows]
+        names = [variant["VariantName"] for variant in variants]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValidationError(f"Variant names must be unique: {', '.join(sorted(repeated))}.")
+        refuse_volume_key(self._get_param("KmsKeyId"), variants)
         answer = super().create_endpoint_config()
         config = backend.endpoint_configs[name]
         vars(config).update(
@@ -130,12 +150,18 @@ class EndpointAnswers(responses.SageMakerResponse):
 
     def update_endpoint_weights_and_capacities(self) -> ActionResult:
         """Change weights or counts; what is not given stays."""
-        endpoint, _ = self._serving_endpoint()
+        endpoint, served = self._serving_endpoint()
         before = {found["VariantName"]: dict(found) for found in endpoint.production_variants}
+        more = Counter[str]()
         for desired in self._get_param("DesiredWeightsAndCapacities"):
             for member in ("DesiredWeight", "DesiredInstanceCount"):
                 former = before.get(desired["VariantName"], {}).get(member)
                 desired.setdefault(member, former)
+            if variant := before.get(desired["VariantName"]):
+                kind = served.settings(variant).get("InstanceType", "")
+                wanted, has = desired["DesiredInstanceCount"], variant.get("DesiredInstanceCount")
+                more[kind] += int(wanted or 0) - int(has or 0)
+        require_endpoint(self.sagemaker_backend, more)
         answer = super().update_endpoint_weights_and_capacities()
         if hosting := running(Endpoints):
             for variant in endpoint.production_variants:
@@ -170,7 +196,9 @@ def _create(
     _refuse_existing(backend, "endpoint", name, backend.endpoints)
     config = _config(backend, config_name)
     _refuse_unserved(backend, config)
+    refuse_deployment(deployment, config.production_variants)
     release = records.release(backend, config, deployment)
+    require_endpoint(backend, instances(release))
     endpoint = models.FakeEndpoint(  # type: ignore[abstract]
         account_id=backend.account_id,
         region_name=backend.region_name,
@@ -196,7 +224,10 @@ def _update(
 ) -> None:
     _refuse_scaled(backend, endpoint, served, config)
     _refuse_unserved(backend, config)
+    refuse_deployment(deployment, config.production_variants)
+    refuse_other_names(deployment, served.variants, config.production_variants)
     release = records.release(backend, config, deployment, served, retained)
+    require_endpoint(backend, instances(release))
     vars(endpoint).update(last_deployment_config=deployment)
     _release(endpoint, release, "Updating")
 

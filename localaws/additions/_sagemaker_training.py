@@ -7,7 +7,6 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import get_service_model, utcnow
-from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.sagemaker import responses
 from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, ValidationError
 
@@ -15,6 +14,9 @@ from localaws import network
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
 from localaws.additions._sagemaker import missing, sorted_page
+from localaws.additions._sagemaker_data import not_assumed, require_channels
+from localaws.additions._sagemaker_quotas import require_training
+from localaws.additions._sagemaker_volumes import refuse_volume_key
 from localaws.execution import RoleError, running
 from localaws.jobs.training import TrainingJobs
 from localaws.jobs.training_records import TrainingJob, arn, jobs, keep
@@ -34,15 +36,14 @@ class TrainingAnswers(responses.SageMakerResponse):
         """Create a training job of a new name; it runs, or is a record of one that ran."""
         request = dict(self.params)
         refuse_invalid(request)
+        require_training(TrainingJob(request))
         if service := running(TrainingJobs):
             try:
+                channels = request.get("InputDataConfig") or []
+                require_channels(service.execution, request["RoleArn"], channels)
                 return ActionResult({"TrainingJobArn": service.create(request)})
             except RoleError as error:
-                raise ValidationError(
-                    f"Could not assume role {request['RoleArn']}. Please ensure that the role"
-                    " exists and allows principal 'sagemaker.amazonaws.com' to assume the role."
-                    f" ({error})"
-                ) from error
+                raise ValidationError(not_assumed(request["RoleArn"], error)) from error
         job = keep(TrainingJob(request))
         job.training_start_time = utcnow()
         job.end("Completed")
@@ -153,7 +154,9 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
     names = [channel["ChannelName"] for channel in request.get("InputDataConfig", [])]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ValidationError(f"Channel names must be unique: {', '.join(sorted(repeated))}")
-    _refuse_volume_key(request.get("ResourceConfig", {}))
+    resources = request.get("ResourceConfig", {})
+    machines = [resources, *resources.get("InstanceGroups", [])]
+    refuse_volume_key(resources.get("VolumeKmsKeyId"), machines, "VolumeKmsKeyId")
     if vpc := request.get("VpcConfig"):
         try:
             network.require(vpc)
@@ -171,23 +174,6 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
         raise ValidationError(
             "Invalid MaxWaitTimeInSeconds. It can only be given with EnableManagedSpotTraining"
         )
-
-
-def _refuse_volume_key(resources: Mapping[str, Any]) -> None:
-    """Refuse a key for volumes that the instances themselves encrypt.
-
-    API reference, `ResourceConfig.VolumeKmsKeyId`: it cannot be requested for an instance type with
-    local storage.
-    """
-    if not resources.get("VolumeKmsKeyId"):
-        return
-    for group in [resources, *resources.get("InstanceGroups", [])]:
-        kind = str(group.get("InstanceType", "")).removeprefix("ml.")
-        if INSTANCE_TYPES.get(kind, {}).get("InstanceStorageSupported"):
-            raise ValidationError(
-                f"VolumeKmsKeyId is not supported for the instance type ml.{kind}, which has local"
-                " storage that its own hardware encrypts."
-            )
 
 
 def _create(client: Any, name: str = "probe", **more: Any) -> dict[str, Any]:

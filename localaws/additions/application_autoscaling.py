@@ -1,6 +1,7 @@
 """Application Auto Scaling: tags, the rules of scalable targets, alarms and activities."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -40,6 +41,11 @@ _SERVICE_LINKED_ROLES = {
     "sagemaker": "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint",
 }
 _LISTED_ACTIVITIES = 50
+# Of what is looked for; an unpublished function has no provisioned concurrency.
+_RESOURCES = {
+    VARIANT_INSTANCES: r"endpoint/[^/]+/variant/[^/]+",
+    PROVISIONED_CONCURRENCY: r"function:[^:]+:(?!\$LATEST)[^:]+",
+}
 _NOT_SUSPENDED = {
     "DynamicScalingInSuspended": False,
     "DynamicScalingOutSuspended": False,
@@ -226,7 +232,15 @@ class Answers(responses.ApplicationAutoScalingResponse):
     def register_scalable_target(self) -> str:
         """Register a target for something that exists, with its tags."""
         backend = self.applicationautoscaling_backend
-        resource, dimension = self._get_param("ResourceId"), self._get_param("ScalableDimension")
+        resource, dimension = self._resource_and_dimension()
+        service = self._get_param("ServiceNamespace")
+        pattern = _RESOURCES.get(dimension)
+        if str(dimension).split(":")[0] != service or (
+            pattern and not re.fullmatch(pattern, str(resource))
+        ):
+            raise AWSValidationException(
+                "Unsupported service namespace, resource type or scalable dimension"
+            )
         tags = self._get_param("Tags") or {}
         if resource not in backend.targets.get(dimension, {}):
             _require_resource(backend, dimension, resource)
@@ -248,17 +262,36 @@ class Answers(responses.ApplicationAutoScalingResponse):
 
     def deregister_scalable_target(self) -> str:
         """Deregister a target, and delete its policies and scheduled actions."""
+        _target(self.applicationautoscaling_backend, *self._resource_and_dimension())
         answer = super().deregister_scalable_target()
         delete_scaling(self.applicationautoscaling_backend, *self._resource_and_dimension())
         return answer
 
     def put_scaling_policy(self) -> str:
-        """Put a policy on a registered target."""
-        _target(self.applicationautoscaling_backend, *self._resource_and_dimension())
+        """Put a policy on a registered target; two policies do not track the same metric."""
+        backend, place = self.applicationautoscaling_backend, self._resource_and_dimension()
+        _target(backend, *place)
+        settings = self._get_param("TargetTrackingScalingPolicyConfiguration")
+        if settings:
+            _refuse_metric(backend, place, self._get_param("PolicyName"), settings)
         answer = super().put_scaling_policy()
         if alarms := running(Alarms):
             alarms.look()
         return answer
+
+    def delete_scaling_policy(self) -> str:
+        """Delete a policy that is there."""
+        place, name = self._resource_and_dimension(), self._get_param("PolicyName")
+        if not any(
+            (policy.resource_id, policy.scalable_dimension) == place and policy.policy_name == name
+            for policy in self.applicationautoscaling_backend.policies.values()
+        ):
+            raise ObjectNotFoundException(
+                f"No scaling policy found for service namespace:"
+                f" {self._get_param('ServiceNamespace')}, resource ID: {place[0]}, scalable"
+                f" dimension: {place[1]}, policy name: {name}"
+            )
+        return super().delete_scaling_policy()
 
     def describe_scaling_activities(self) -> str:
         """What was done to capacities and why, the newest first."""
@@ -372,6 +405,38 @@ def _target(
     return cast(ScalableTarget, target)
 
 
+def _refuse_metric(
+    backend: models.ApplicationAutoscalingBackend,
+    place: tuple[str, str],
+    name: str,
+    settings: Mapping[str, Any],
+) -> None:
+    """Refuse a policy for a metric that another one tracks, or that is another service's.
+
+    Raises:
+        AWSValidationException: It is.
+    """
+    kind = (settings.get("PredefinedMetricSpecification") or {}).get("PredefinedMetricType", "")
+    owner = {"lambda:": "Lambda", "sagemaker:": "SageMaker"}
+    mine = next((name for key, name in owner.items() if place[1].startswith(key)), None)
+    if kind and mine and not kind.startswith(mine):
+        raise AWSValidationException(
+            f"Predefined metric type {kind} is not supported for scalable dimension {place[1]}"
+        )
+    members = ("PredefinedMetricSpecification", "CustomizedMetricSpecification")
+    metric = [settings.get(member) for member in members]
+    for policy in backend.policies.values():
+        tracked: Any = policy.target_tracking_scaling_policy_configuration or {}
+        if (
+            (policy.resource_id, policy.scalable_dimension) == place
+            and policy.policy_name != name
+            and [tracked.get(member) for member in members] == metric
+        ):
+            raise AWSValidationException(
+                "Only one TargetTrackingScaling policy for a given metric specification is allowed."
+            )
+
+
 def _require_resource(
     backend: models.ApplicationAutoscalingBackend, dimension: str, resource: str
 ) -> None:
@@ -385,7 +450,11 @@ def _require_resource(
     if dimension == PROVISIONED_CONCURRENCY:
         _, name, alias = resource.split(":")
         try:
-            lambda_backend(backend.account_id, backend.region_name).get_alias(alias, name)
+            functions = lambda_backend(backend.account_id, backend.region_name)
+            if alias.isdigit():
+                functions.get_function(name, alias)
+            else:
+                functions.get_alias(alias, name)
         except LambdaClientError:
             raise AWSValidationException(f"Lambda alias doesn't exist: {resource}") from None
 

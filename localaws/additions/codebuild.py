@@ -12,15 +12,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from moto.codebuild import models
-from moto.codebuild.exceptions import ResourceNotFoundException
+from moto.codebuild.exceptions import InvalidInputException, ResourceNotFoundException
 from moto.codebuild.responses import CodeBuildResponse
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import unix_time
 from moto.ecr.models import ecr_backends
+from moto.s3.models import s3_backends
 
 from localaws.additions import Gap
-from localaws.additions._moto import ROLE, plain_client
+from localaws.additions._moto import ACCOUNT, ROLE, plain_client
 from localaws.additions.ecr import DOCKER_MANIFEST, OCI_MANIFEST
+from localaws.execution import RoleError, require_trust, running
+from localaws.hosting.endpoints import Endpoints
 
 _MEMBERS = (
     "artifacts",
@@ -46,6 +49,9 @@ _MEMBERS = (
 _DOCKER_FORMS = ("oci-mediatypes=false", "--format docker", "--format=docker")
 _DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 _OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+_SERVICE = "codebuild.amazonaws.com"
+# As CodeBuild fills in what was not given.
+_MINUTES = {"queuedTimeoutInMinutes": 480, "timeoutInMinutes": 60}
 _PROJECT = {
     "name": "probe",
     "source": {"type": "S3", "location": "probe/source.zip"},
@@ -130,9 +136,19 @@ def install() -> None:
     create = CodeBuildResponse.create_project
     start = CodeBuildResponse.start_build
     batch_get = models.CodeBuildBackend.batch_get_builds
+    get_builds = CodeBuildResponse.batch_get_builds
 
     def create_project(self: CodeBuildResponse) -> ActionResult:
+        if running(Endpoints) and (role := self._get_param("serviceRole")):
+            try:
+                require_trust(role, _SERVICE)
+            except RoleError as error:
+                raise InvalidInputException(
+                    f"CodeBuild is not authorized to perform: sts:AssumeRole on {role}"
+                ) from error
         create(self)
+        told = self.codebuild_backend.codebuild_projects[_name(self)].project_metadata
+        told.update({member: told.get(member) or n for member, n in _MINUTES.items()})
         return _with_members(self)
 
     def update_project(self: CodeBuildResponse) -> ActionResult:
@@ -144,6 +160,20 @@ def install() -> None:
         self.codebuild_backend.delete_project(_name(self))
         return EmptyResult()
 
+    def batch_get_projects(self: CodeBuildResponse) -> ActionResult:
+        known = self.codebuild_backend.codebuild_projects
+        names = [str(name).rpartition("/")[2] for name in self._get_param("names")]
+        found = [known[name].project_metadata for name in names if name in known]
+        return ActionResult(
+            {"projects": found, "projectsNotFound": [name for name in names if name not in known]}
+        )
+
+    def batch_get_told(self: CodeBuildResponse) -> ActionResult:
+        answer: Any = get_builds(self)
+        found = {build["id"] for build in answer.result["builds"]}
+        missing = [name for name in self._get_param("ids") if name not in found]
+        return ActionResult({**answer.result, "buildsNotFound": missing})
+
     def start_build(self: CodeBuildResponse) -> ActionResult:
         start(self)
         return ActionResult({"build": _with_overrides(self)})
@@ -153,8 +183,18 @@ def install() -> None:
         ended = [build for build in builds if build["id"] in ids and build["buildComplete"]]
         # moto would add all phases once more each time it is asked.
         going_on = set(ids) - {build["id"] for build in ended}
+        for build in [build for some in self.build_metadata_history.values() for build in some]:
+            # What is asked for the first time is under way.
+            if build["id"] in going_on and build["currentPhase"] == "QUEUED":
+                build["currentPhase"] = "PROVISIONING"
+                going_on.discard(build["id"])
+                ended.append(build)
         for build in batch_get(self, list(going_on)):
             build["buildComplete"] = True
+            if not _has_source(build):
+                _fail(build)
+                ended.append(build)
+                continue
             _push_image(self, build["environment"], build["source"].get("buildspec", ""))
             ended.append(build)
         return ended
@@ -164,8 +204,39 @@ def install() -> None:
     mended.delete_project = delete_project
     mended.update_project = update_project
     mended.start_build = start_build
+    mended.batch_get_projects = batch_get_projects
+    mended.batch_get_builds = batch_get_told
     backend: Any = models.CodeBuildBackend
     backend.batch_get_builds = batch_get_builds
+
+
+def _has_source(build: Mapping[str, Any]) -> bool:
+    """Whether the zip in S3 that a build is made of is there."""
+    source = build["source"]
+    if source.get("type") != "S3" or not running(Endpoints):
+        return True
+    name, _, key = source.get("location", "").partition("/")
+    bucket = s3_backends[ACCOUNT]["aws"].buckets.get(name)
+    return bool(bucket and bucket.keys.get(key))
+
+
+def _fail(build: dict[str, Any]) -> None:
+    """Let a build end where CodeBuild fetches what it is made of."""
+    phases = [phase["phaseType"] for phase in build["phases"]]
+    last = phases.index("DOWNLOAD_SOURCE")
+    build["phases"] = build["phases"][: last + 1]
+    build["phases"][last].update(
+        phaseStatus="FAILED",
+        contexts=[
+            {
+                "statusCode": "CLIENT_ERROR",
+                "message": "NoSuchKey: The specified key does not exist. for primary source and"
+                f" source version {build.get('sourceVersion') or ''}",
+            }
+        ],
+    )
+    build["phases"].append({"phaseType": "COMPLETED", "startTime": build["startTime"]})
+    build["buildStatus"] = "FAILED"
 
 
 def _name(response: CodeBuildResponse) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from io import BytesIO
 from typing import Any, cast
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from zipfile import ZipFile
 from botocore import xform_name
 from moto.awslambda import models, responses, urls
 from moto.awslambda.exceptions import (
+    ConflictException,
     GenericResourcNotFound,
     InvalidParameterValueException,
     InvalidRoleFormat,
@@ -32,11 +34,20 @@ from moto.core.utils import iso_8601_datetime_with_nanoseconds, utcnow
 
 from localaws.additions import Gap
 from localaws.additions._lambda_invocation import ResourceConflictException
+from localaws.additions._lambda_requests import (
+    refuse_code,
+    refuse_destination,
+    refuse_environment,
+    refuse_new,
+    refuse_revision,
+    refuse_rights,
+    refuse_weights,
+)
 from localaws.additions._lambda_sources import GAPS as SOURCE_GAPS
 from localaws.additions._lambda_sources import SourceAnswers
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, answer_with, plain_client, refuses
 from localaws.execution import RoleError, require_trust, running
-from localaws.functions.records import LATEST, functions
+from localaws.functions.records import LATEST, functions, versions_of
 from localaws.functions.service import (
     CONCURRENCY,
     NOT_ASSUMED,
@@ -57,8 +68,14 @@ _IDENTITY = (
     "LastUpdateStatus",
     "RevisionId",
     "SnapStart",
+    "State",
+    "StateReason",
+    "StateReasonCode",
     "Version",
 )
+_EVENT_INVOKE = {"DestinationConfig", "MaximumEventAgeInSeconds", "MaximumRetryAttempts"}
+# How long a function is under way: not longer than until somebody was told so.
+_MOVE_SECONDS = 3.0
 
 Json = dict[str, Any]
 
@@ -143,6 +160,8 @@ class Function(models.LambdaFunction):
         self, account_id: str, spec: Json, region: str, version: str | int = LATEST
     ) -> None:
         super().__init__(account_id, spec, region, version)
+        self._moves: tuple[str, datetime] | None = None
+        self._move("Pending")
         self.dead_letter_config: Json = spec.get("DeadLetterConfig") or {}
         self.logging_config: Json = spec.get("LoggingConfig") or {}
         self.published = 0
@@ -154,6 +173,22 @@ class Function(models.LambdaFunction):
     def __deepcopy__(self, _: object) -> "Function":
         # Moto does this to change one attribute of its answer; it would copy the account's logs.
         return copy(self)
+
+    @property
+    def moving(self) -> str:
+        """`Pending` while Lambda makes it, `InProgress` while it changes it, else empty."""
+        moves = vars(self).get("_moves")
+        return moves[0] if moves and utcnow() < moves[1] else ""
+
+    def see(self) -> None:
+        """Somebody has been told that it is under way: it ends."""
+        self._moves = None
+
+    def _move(self, status: str) -> None:
+        # Where records only are kept, all is done at once.
+        if service := running(Functions):
+            seconds = service.execution.seconds(_MOVE_SECONDS)
+            self._moves = status, utcnow() + timedelta(seconds=seconds)
 
     @property
     def code_or_config_updated(self) -> bool:
@@ -179,12 +214,18 @@ class Function(models.LambdaFunction):
         self.code = dict(self.code)
         self.qualified = {}
         self.revision_id = str(uuid4())
+        self._moves = None
 
     def get_configuration(self, on_create: bool = False) -> Json:
         """What Lambda answers."""
         config = super().get_configuration(on_create)
         config["LoggingConfig"] = self._logging()
         config["RevisionId"] = self.revision_id
+        if self.moving == "Pending":
+            reason = "The function is being created."
+            config |= {"State": "Pending", "StateReason": reason, "StateReasonCode": "Creating"}
+        elif self.moving:
+            config["LastUpdateStatus"] = self.moving
         applied_on = self.snap_start.get("ApplyOn", "None")
         optimized = applied_on != "None" and self.version != LATEST
         config["SnapStart"] = {
@@ -224,6 +265,7 @@ class Function(models.LambdaFunction):
         return self._modified()
 
     def _modified(self) -> Json:
+        self._move("InProgress")
         self.last_modified = iso_8601_datetime_with_nanoseconds()
         self.revision_id = str(uuid4())
         return self.get_configuration()
@@ -247,12 +289,49 @@ class Answers(SourceAnswers):
         """Create a function, with a role that Lambda may assume."""
         role = self.json_body.get("Role") or ""
         # What is no ARN of a role is refused before anybody looks for the role.
-        if running(Functions) and re.match(InvalidRoleFormat.pattern, role):
-            try:
-                require_trust(role, SERVICE)
-            except RoleError as error:
-                raise InvalidParameterValueException(NOT_ASSUMED) from error
+        if re.match(InvalidRoleFormat.pattern, role):
+            _refuse_role(self.json_body, role)
+        refuse_new(self.json_body)
         return super().create_function()
+
+    def get_function(self) -> str:
+        """Describe a function; what is told to be under way has ended when it is asked again."""
+        answer = super().get_function()
+        self._function().see()
+        return answer
+
+    def get_function_configuration(self) -> str:
+        """The same, without its code."""
+        answer = super().get_function_configuration()
+        self._function().see()
+        return answer
+
+    def update_function_code(self) -> TYPE_RESPONSE:
+        """Change a function's code to a sound one."""
+        self._refuse_moving()
+        refuse_revision(self.json_body.get("RevisionId"), self._function().revision_id)
+        refuse_code(self.json_body)
+        return super().update_function_code()
+
+    def update_function_configuration(self) -> TYPE_RESPONSE:
+        """Change a function's configuration to one that it can have."""
+        function = self._refuse_moving()
+        refuse_revision(self.json_body.get("RevisionId"), function.revision_id)
+        refuse_environment(self.json_body)
+        _refuse_role(self.json_body, self.json_body.get("Role") or function.role)
+        return super().update_function_configuration()
+
+    def publish_version(self) -> TYPE_RESPONSE:
+        """Publish the function that the caller means."""
+        function, given = self._refuse_moving(), self.json_body or {}
+        refuse_revision(given.get("RevisionId"), function.revision_id)
+        wanted = given.get("CodeSha256")
+        if wanted and wanted != function.code_sha_256:
+            raise InvalidParameterValueException(
+                f"CodeSHA256 ({wanted}) is different from current CodeSHA256 in $LATEST"
+                f" ({function.code_sha_256}). Please try again with the CodeSHA256 in $LATEST."
+            )
+        return super().publish_version()
 
     def put_function_concurrency(self) -> ActionResult:  # type: ignore[override]
         """Reserve concurrency; enough of it is left to the other functions."""
@@ -266,6 +345,11 @@ class Answers(SourceAnswers):
                 "Specified ReservedConcurrentExecutions for function decreases account's"
                 f" UnreservedConcurrentExecution below its minimum value of"
                 f" [{UNRESERVED_CONCURRENCY}]."
+            )
+        if reserved < (provisioned := _provisioned(function)):
+            raise InvalidParameterValueException(
+                f"ReservedConcurrentExecutions {reserved} should not be lower than function's total"
+                f" provisioned concurrency [{provisioned}]."
             )
         function.reserved_concurrency = reserved
         return ActionResult({"ReservedConcurrentExecutions": reserved})
@@ -293,14 +377,55 @@ class Answers(SourceAnswers):
     def delete_function(self) -> TYPE_RESPONSE:
         """Delete a function, or a version and what belongs to it."""
         if qualifier := self._qualifier():
-            self._function().qualified.pop(qualifier, None)
+            function = self._function()
+            if qualifier == LATEST:
+                raise InvalidParameterValueException(
+                    "$LATEST version cannot be deleted without deleting the function."
+                )
+            if not qualifier.isdigit():
+                raise InvalidParameterValueException(
+                    "Deletion of aliases is not currently supported."
+                )
+            held = [
+                alias.name
+                for alias in self.backend._lambdas._get_function_aliases(
+                    function.function_name
+                ).values()
+                if qualifier in {alias.function_version, *_weights(alias)}
+            ]
+            if held:
+                raise ResourceConflictException(
+                    "Unable to delete version because the following aliases reference it:"
+                    f" [{', '.join(held)}]"
+                )
+            function.qualified.pop(qualifier, None)
         return super().delete_function()
+
+    def list_versions_by_function(self) -> str:
+        """The versions of a function that is there."""
+        self._function()
+        return super().list_versions_by_function()
+
+    def create_alias(self) -> TYPE_RESPONSE:
+        """Make an alias of a new name, of versions that are there."""
+        function, name = self._function(), self.json_body["Name"]
+        refuse_weights(self.json_body, self._versions())
+        try:
+            return super().create_alias()
+        except ConflictException as error:
+            arn = _qualified_arn(function, name)
+            raise ResourceConflictException(f"Alias already exists: {arn}") from error
 
     def update_alias(self) -> TYPE_RESPONSE:
         """Change an alias; it has weights or provisioned concurrency, not both."""
         alias = unquote(self.path.rsplit("/", 1)[-1])
-        if self._function().at(alias).provisioned:
+        function = self._function()
+        former = self.backend.get_alias(alias, function.function_name)
+        refuse_revision(self.json_body.get("RevisionId"), former.revision_id)
+        if function.at(alias).provisioned:
             _refuse_weights(self.json_body.get("RoutingConfig"))
+        refuse_weights(self.json_body, self._versions(), former.function_version)
+        former.revision_id = str(uuid4())
         return super().update_alias()
 
     def delete_alias(self) -> TYPE_RESPONSE:
@@ -331,6 +456,17 @@ class Answers(SourceAnswers):
                 "Requested Provisioned Concurrency should not be greater than the"
                 " reservedConcurrentExecution for function"
             )
+        if reserved is None:
+            free = CONCURRENCY - UNRESERVED_CONCURRENCY - executions - others
+            for other in functions():
+                if other is not function:
+                    free -= other.reserved_concurrency or _provisioned(cast(Function, other))
+            if free < 0:
+                raise InvalidParameterValueException(
+                    "Specified ConcurrentExecutions for function decreases account's"
+                    " UnreservedConcurrentExecution below its minimum value of"
+                    f" [{UNRESERVED_CONCURRENCY}]."
+                )
         function.at(qualifier).provisioned = Provisioned(executions, _timestamp())
         if service := running(Functions):
             service.try_again(function.function_name, qualifier)
@@ -456,6 +592,19 @@ class Answers(SourceAnswers):
         found = self.backend.get_function(self._function_name())
         return cast(Function, self.backend.get_function(found.function_name, LATEST))
 
+    def _refuse_moving(self) -> Function:
+        """The function, unless Lambda is still at work with it."""
+        function = self._function()
+        if function.moving:
+            raise ResourceConflictException(
+                "The operation cannot be performed at this time. An update is in progress for"
+                f" resource: {function.function_arn}"
+            )
+        return function
+
+    def _versions(self) -> set[str]:
+        return {str(version.version) for version in versions_of(self._function())}
+
     def _alias(self, qualifier: str) -> models.LambdaAlias | None:
         """The alias of that name; none if it is a version.
 
@@ -492,6 +641,14 @@ class Answers(SourceAnswers):
 
     def _put_event_invoke(self, config: Json) -> ActionResult:
         function, qualifier = self._function(), self._qualifier() or LATEST
+        if not config.keys() & _EVENT_INVOKE:
+            raise InvalidParameterValueException(
+                "You must specify at least one of error handling or destination setting."
+            )
+        for kind in ("OnSuccess", "OnFailure"):
+            wanted = (config.get("DestinationConfig") or {}).get(kind) or {}
+            if running(Functions) and wanted.get("Destination"):
+                refuse_destination(wanted["Destination"], function.role)
         given = models.EventInvokeConfig(
             _qualified_arn(function, qualifier), cast(Any, utcnow()), config
         )
@@ -503,6 +660,27 @@ class Answers(SourceAnswers):
         if not found:
             raise GenericResourcNotFound
         return found
+
+
+def _refuse_role(given: Json, role: str) -> None:
+    """Refuse a role that Lambda may not act under, or under which too little may be done."""
+    if not running(Functions):
+        return
+    try:
+        require_trust(role, SERVICE)
+    except RoleError as error:
+        raise InvalidParameterValueException(NOT_ASSUMED) from error
+    refuse_rights(given, role)
+
+
+def _provisioned(function: Function) -> int:
+    """How many environments of a function are kept ready."""
+    found = [held.provisioned for held in function.qualified.values()]
+    return sum(each.executions for each in found if each)
+
+
+def _weights(alias: models.LambdaAlias) -> Json:
+    return (cast(Any, alias.routing_config) or {}).get("AdditionalVersionWeights") or {}
 
 
 def _storage(function: models.LambdaFunction) -> models.LambdaStorage:

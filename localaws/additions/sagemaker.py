@@ -1,6 +1,7 @@
 """SageMaker: models, endpoints, jobs, notebook instances and model packages as AWS keeps them."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from botocore import xform_name
@@ -9,14 +10,18 @@ from moto.core.utils import utcnow
 from moto.sagemaker import models, urls
 from moto.sagemaker.exceptions import ConflictException, ValidationError
 
+from localaws import network
 from localaws.additions import _sagemaker_endpoints as endpoints
 from localaws.additions import _sagemaker_training as training
 from localaws.additions import _sagemaker_tuning as tuning
 from localaws.additions._moto import ROLE, answer_with, page, plain_client, refuses
 from localaws.additions._sagemaker import flawed, missing
+from localaws.additions._sagemaker_data import not_assumed
 from localaws.additions._sagemaker_endpoints import EndpointAnswers, EndpointConfig
 from localaws.additions._sagemaker_training import TrainingAnswers
 from localaws.additions._sagemaker_tuning import TuningAnswers
+from localaws.execution import RoleError, require_trust, running
+from localaws.hosting.endpoints import Endpoints
 
 _NOTEBOOK_MEMBERS = (
     "InstanceMetadataServiceConfiguration",
@@ -40,6 +45,11 @@ _NOTEBOOK_REMOVALS = {
     "DisassociateDefaultCodeRepository": "default_code_repository",
     "DisassociateLifecycleConfig": "lifecycle_config_name",
 }
+# AWS takes minutes. Nothing starts here, so what is left of them is the states: each is there until
+# somebody has seen it, or for as long as on AWS.
+_NOTEBOOK_MOVES, _NOTEBOOK_UNSEEN = timedelta(seconds=1), timedelta(minutes=2)
+_DELETED = "Deleted"
+_NOTEBOOK_SERVICE = "sagemaker.amazonaws.com"
 _TAGS = 50
 _PACKAGE_MEMBERS = (
     "ModelCard",
@@ -59,6 +69,48 @@ class NotebookInstance(models.FakeSagemakerNotebookInstance):
     }
     ip_address_type = "ipv4"
     platform_identifier = "notebook-al2-v3"
+    _moves: tuple[str, datetime] | None = None
+    _settled = "InService"
+    _is_seen = False
+
+    @property
+    def status(self) -> str:
+        """Where it is; for a while on the way there."""
+        if self._moves:
+            through, began = self._moves
+            if utcnow() - began < (_NOTEBOOK_MOVES if self._is_seen else _NOTEBOOK_UNSEEN):
+                return through
+        return self._settled
+
+    @status.setter
+    def status(self, settled: str) -> None:
+        self._settled = settled
+
+    def move(self, through: str, settled: str) -> None:
+        """Go to another status; where something is executed, not at once."""
+        if running(Endpoints):
+            self._moves, self._is_seen = (through, utcnow()), False
+        self._settled = settled
+
+    def start(self) -> None:
+        """Begin to run."""
+        self.move("Pending", "InService")
+
+    def stop(self) -> None:
+        """Begin to end."""
+        self.move("Stopping", "Stopped")
+
+    def require(self, target: str, *wanted: str) -> None:
+        """Refuse what it cannot do from where it is.
+
+        Raises:
+            ValidationError: It is in none of the statuses wanted.
+        """
+        if self.status not in wanted:
+            raise ValidationError(
+                f"Status ({self.status}) not in ([{', '.join(wanted)}]). Unable to transition to"
+                f" ({target}) for Notebook Instance ({self.arn})"
+            )
 
     def validate_instance_type(self, instance_type: str) -> None:
         """Take every type: what SageMaker does not know was refused before, see `bounds`."""
@@ -68,6 +120,7 @@ class NotebookInstance(models.FakeSagemakerNotebookInstance):
         described = super().to_dict()
         described.update({name: getattr(self, xform_name(name)) for name in _NOTEBOOK_MEMBERS})
         described["RootAccess"] = self.root_access or "Enabled"
+        self._is_seen = True
         return described
 
 
@@ -89,25 +142,56 @@ class ModelPackage(models.ModelPackage):
 class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
     """Moto's answers, mended."""
 
+    @property
+    def sagemaker_backend(self) -> models.SageMakerModelBackend:
+        """Moto's records, without the notebook instances that are deleted by now."""
+        backend = super().sagemaker_backend
+        for name, notebook in list(backend.notebook_instances.items()):
+            if notebook.status == _DELETED:
+                del backend.notebook_instances[name]
+        return backend
+
     def create_notebook_instance(self) -> ActionResult:
-        """Create a notebook instance with all that was given."""
+        """Create a notebook instance with all that was given, of what is there."""
+        self._refuse_notebook()
         answer = super().create_notebook_instance()
         self._change_notebook(_NOTEBOOK_MEMBERS)
         return answer
 
+    def start_notebook_instance(self) -> ActionResult:
+        """Start a notebook instance that is stopped."""
+        self._notebook().require("Pending", "Stopped", "Failed")
+        return super().start_notebook_instance()
+
+    def stop_notebook_instance(self) -> ActionResult:
+        """Stop a notebook instance that runs."""
+        self._notebook().require("Stopping", "InService")
+        return super().stop_notebook_instance()
+
     def update_notebook_instance(self) -> ActionResult:
         """Change a notebook instance that is stopped."""
         notebook = self._notebook()
-        if not notebook.is_deletable:
+        notebook.require("Updating", "Stopped", "Failed")
+        size = self._get_param("VolumeSizeInGB", notebook.volume_size_in_gb)
+        if size < notebook.volume_size_in_gb:
             raise ValidationError(
-                f"Status ({notebook.status}) not in ([Stopped, Failed]). Unable to transition to"
-                f" (Updating) for Notebook Instance ({notebook.arn})"
+                f"VolumeSizeInGB cannot be decreased, from {notebook.volume_size_in_gb} to {size}."
             )
-        notebook.validate_instance_type(self._get_param("InstanceType", notebook.instance_type))
+        self._refuse_notebook()
         self._change_notebook(_NOTEBOOK_UPDATES)
         removed = [name for flag, name in _NOTEBOOK_REMOVALS.items() if self._get_param(flag)]
         vars(notebook).update(dict.fromkeys(removed))
         notebook.last_modified_time = utcnow()
+        notebook.move("Updating", "Stopped")
+        return EmptyResult()
+
+    def delete_notebook_instance(self) -> ActionResult:
+        """Delete a notebook instance that is stopped."""
+        notebook = self._notebook()
+        notebook.require("Deleting", "Stopped", "Failed")
+        if not running(Endpoints):
+            return super().delete_notebook_instance()
+        notebook.move("Deleting", _DELETED)
         return EmptyResult()
 
     def create_notebook_instance_lifecycle_config(self) -> ActionResult:
@@ -216,8 +300,33 @@ class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
         tagged.tags = [tag for tag in tagged.tags if tag["Key"] not in keys]
         return EmptyResult()
 
-    def _notebook(self) -> models.FakeSagemakerNotebookInstance:
-        return self.sagemaker_backend.get_notebook_instance(self._get_param("NotebookInstanceName"))
+    def _notebook(self) -> NotebookInstance:
+        name = self._get_param("NotebookInstanceName")
+        return cast(NotebookInstance, self.sagemaker_backend.get_notebook_instance(name))
+
+    def _refuse_notebook(self) -> None:
+        """Refuse a notebook instance of what is not there."""
+        config, subnet = self._get_param("LifecycleConfigName"), self._get_param("SubnetId")
+        if not running(Endpoints):
+            return
+        if role := self._get_param("RoleArn"):
+            try:
+                require_trust(role, _NOTEBOOK_SERVICE)
+            except RoleError as error:
+                raise ValidationError(not_assumed(role, error)) from error
+        if config:
+            # Raises for an unknown one.
+            self.sagemaker_backend.describe_notebook_instance_lifecycle_config(config)
+        groups = self._get_param("SecurityGroupIds") or []
+        if bool(subnet) != bool(groups):
+            raise ValidationError("SubnetId and SecurityGroupIds must be given together.")
+        if self._get_param("DirectInternetAccess") == "Disabled" and not subnet:
+            raise ValidationError("DirectInternetAccess can only be Disabled with a SubnetId.")
+        if subnet:
+            try:
+                network.require({"Subnets": [subnet], "SecurityGroupIds": groups})
+            except network.NetworkError as error:
+                raise ValidationError(str(error)) from error
 
     def _change_notebook(self, members: Iterable[str]) -> None:
         given = {member: self._get_param(member) for member in members}

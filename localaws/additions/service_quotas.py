@@ -17,7 +17,8 @@ from moto.servicequotas.responses import ServiceQuotasResponse
 from localaws.additions import Gap
 from localaws.additions._moto import ACCOUNT, answer_with, page, plain_client, refuses
 
-_INSTANCES = 20.0
+INSTANCES = 20.0
+"""Of each of SageMaker's types, for each use."""
 _VCPUS = 64.0
 _PAGE = 100
 _SERVICES = {"ec2": "Amazon Elastic Compute Cloud (Amazon EC2)", "sagemaker": "Amazon SageMaker"}
@@ -91,7 +92,7 @@ def _machines() -> Iterator[tuple[str, str, float]]:
         for kind in model.shape_for(shape).enum:
             for use in uses:
                 name = f"{kind} for {use}"
-                yield f"L-{hashlib.sha256(name.encode()).hexdigest()[:8].upper()}", name, _INSTANCES
+                yield f"L-{hashlib.sha256(name.encode()).hexdigest()[:8].upper()}", name, INSTANCES
 
 
 def _processors() -> Iterator[tuple[str, str, float]]:

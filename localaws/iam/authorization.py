@@ -157,6 +157,11 @@ def allows(access_key: str, request: Request) -> bool:
     return not _enforced or not _denied(caller_of(access_key), request)
 
 
+def role_allows(role_arn: str, request: Request) -> bool:
+    """Whether a role, which is there, may do something; see `allows`."""
+    return not _enforced or not _denied(caller_as(role_arn), request)
+
+
 def caller_as(role_arn: str) -> Caller:
     """A service that acts under a role.
 

@@ -468,6 +468,7 @@ class Chain:
         group = {"logGroupName": f"/aws/lambda/{FUNCTION['FunctionName']}"}
         if self._has_function:
             client.update_function_code(**FUNCTION, ZipFile=code)
+            client.get_waiter("function_updated_v2").wait(**FUNCTION)
             version = client.publish_version(**FUNCTION)["Version"]
             client.update_alias(**FUNCTION, Name="live", FunctionVersion=version)
             return

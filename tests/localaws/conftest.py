@@ -31,6 +31,22 @@ def until(ask: Callable[[], T], holds: Callable[[T], object] = bool) -> T:
     return found
 
 
+def wait_for_functions(client: Any) -> None:
+    """Let a client of Lambda wait until what it has made or changed is so."""
+
+    def wait(parsed: dict[str, Any], **_: Any) -> None:
+        if name := parsed.get("FunctionName"):
+            until(
+                lambda: client.get_function_configuration(FunctionName=name),
+                lambda told: (
+                    told["State"] == "Active" and told.get("LastUpdateStatus") != "InProgress"
+                ),
+            )
+
+    for operation in ("CreateFunction", "UpdateFunctionCode", "UpdateFunctionConfiguration"):
+        client.meta.events.register(f"after-call.lambda.{operation}", wait)
+
+
 class LocalAws(Running):
     """A localaws process that can be stopped and started again with its state."""
 
@@ -81,18 +97,22 @@ class LocalAws(Running):
         self._start(int(self.port))
 
     def client(self, service: str) -> Any:
-        """A client whose answers are checked against the service's model."""
+        """A client whose answers are checked against the service's model.
+
+        That of Lambda waits, as Terraform's provider does, for what it has made or changed.
+        """
         if service not in self._clients:
-            self._clients[service] = check_answers(
-                boto3.client(
-                    service,
-                    region_name="us-east-1",
-                    endpoint_url=self.endpoint,
-                    aws_access_key_id="test",
-                    aws_secret_access_key="test",
-                    config=Config(retries={"max_attempts": 0}),
-                )
+            client = boto3.client(
+                service,
+                region_name="us-east-1",
+                endpoint_url=self.endpoint,
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
+                config=Config(retries={"max_attempts": 0}),
             )
+            self._clients[service] = check_answers(client)
+            if service == "lambda":
+                wait_for_functions(client)
         return self._clients[service]
 
     def inventory(self) -> dict[str, list[str]]:

@@ -196,7 +196,7 @@ def test_what_a_model_was_not_given_is_not_described(sagemaker: Any) -> None:
 def test_an_endpoint_configuration_is_described_as_it_was_given(sagemaker: Any) -> None:
     variant = {
         **VARIANT,
-        "InstanceType": "ml.g5.xlarge",
+        "InstanceType": "ml.c7i.xlarge",
         "ContainerStartupHealthCheckTimeoutInSeconds": 120,
         "ModelDataDownloadTimeoutInSeconds": 300,
         "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},

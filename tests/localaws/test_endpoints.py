@@ -442,11 +442,12 @@ def test_a_model_without_a_sound_archive(
 
 
 def test_a_role_that_sagemaker_may_not_take(endpoint: Endpoint) -> None:
+    iam = endpoint.aws.client("iam")
+    role = create_role(iam, "unknown", "sagemaker", ())
     endpoint.sagemaker.create_model(
-        ModelName="other",
-        ExecutionRoleArn=f"arn:aws:iam::{ACCOUNT}:role/unknown",
-        PrimaryContainer={"Image": IMAGE},
+        ModelName="other", ExecutionRoleArn=role, PrimaryContainer={"Image": IMAGE}
     )
+    iam.delete_role(RoleName="unknown")
     endpoint.config("other")
     assert "there is no role" in endpoint.create("other")["FailureReason"]
 

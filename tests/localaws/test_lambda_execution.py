@@ -74,7 +74,7 @@ def package(code: str, **more: str) -> bytes:
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     options = ("--time-scale", str(TIME_SCALE), "--iam", "enforce")
     running = LocalAws(tmp_path_factory.mktemp("running"), *options)
-    rights = [{"Effect": "Allow", "Action": ["logs:*", "sqs:*"], "Resource": "*"}]
+    rights = [{"Effect": "Allow", "Action": ["logs:*", "sqs:*", "xray:*"], "Resource": "*"}]
     create_role(running.client("iam"), "kennel-lambda", "lambda", rights)
     running.client("sqs").create_queue(QueueName="failed")
     yield running
@@ -303,8 +303,11 @@ def test_a_role_that_lambda_may_not_assume(make: Callable[..., Any], aws: LocalA
             Handler="main.handler",
             Code={"ZipFile": package("")},
         )
-    client = make()
-    client.update_function_configuration(**NAME, Role=f"arn:aws:iam::{ACCOUNT}:role/other")
+    client = make(Role=create_role(aws.client("iam"), "turned", "lambda"))
+    elsewhere = {"Role": f"arn:aws:iam::{ACCOUNT}:role/other"}
+    with pytest.raises(ClientError, match="cannot be assumed by Lambda"):
+        client.update_function_configuration(**NAME, **elsewhere)
+    aws.client("iam").update_assume_role_policy(RoleName="turned", PolicyDocument=trust("ec2"))
     with pytest.raises(ClientError, match="cannot be assumed by Lambda") as refused:
         invoke(client)
     assert code_of(refused) == ("AccessDeniedException", 403)

@@ -44,13 +44,13 @@ STEPS = (
 # Role, action, the step that fails without it, and how.
 REMOVALS = (
     # SageMaker's own calls for a job or an endpoint end in the reason that it gives.
-    ("training", "s3:ListBucket", "train", "failed: ClientError: .*s3:ListBucket"),
+    ("training", "s3:ListBucket", "train", '"s3:ListBucket" permissions on bucket'),
     ("training", "s3:GetObject", "tune", "ClientError: .*s3:GetObject"),
     ("training", "s3:PutObject", "train", "ClientError: .*s3:PutObject"),
     ("training", "logs:CreateLogStream", "train", "log is missing"),
     ("training", "logs:PutLogEvents", "train", "log is missing"),
     ("training", "cloudwatch:PutMetricData", "train", "metric is missing"),
-    ("serving", "s3:GetObject", "release", 'role "arn:.*-serving" has "s3:GetObject" permissions'),
+    ("serving", "s3:GetObject", "release", 'Could not access model data .*-serving" exists'),
     ("serving", "ecr:BatchGetImage", "release", "does not have BatchGetImage permission"),
     ("serving", "cloudwatch:DescribeAlarms", "release", "cloudwatch:DescribeAlarms"),
     ("serving", "logs:PutLogEvents", "release", "log is missing"),

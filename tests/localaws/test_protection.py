@@ -70,7 +70,8 @@ class Account:
         self.storing = create_role(iam, "storing", "sagemaker", [*base, through_s3])
         full = [*base, through_s3, allow("kms:Encrypt"), allow("kms:CreateGrant", condition=LENT)]
         self.full = create_role(iam, "full", "sagemaker", full)
-        self.attached = create_role(iam, "attached", "sagemaker", [*full, allow(*INTERFACES)])
+        attached = [*full, allow("s3:GetObject", *INTERFACES)]
+        self.attached = create_role(iam, "attached", "sagemaker", attached)
         self._numbers = count()
 
     def client(self, service: str, key: str = "test", secret: str = "test") -> Any:
@@ -284,6 +285,7 @@ def test_a_job_in_a_vpc_needs_a_way_to_s3_and_rights_on_interfaces(account: Acco
 
 def test_an_endpoint_in_a_vpc_needs_a_way_to_s3(account: Account) -> None:
     sagemaker = account.sagemaker
+    account.s3.put_object(Bucket=BUCKET, Key="model.tar.gz", Body=b"model")
     sagemaker.create_model(
         ModelName="closed",
         ExecutionRoleArn=account.attached,

@@ -365,7 +365,8 @@ def test_a_public_url_gets_the_right_that_the_modules_cannot_say(
         Runtime="python3.13",
         Role=create_role(localaws.client("iam"), "url", "lambda"),
         Handler="main.handler",
-        Code={"ZipFile": b""},
+        # A zip without files.
+        Code={"ZipFile": b"PK\x05\x06" + bytes(18)},
     )
     client.create_alias(FunctionName=name, Name="live", FunctionVersion="$LATEST")
     live = {"FunctionName": name, "Qualifier": "live"}
