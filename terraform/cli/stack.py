@@ -39,6 +39,7 @@ from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.make_command import make_command
+from trainer.patience import ATTEMPTS
 from trainer.target import Target
 
 STACKS = ("foundation", "serving")
@@ -205,10 +206,7 @@ class Stack:
             left = state_lock.not_given_back(log) if code >= 0 else ()
         is_freed = state_lock.let_go(self.target, self.state_key, left)
         if is_freed:
-            sys.stderr.write(
-                "note: this run had locked the state itself, and S3's answer to that got lost; "
-                "the lock is gone\n"
-            )
+            sys.stderr.write("note: that lock was this run's own, which has ended: it is gone\n")
         return code, is_freed
 
     def become(self, *arguments: str) -> NoReturn:
@@ -423,6 +421,7 @@ def _initialize(stack: Stack, is_locked: bool) -> None:
             f"-backend-config=bucket={target.state_bucket}",
             f"-backend-config=key={stack.state_key}",
             f"-backend-config=region={target.region}",
+            f"-backend-config=max_retries={ATTEMPTS}",
             *(["-lockfile=readonly"] if is_locked else []),
             stdout=said,
         )

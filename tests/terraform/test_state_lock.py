@@ -67,7 +67,7 @@ def test_a_run_that_meets_its_own_lock_goes_on(
     lose_the_next(localaws, "s3:PutObject")
     planned = done(foundation(checkout, "plan"))
     assert "Error acquiring the state lock" in planned.stderr
-    assert "note: this run had locked the state itself" in planned.stderr
+    assert "note: that lock was this run's own, which has ended: it is gone" in planned.stderr
     assert "1 to add" in planned.stdout
     assert not is_locked(s3)
 
