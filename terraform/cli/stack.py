@@ -600,20 +600,22 @@ def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
         said.seek(0)
         errors = said.read()
     sys.stderr.write(errors)
-    _keep_unsaved(stack)
-    is_late = _save(stack)
+    # Another environment's apply may have left one there at this moment.
+    if _UNSAVED in errors:
+        _keep_unsaved(stack)
+    is_late = stack.unsaved.exists() and _save(stack)
     existing = {}
     if adopt.conflicts(errors):
         existing = adopt.imports(errors, planned(stack)["resource_changes"], stack.target)
-    passing = code != 0 and (is_freed or is_late or settling.refused(errors))
+    passes = is_freed or is_late or settling.refused(errors)
+    passing = code != 0 and passes and not adopt.was_interrupted(errors)
     return code, _Stopped(existing, passing, early=adopt.is_early(errors))
 
 
 def _keep_unsaved(stack: Stack) -> None:
     """Keep what Terraform has left in a folder that all environments share as this one's own."""
-    with suppress(FileNotFoundError):
-        shutil.move(stack.folder / _UNSAVED, stack.unsaved)
-        stack.unsaved.chmod(0o600)
+    shutil.move(stack.folder / _UNSAVED, stack.unsaved)
+    stack.unsaved.chmod(0o600)
 
 
 def _save(stack: Stack) -> bool:
