@@ -210,10 +210,18 @@ class Chain:
 
     def inventory(self) -> dict[str, list[str]]:
         """All resources that there are, by service."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{self.url}/_localaws/inventory") as answer:
-            found: dict[str, list[str]] = json.load(answer)
+        found: dict[str, list[str]] = self._page("inventory")
         return found
+
+    def weather(self) -> dict[str, Any]:
+        """The weather, and how often what has happened."""
+        found: dict[str, Any] = self._page("weather")
+        return found
+
+    def _page(self, name: str) -> Any:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{self.url}/_localaws/{name}") as answer:
+            return json.load(answer)
 
     def described(self) -> Mapping[str, Any]:
         """The endpoint."""
@@ -250,6 +258,8 @@ def demonstrate(plan: Plan, stall_seconds: float = STALL_SECONDS) -> dict[str, A
                 _clear_up(chain)
         finally:
             steps.heeds_signals = False
+            with suppress(OSError, ValueError):
+                chain.found.report["weather"] = chain.weather()
             with suppress(Exception), steps.step("reset localaws") as step:
                 step.make("local-reset")
     return _write(chain)

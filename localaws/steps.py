@@ -32,10 +32,8 @@ _STOP_SECONDS = 60.0
 # So many seconds of a processor are progress too: more than a process uses that only waits.
 _BUSY_SECONDS = 10.0
 _TAIL_BYTES = 4096
-# In a storm a command may end with a line that says what to do: to give it again, as a rule.
+# In a storm a command may end with a line that says why; given again, it reaches the goal.
 _STORM_ATTEMPTS = 8
-_UNLOCK = re.compile(r"`make unlock STACK=(?P<STACK>\w+) LOCK=(?P<LOCK>[0-9a-f-]+)")
-_UNLOCK_LINES = 6
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -120,15 +118,6 @@ class Step:
                 if not left:
                     raise
                 self.repeats += 1
-                self._unlock(environment)
-
-    def _unlock(self, environment: Mapping[str, str]) -> None:
-        """Do what the last lines say of a lock, whose answer Terraform has not got in a storm."""
-        said = "\n".join(tail(self.log, _UNLOCK_LINES))
-        if found := _UNLOCK.search(said):
-            given = {**self._steps.variables, **found.groupdict()}
-            command = ["make", "unlock", *(f"{name}={value}" for name, value in given.items())]
-            self._run("make unlock", command, range(256), environment)
 
     def python(self, module: str, *arguments: object) -> str:
         """Run one of the project's commands in a way that no target does; see `make`."""

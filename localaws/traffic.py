@@ -67,7 +67,7 @@ class Account:
         }
 
     def client(self, service: str, connections: int) -> Any:
-        """A boto3 client that tries each call once, in bad weather as often as an SDK does.
+        """A boto3 client that tries each call once, in bad weather as often as Kennel does.
 
         Args:
             service: The service's name in boto3.
@@ -83,14 +83,14 @@ class Account:
             config=Config(
                 max_pool_connections=connections,
                 proxies={},
-                retries={"total_max_attempts": _attempts()},
+                retries={"mode": "standard", "total_max_attempts": _attempts()},
             ),
         )
 
 
 def _attempts() -> int:
     """How often a call is tried: once, for what fails is to be seen, unless it is to fail."""
-    return 1 if os.environ.get("LOCALAWS_WEATHER", "fair") == "fair" else 5
+    return 1 if os.environ.get("LOCALAWS_WEATHER", "fair") == "fair" else 10
 
 
 @dataclass

@@ -84,12 +84,16 @@ class Tail:
     def _messages(self, stream: str) -> Iterator[str]:
         while True:
             former = self._tokens.get(stream)
-            answer = self._client.get_log_events(
-                logGroupName=self._group,
-                logStreamName=stream,
-                startFromHead=True,
-                **({"nextToken": former} if former else {}),
-            )
+            try:
+                answer = self._client.get_log_events(
+                    logGroupName=self._group,
+                    logStreamName=stream,
+                    startFromHead=True,
+                    **({"nextToken": former} if former else {}),
+                )
+            except self._client.exceptions.ResourceNotFoundException:
+                # It is listed, and not known everywhere yet: a later look finds it.
+                return
             self._tokens[stream] = answer["nextForwardToken"]
             for event in answer["events"]:
                 yield event["message"].rstrip()

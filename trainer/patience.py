@@ -22,6 +22,10 @@ ATTEMPTS = 10
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 8.0
 _READS = 5
+# Calls by which a service is to act under a role, of those that Terraform does not make.
+_UNDER_A_ROLE = ("CreateHyperParameterTuningJob", "CreateTrainingJob")
+# Where the role is wrong for good, 16 seconds are enough to wait.
+_ROLE_ATTEMPTS = 6
 
 T = TypeVar("T")
 
@@ -78,6 +82,24 @@ def patiently(call: Callable[[], T], codes: Collection[str], attempts: int = ATT
                 raise
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def wait_for_roles(session: Any) -> None:
+    """Let a session's calls that start jobs wait until SageMaker knows a new role.
+
+    Args:
+        session: A session of boto3, which has made no client yet.
+    """
+    for call in _UNDER_A_ROLE:
+        session.events.register(f"needs-retry.sagemaker.{call}", _pause_for_role)
+
+
+def _pause_for_role(attempts: int, response: Any, **_: object) -> float | None:
+    """Seconds until the next attempt of a call whose role is not known; None of another."""
+    said = response[1].get("Error", {}).get("Message", "") if response else ""
+    if "Could not assume role" not in said or attempts >= _ROLE_ATTEMPTS:
+        return None
+    return min(_FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
 
 
 def was_done(error: ClientError, *codes: str) -> bool:

@@ -30,7 +30,7 @@ from trainer import fence
 from trainer.errors import KennelError, UsageError
 from trainer.fence import Fence, is_loopback
 from trainer.make_command import make_command
-from trainer.patience import ATTEMPTS
+from trainer.patience import ATTEMPTS, wait_for_roles
 
 ENVIRONMENTS = Path(__file__).absolute().parents[1] / "terraform" / "environments"
 PROJECT = "kennel"
@@ -127,6 +127,7 @@ class Target:
             Config(retries={"mode": "standard", "total_max_attempts": attempts})
         )
         session = boto3.Session(botocore_session=core, region_name=self.region)
+        wait_for_roles(session)
         if self.fence:
             session.events.register("before-send", self.fence.guard())
         return session

@@ -211,13 +211,13 @@ def _print_outputs(each: Stack, extra: list[str]) -> int:
 
 def _unlock(options: argparse.Namespace, _: list[str]) -> int:
     (only,) = _stacks(options)
-    stack.prepare(only)
+    stack.prepare(only, saves=False)
     return stack.unlock(only, options.lock, options.auto_approve)
 
 
 def _run(options: argparse.Namespace, extra: list[str]) -> int:
     (only,) = _stacks(options)
-    stack.prepare(only)
+    stack.prepare(only, saves=False)
     only.become(*extra)
 
 

@@ -53,16 +53,21 @@ _IDS = {
 
 def conflicts(said: str) -> list[str]:
     """The addresses of what exists already, by what `apply` has said; none if it was stopped."""
-    if _INTERRUPTED in said:
+    if was_interrupted(said):
         return []
     errors = _FRAME.sub("", _COLOUR.sub("", said)).split("Error: ")[1:]
     existing = (error for error in errors if _EXISTS.search(error))
     return [found[1] for error in existing if (found := _ADDRESS.search(error))]
 
 
+def was_interrupted(said: str) -> bool:
+    """Whether somebody wanted `apply` to stop, by what it has said."""
+    return _INTERRUPTED in said
+
+
 def is_early(said: str) -> bool:
     """Whether all that `apply` failed in, if anything, names a role that is not known yet."""
-    if _INTERRUPTED in said:
+    if was_interrupted(said):
         return False
     errors = _FRAME.sub("", _COLOUR.sub("", said)).split("Error: ")[1:]
     return bool(errors) and all(_EARLY.search(" ".join(error.split())) for error in errors)

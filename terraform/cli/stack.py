@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,6 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any, NoReturn
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 import terraform.cli
 from terraform.cli import (
     adopt,
@@ -31,6 +30,7 @@ from terraform.cli import (
     provider_lock,
     settings,
     settling,
+    state_lock,
     summary,
 )
 from terraform.cli import outputs as outputs_here
@@ -39,7 +39,7 @@ from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
 from trainer.files import write_json_atomic, write_text_atomic
 from trainer.make_command import make_command
-from trainer.patience import read_object
+from trainer.patience import ATTEMPTS
 from trainer.target import Target
 
 STACKS = ("foundation", "serving")
@@ -71,8 +71,11 @@ _ROLE_ATTEMPTS = 4
 _FETCH = frozenset({"get", "init", "providers"})
 _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
 
-# How often a change is tried that SageMaker refuses since the endpoint changes by itself.
+# How often a change is tried that SageMaker refuses since the endpoint changes by itself, or that
+# an answer of S3's which got lost has stopped.
 _TRIES = 5
+# Where Terraform writes a state that it could not save.
+_UNSAVED = "errored.tfstate"
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,12 @@ class Stack:
         return f"{self.target.name}/{self.name}.tfstate"
 
     @property
+    def unsaved(self) -> Path:
+        """Where a state is kept that Terraform could not save; `make clean` leaves it."""
+        place = self.folder if self.folder.is_relative_to(TERRAFORM) else self.data
+        return place / f"errored.{self.target.name}.tfstate"
+
+    @property
     def lock_file(self) -> Path:
         """Which version of the provider was chosen: the environment's lock, or Terraform's own."""
         return self.folder / provider_lock.NAME
@@ -144,6 +153,7 @@ class Stack:
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
         folder: Path | None = None,
+        log: Path | None = None,
     ) -> int:
         """Run Terraform to its end and give its exit code.
 
@@ -152,10 +162,12 @@ class Stack:
         """
         stdout = stdout or self.told
         color = () if (stdout or sys.stdout).isatty() else ("-no-color",)
+        words = 2 if arguments[0] == "state" else 1
+        environ = self.environ_of(arguments[0])
         with subprocess.Popen(
-            self.command(*arguments[:1], *color, *arguments[1:]),
+            self.command(*arguments[:words], *color, *arguments[words:]),
             cwd=folder or self.folder,
-            env=self.environ_of(arguments[0]),
+            env=state_lock.logging(environ, log) if log else environ,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -174,6 +186,29 @@ class Stack:
                 for number, handler in former.items():
                     signal.signal(number, handler)
 
+    def run_locked(
+        self,
+        *arguments: str,
+        stdout: IO[str] | None = None,
+        stderr: IO[str] | None = None,
+        folder: Path | None = None,
+    ) -> tuple[int, bool]:
+        """Run Terraform with the state locked.
+
+        Returns:
+            Its exit code, and whether it has left a lock of its own, which is gone now: then the
+            same may be done again.
+        """
+        with tempfile.TemporaryDirectory(prefix="kennel-lock-") as temporary:
+            log = Path(temporary) / "log"
+            code = self.run(*arguments, stdout=stdout, stderr=stderr, folder=folder, log=log)
+            # What was killed may have left something that goes on.
+            left = state_lock.not_given_back(log) if code >= 0 else ()
+        is_freed = state_lock.let_go(self.target, self.state_key, left)
+        if is_freed:
+            sys.stderr.write("note: that lock was this run's own, which has ended: it is gone\n")
+        return code, is_freed
+
     def become(self, *arguments: str) -> NoReturn:
         """Run Terraform in this process's place."""
         sys.stdout.flush()
@@ -182,11 +217,16 @@ class Stack:
         os.execve(command[0], command, self.environ_of("".join(arguments[:1])))  # noqa: S606
 
 
-def prepare(stack: Stack) -> None:
+def prepare(stack: Stack, *, saves: bool = True) -> None:
     """Initialize a stack, if anything that this depends on has changed.
 
+    Args:
+        stack: The stack.
+        saves: Save first what an earlier apply could not.
+
     Raises:
-        KennelError: There is no state bucket, `init` fails, or the provider is too old for AWS.
+        KennelError: There is no state bucket, `init` fails, the provider is too old for AWS, or
+            what an earlier apply has made cannot be saved.
     """
     target = stack.target
     stamp = stack.data / "kennel-init"
@@ -197,6 +237,8 @@ def prepare(stack: Stack) -> None:
         write_text_atomic(stamp, _fingerprint(stack))
     if not is_loopback(os.environ.get("AWS_ENDPOINT_URL")):
         _check_provider(stack)
+    if saves:
+        _save(stack)
 
 
 def plan(stack: Stack, requested: str | None, extra: Sequence[str]) -> int:
@@ -266,13 +308,14 @@ def apply_destroy(stack: Stack, extra: Sequence[str], tries: int = _TRIES) -> in
     Args:
         stack: What is destroyed.
         extra: The arguments that `plan_destroy` was given.
-        tries: How often at most, where the endpoint changes by itself meanwhile.
+        tries: How often at most, where what stops it passes.
     """
     code, stopped = _apply_plan(stack)
     stack.plan_file.unlink(missing_ok=True)
-    again = stopped.busy and tries > 1
-    if again and plan_destroy(stack, extra, approved=True) == CHANGES:
-        return apply_destroy(stack, extra, tries - 1)
+    if stopped.passing and tries > 1:
+        code = plan_destroy(stack, extra, approved=True)
+        if code == CHANGES:
+            return apply_destroy(stack, extra, tries - 1)
     if code != 0:
         _explain(stack, "destroy")
     return code
@@ -285,13 +328,14 @@ def unlock(stack: Stack, lock_id: str, approved: bool) -> int:
         UsageError: That is not the lock's id.
         KennelError: Somebody says no.
     """
-    label, lock = f"{stack.name} ({stack.target.name})", _lock(stack)
+    label = f"{stack.name} ({stack.target.name})"
+    lock = state_lock.find(stack.target, stack.state_key)
     if not lock:
         sys.stderr.write(f"the state of {label} is not locked\n")
         return 0
-    held = f"{lock['Who']} since {lock['Created']}"
-    if lock["ID"] != lock_id:
-        raise UsageError(f"LOCK={lock_id}: {label} is locked by {held}, as LOCK={lock['ID']}")
+    held = f"{lock.who} since {lock.created}"
+    if lock.id != lock_id:
+        raise UsageError(f"LOCK={lock_id}: {label} is locked by {held}, as LOCK={lock.id}")
     if not approved:
         ask(f"Break the lock of {held}? That run must be dead.", stack.target.name, label)
     return stack.run("force-unlock", "-force", lock_id)
@@ -343,6 +387,15 @@ def resources(stack: Stack) -> list[dict[str, Any]]:
     return found
 
 
+def _run_until_free(stack: Stack, *arguments: str, **given: Any) -> int:
+    """Run what may be run twice, again where a lock of its own stopped it; give its exit code."""
+    for _ in range(_TRIES):
+        code, is_freed = stack.run_locked(*arguments, **given)
+        if not is_freed:
+            break
+    return code
+
+
 def _said(stack: Stack, *arguments: str) -> str:
     """What Terraform prints."""
     finished = subprocess.run(
@@ -368,6 +421,7 @@ def _initialize(stack: Stack, is_locked: bool) -> None:
             f"-backend-config=bucket={target.state_bucket}",
             f"-backend-config=key={stack.state_key}",
             f"-backend-config=region={target.region}",
+            f"-backend-config=max_retries={ATTEMPTS}",
             *(["-lockfile=readonly"] if is_locked else []),
             stdout=said,
         )
@@ -441,7 +495,7 @@ def _apply(
         if read and not read.exception():
             _summarize(stack, read.result(), applied=True)
         return 0
-    if stopped.busy and tries > 1:
+    if stopped.passing and tries > 1:
         return _apply(stack, choice, begin, extra, approved, imports, tries - 1, patience)
     if stopped.existing:
         names = ", ".join(stopped.existing)
@@ -479,7 +533,8 @@ def _plan(
     stack.plan_file.unlink(missing_ok=True)
     told = _written(stack) if brief else nullcontext()
     with told as said, adopt.importing(stack.folder, imports or {}) as folder:
-        code = stack.run(
+        code = _run_until_free(
+            stack,
             "plan",
             "-input=false",
             f"-out={stack.plan_file}",
@@ -523,12 +578,13 @@ class _Stopped:
 
     Attributes:
         existing: What the plan was to make but is there, as `adopt.imports`.
-        busy: Whether the endpoint had begun to change by itself.
+        passing: Whether the endpoint had begun to change by itself, or the state was locked or
+            unsaved for a moment.
         early: Whether all that failed did so since a new role was not known yet.
     """
 
     existing: dict[str, str]
-    busy: bool
+    passing: bool
     early: bool
 
 
@@ -538,17 +594,77 @@ def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
         settling.wait(stack.target, [(settling.ENDPOINT, name)])
     with tempfile.TemporaryFile("w+") as said:
         with _without_outputs(stack) as stdout:
-            code = stack.run(
+            code, is_freed = stack.run_locked(
                 "apply", "-input=false", str(stack.plan_file), stdout=stdout, stderr=said
             )
         said.seek(0)
         errors = said.read()
     sys.stderr.write(errors)
+    # Another environment's apply may have left one there at this moment.
+    if _UNSAVED in errors:
+        _keep_unsaved(stack)
+    is_late = stack.unsaved.exists() and _save(stack)
     existing = {}
     if adopt.conflicts(errors):
         existing = adopt.imports(errors, planned(stack)["resource_changes"], stack.target)
-    busy = code != 0 and settling.refused(errors)
-    return code, _Stopped(existing, busy, early=adopt.is_early(errors))
+    passes = is_freed or is_late or settling.refused(errors)
+    passing = code != 0 and passes and not adopt.was_interrupted(errors)
+    return code, _Stopped(existing, passing, early=adopt.is_early(errors))
+
+
+def _keep_unsaved(stack: Stack) -> None:
+    """Keep what Terraform has left in a folder that all environments share as this one's own."""
+    shutil.move(stack.folder / _UNSAVED, stack.unsaved)
+    stack.unsaved.chmod(0o600)
+
+
+def _save(stack: Stack) -> bool:
+    """Save the state of what an apply has made, if Terraform could not.
+
+    Returns:
+        Whether there was one to save.
+
+    Raises:
+        KennelError: It cannot be saved, and nothing must be done before.
+    """
+    label, left = f"{stack.name} ({stack.target.name})", stack.folder / _UNSAVED
+    if left.exists():
+        # An apply was killed, or none of these commands has run it.
+        if _line(left.read_text())[0] != _line(_said(stack, "state", "pull"))[0]:
+            raise KennelError(
+                f"{left} is a state that Terraform could not save, and not known to be that of "
+                f"{label}: rename it to errored.<environment>.tfstate, and the next command of "
+                "that environment saves it"
+            )
+        _keep_unsaved(stack)
+    if not stack.unsaved.exists():
+        return False
+    lost = (
+        f"the state of {label} is not saved: what was made is known to {stack.unsaved} alone. "
+        "Leave that file, and give the command again once the cause above is gone"
+    )
+    try:
+        present = _said(stack, "state", "pull")
+    except KennelError as error:
+        raise KennelError(lost) from error
+    (lineage, serial), (of, reached) = _line(stack.unsaved.read_text()), _line(present)
+    if of and (of != lineage or reached > serial):
+        raise KennelError(
+            f"{stack.unsaved} is a state that could not be saved, and {label} has another one by "
+            f"now (serial {reached}, there {serial}): move it away once what it alone names "
+            f"(`terraform state list -state={stack.unsaved}`) is imported or removed"
+        )
+    if _run_until_free(stack, "state", "push", str(stack.unsaved)) != 0:
+        raise KennelError(lost)
+    stack.unsaved.unlink()
+    sys.stderr.write(f"the state of {label} is saved that could not be saved before\n")
+    return True
+
+
+def _line(state: str) -> tuple[str, int]:
+    """A state's lineage and serial; empty and 0 if there is none."""
+    told = json.loads(state or "{}")
+    return told.get("lineage", ""), told.get("serial", 0)
 
 
 @contextmanager
@@ -637,22 +753,14 @@ def _models_file(stack: Stack) -> Path:
     return stack.data / "models.tfvars.json"
 
 
-def _lock(stack: Stack) -> dict[str, str]:
-    """The lock of a stack's state: `ID`, `Who` and `Created`; empty if there is none."""
-    with suppress(ClientError, BotoCoreError, ValueError, KeyError):
-        client, key = stack.target.client("s3"), f"{stack.state_key}.tflock"
-        lock = json.loads(read_object(client, stack.target.state_bucket, key).content)
-        return {name: lock[name] for name in ("ID", "Who", "Created")}
-    return {}
-
-
 def _lock_left(stack: Stack) -> str:
     """What to do about the state's lock, if there is one."""
-    if not (lock := _lock(stack)):
+    lock = state_lock.find(stack.target, stack.state_key)
+    if not lock:
         return ""
     return (
-        f"The state is locked by {lock['Who']} since {lock['Created']}. If that run is dead: "
-        f"`{make_command('unlock', stack.target.name, STACK=stack.name, LOCK=lock['ID'])}`\n"
+        f"The state is locked by {lock.who} since {lock.created}. If that run is dead: "
+        f"`{make_command('unlock', stack.target.name, STACK=stack.name, LOCK=lock.id)}`\n"
     )
 
 

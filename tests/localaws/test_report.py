@@ -144,6 +144,16 @@ def test_what_is_found_one_by_one_is_told_as_far_as_it_goes() -> None:
     assert "70 resources." in page({**report, "dataset": {"name": "dogs"}}).said
 
 
+def test_bad_weather_is_told_with_what_it_did() -> None:
+    told = {"weather": "storm", "seed": 3, "happened": {"lost": 5, "throttled": 17}}
+    steps = [STEP, {**STEP, "repeats": 2}, {**STEP, "repeats": 1}]
+    made = page({**REPORT, "weather": told, "timeline": steps})
+    said = "Weather: storm, seed 3; lost 5; throttled 17; commands given again 3"
+    assert said in " ".join(made.said.split())
+    fair = page({**REPORT, "weather": {"weather": "fair", "seed": 0, "happened": {}}})
+    assert "Weather" not in fair.said
+
+
 def test_a_failure_stands_at_the_top_with_its_logs() -> None:
     failure = {"step": "train", "error": "make train: <boom>", "logs": ["logs/train.log"]}
     steps = [STEP, {**STEP, "name": "train", "state": "failed"}]

@@ -21,9 +21,6 @@ case "$1" in
         echo 'error: apply of serving stopped half way; see above' >&2; exit 2 ;;
   tell) echo "{\\"given\\": \\"$2 $TF_VAR_scaling\\"}"; echo 'to the log' >&2 ;;
   hang) exec sleep 1000 ;;
-  locked) test -e "$0.free" && exit 0
-        echo 'If it is dead: `make unlock STACK=foundation LOCK=0a-1b ENV=local`' >&2; exit 1 ;;
-  unlock) case "$*" in *STACK=foundation*LOCK=0a-1b*) touch "$0.free" ;; esac ;;
   flaky) test -e "$0.done" || { touch "$0.done"; echo 'error: AWS refuses it' >&2; exit 2; } ;;
 esac
 """
@@ -76,8 +73,7 @@ def test_in_a_storm_a_command_is_given_again(folder: Path, monkeypatch: pytest.M
     monkeypatch.setenv("LOCALAWS_WEATHER", "storm")
     with made(folder) as steps, steps.step("storm") as storm:
         storm.make("flaky")
-        storm.make("locked")
-    assert storm.described()["repeats"] == 2
+    assert storm.described()["repeats"] == 1
     assert "repeats" not in rough.described()
 
 

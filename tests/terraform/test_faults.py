@@ -203,14 +203,35 @@ def test_an_apply_waits_for_new_roles_and_not_for_ever(
     def apply(_: object) -> tuple[int, stack._Stopped]:
         applied.append(len(applied))
         is_early = len(applied) <= in_vain
-        return int(is_early), stack._Stopped({}, busy=False, early=is_early)
+        return int(is_early), stack._Stopped({}, passing=False, early=is_early)
 
+    foundation = planless(monkeypatch, tmp_path, apply)
+    assert stack.apply(foundation, None, (), approved=True) == code
+    assert len(applied) == min(in_vain + 1, 5)
+
+
+def planless(monkeypatch: pytest.MonkeyPatch, folder: Path, apply: object) -> stack.Stack:
+    """A foundation that always has a plan, applied by a function."""
     monkeypatch.setattr(stack, "_ROLE_SECONDS", 0.0)
     monkeypatch.setattr(stack, "_plan", lambda *_, **__: stack.CHANGES)
     monkeypatch.setattr(stack, "_apply_plan", apply)
     monkeypatch.setattr(stack, "planned", lambda _: {"resource_changes": []})
     monkeypatch.setattr(stack, "_summarize", lambda *_, **__: None)
     monkeypatch.setattr(stack, "_explain", lambda *_: None)
-    foundation = stack.Stack("foundation", Target("dev", "kennel", "us-east-1"), tmp_path)
+    return stack.Stack("foundation", Target("dev", "kennel", "us-east-1"), folder)
+
+
+@pytest.mark.parametrize(("in_vain", "code"), [(2, 0), (99, 1)])
+def test_an_apply_that_its_own_lock_stopped_is_done_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, in_vain: int, code: int
+) -> None:
+    applied: list[int] = []
+
+    def apply(_: object) -> tuple[int, stack._Stopped]:
+        applied.append(len(applied))
+        is_stopped = len(applied) <= in_vain
+        return int(is_stopped), stack._Stopped({}, passing=is_stopped, early=False)
+
+    foundation = planless(monkeypatch, tmp_path, apply)
     assert stack.apply(foundation, None, (), approved=True) == code
     assert len(applied) == min(in_vain + 1, 5)
