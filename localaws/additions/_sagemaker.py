@@ -1,10 +1,13 @@
-"""What the additions to SageMaker share: the pages of its lists, its gaps."""
+"""What the additions to SageMaker share: its lists, what it refuses of jobs, its gaps."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from botocore import xform_name
+from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.sagemaker import responses
+from moto.sagemaker.exceptions import ValidationError
 
 from localaws.additions import Gap
 from localaws.additions._moto import page
@@ -35,6 +38,60 @@ def sorted_page(
     token = request._get_param("NextToken")
     listed = sorted(found, key=key, reverse=is_reversed)
     return page(listed, token, request._get_param("MaxResults", _PAGE))
+
+
+def fits_list(
+    request: responses.SageMakerResponse, job: Any, name: str, wanted: Mapping[str, Any]
+) -> bool:
+    """Whether a job fits the filters of a list.
+
+    Args:
+        request: The request.
+        job: The job's record.
+        name: The job's name.
+        wanted: What the filters of the request compare with.
+    """
+    times = {"CreationTime": job.creation_time, "LastModifiedTime": job.last_modified_time}
+    return (
+        request._get_param("NameContains", "") in name
+        and all(request._get_param(member, value) == value for member, value in wanted.items())
+        and all(
+            _plain(request._get_param(f"{member}After", datetime.min))
+            <= time
+            <= _plain(request._get_param(f"{member}Before", datetime.max))
+            for member, time in times.items()
+        )
+    )
+
+
+def _plain(time: datetime) -> datetime:
+    """A time as moto keeps it: in UTC, without saying so."""
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+
+
+def not_assumed(role: str, error: Exception) -> ValidationError:
+    """What SageMaker says where it cannot act under a job's role."""
+    return ValidationError(
+        f"Could not assume role {role}. Please ensure that the role exists and allows principal"
+        f" 'sagemaker.amazonaws.com' to assume the role. ({error})"
+    )
+
+
+def refuse_volume_key(resources: Mapping[str, Any]) -> None:
+    """Refuse a key for volumes that the instances themselves encrypt.
+
+    API reference, `ResourceConfig.VolumeKmsKeyId`: it cannot be requested for an instance type with
+    local storage.
+    """
+    if not resources.get("VolumeKmsKeyId"):
+        return
+    for group in [resources, *resources.get("InstanceGroups", [])]:
+        kind = str(group.get("InstanceType", "")).removeprefix("ml.")
+        if INSTANCE_TYPES.get(kind, {}).get("InstanceStorageSupported"):
+            raise ValidationError(
+                f"VolumeKmsKeyId is not supported for the instance type ml.{kind}, which has local"
+                " storage that its own hardware encrypts."
+            )
 
 
 def missing(operation: str, effect: str) -> Gap:

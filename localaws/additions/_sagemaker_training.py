@@ -2,19 +2,23 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.utils import get_service_model, utcnow
-from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.sagemaker import responses
 from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, ValidationError
 
 from localaws import network
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
-from localaws.additions._sagemaker import missing, sorted_page
+from localaws.additions._sagemaker import (
+    fits_list,
+    missing,
+    not_assumed,
+    refuse_volume_key,
+    sorted_page,
+)
 from localaws.execution import RoleError, running
 from localaws.jobs.training import TrainingJobs
 from localaws.jobs.training_records import TrainingJob, arn, jobs, keep
@@ -38,11 +42,7 @@ class TrainingAnswers(responses.SageMakerResponse):
             try:
                 return ActionResult({"TrainingJobArn": service.create(request)})
             except RoleError as error:
-                raise ValidationError(
-                    f"Could not assume role {request['RoleArn']}. Please ensure that the role"
-                    " exists and allows principal 'sagemaker.amazonaws.com' to assume the role."
-                    f" ({error})"
-                ) from error
+                raise not_assumed(request["RoleArn"], error) from error
         job = keep(TrainingJob(request))
         job.training_start_time = utcnow()
         job.end("Completed")
@@ -107,28 +107,13 @@ class TrainingAnswers(responses.SageMakerResponse):
             "WarmPoolStatusEquals": warm.get("Status"),
             "TrainingPlanArnEquals": job.given.get("ResourceConfig", {}).get("TrainingPlanArn"),
         }
-        times = {"CreationTime": job.creation_time, "LastModifiedTime": job.last_modified_time}
-        return (
-            self._get_param("NameContains", "") in job.training_job_name
-            and all(self._get_param(name, value) == value for name, value in wanted.items())
-            and all(
-                _plain(self._get_param(f"{name}After", datetime.min))
-                <= time
-                <= _plain(self._get_param(f"{name}Before", datetime.max))
-                for name, time in times.items()
-            )
-        )
+        return fits_list(self, job, job.training_job_name, wanted)
 
 
 def _summary(job: TrainingJob) -> dict[str, Any]:
     described = job.describe()
     members = get_service_model("sagemaker").shape_for("TrainingJobSummary").members
     return {name: described[name] for name in members if name in described}
-
-
-def _plain(time: datetime) -> datetime:
-    """A time as moto keeps it: in UTC, without saying so."""
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
 def refuse_invalid(request: Mapping[str, Any]) -> None:
@@ -153,7 +138,7 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
     names = [channel["ChannelName"] for channel in request.get("InputDataConfig", [])]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise ValidationError(f"Channel names must be unique: {', '.join(sorted(repeated))}")
-    _refuse_volume_key(request.get("ResourceConfig", {}))
+    refuse_volume_key(request.get("ResourceConfig", {}))
     if vpc := request.get("VpcConfig"):
         try:
             network.require(vpc)
@@ -171,23 +156,6 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
         raise ValidationError(
             "Invalid MaxWaitTimeInSeconds. It can only be given with EnableManagedSpotTraining"
         )
-
-
-def _refuse_volume_key(resources: Mapping[str, Any]) -> None:
-    """Refuse a key for volumes that the instances themselves encrypt.
-
-    API reference, `ResourceConfig.VolumeKmsKeyId`: it cannot be requested for an instance type with
-    local storage.
-    """
-    if not resources.get("VolumeKmsKeyId"):
-        return
-    for group in [resources, *resources.get("InstanceGroups", [])]:
-        kind = str(group.get("InstanceType", "")).removeprefix("ml.")
-        if INSTANCE_TYPES.get(kind, {}).get("InstanceStorageSupported"):
-            raise ValidationError(
-                f"VolumeKmsKeyId is not supported for the instance type ml.{kind}, which has local"
-                " storage that its own hardware encrypts."
-            )
 
 
 def _create(client: Any, name: str = "probe", **more: Any) -> dict[str, Any]:

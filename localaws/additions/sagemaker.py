@@ -10,11 +10,13 @@ from moto.sagemaker import models, urls
 from moto.sagemaker.exceptions import ConflictException, ValidationError
 
 from localaws.additions import _sagemaker_endpoints as endpoints
+from localaws.additions import _sagemaker_jobs as jobs
 from localaws.additions import _sagemaker_training as training
 from localaws.additions import _sagemaker_tuning as tuning
 from localaws.additions._moto import ROLE, answer_with, page, plain_client, refuses
 from localaws.additions._sagemaker import flawed, missing
 from localaws.additions._sagemaker_endpoints import EndpointAnswers, EndpointConfig
+from localaws.additions._sagemaker_jobs import JobAnswers
 from localaws.additions._sagemaker_training import TrainingAnswers
 from localaws.additions._sagemaker_tuning import TuningAnswers
 
@@ -86,7 +88,7 @@ class ModelPackage(models.ModelPackage):
         super().__init__(**given)
 
 
-class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
+class Answers(EndpointAnswers, JobAnswers, TrainingAnswers, TuningAnswers):
     """Moto's answers, mended."""
 
     def create_notebook_instance(self) -> ActionResult:
@@ -324,6 +326,7 @@ def _tags_replace() -> bool:
 
 GAPS = [
     *endpoints.GAPS,
+    *jobs.GAPS,
     *training.GAPS,
     *tuning.GAPS,
     flawed(
