@@ -3,7 +3,7 @@
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -271,7 +271,7 @@ class _Run(Run[TrainingJob]):
 class _Observer(Follower):
     """Follows the hosts of an attempt, and the metrics in their logs."""
 
-    def __init__(self, run: _Run, hosts: list[Host], mirrors: list[Mirror]) -> None:
+    def __init__(self, run: _Run, hosts: Sequence[Host], mirrors: list[Mirror]) -> None:
         super().__init__(run, _GROUP, hosts, {"ClientError: Checkpoint upload failed:": mirrors})
         self._job = run.job
         self._values = run.values

@@ -182,9 +182,7 @@ class _Run(Run[TransformJob]):
         except HostingError as error:
             raise JobError(f"ClientError: {error}") from error
         with reasons("ClientError: "):
-            found = objects(
-                role.client("s3"), given["TransformInput"]["DataSource"]["S3DataSource"]
-            )
+            found = objects(role.client("s3"), source)
         with ExitStack() as stack:
             instances = [
                 stack.enter_context(Instance(self, role, environment))
