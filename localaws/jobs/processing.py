@@ -40,15 +40,16 @@ _MESSAGE_BYTES = 1024
 _VIEW = f"""
 set -e
 if [ ! -d {CONTAINER} ]; then
-  mount --rbind /opt "$2"
-  mount -t tmpfs tmpfs /opt
-  for each in "$2"/* "$2"/.[!.]*; do
-    if [ -L "$each" ]; then cp -P "$each" "/opt/${{each##*/}}"
-    elif [ -d "$each" ]; then mkdir "/opt/${{each##*/}}"; mount --rbind "$each" "/opt/${{each##*/}}"
-    elif [ -e "$each" ]; then : > "/opt/${{each##*/}}"; mount --bind "$each" "/opt/${{each##*/}}"
+  mount -t tmpfs tmpfs "$2"
+  for each in /opt/* /opt/.[!.]*; do
+    new="$2/${{each##*/}}"
+    if [ -L "$each" ]; then cp -P "$each" "$new"
+    elif [ -d "$each" ]; then mkdir "$new"; mount --rbind "$each" "$new"
+    elif [ -e "$each" ]; then : > "$new"; mount --bind "$each" "$new"
     fi
   done
-  mkdir {CONTAINER}
+  mkdir "$2/ml"
+  mount --rbind "$2" /opt
 fi
 mount --rbind "$1" {CONTAINER}
 mount --bind "$3" /etc/hosts
@@ -66,8 +67,7 @@ class ProcessingHost(Host):
     def __init__(self, folder: Path, cluster: Cluster, position: int) -> None:
         """See `Host`."""
         super().__init__(folder, cluster, position)
-        # Outside of /opt, wherever the host's folder is.
-        self._aside = Path(tempfile.mkdtemp(prefix="localaws-"))
+        self._view = folder.with_name(f"{folder.name}.view")
         self.names = cluster.addresses
         if has_views():
             self.names = [f"algo-{number}" for number, _ in enumerate(cluster.addresses, 1)]
@@ -75,8 +75,8 @@ class ProcessingHost(Host):
                 f"{address}\t{name}\n"
                 for address, name in zip(cluster.addresses, self.names, strict=True)
             )
-            (self._aside / "hosts").write_text(Path("/etc/hosts").read_text() + known)
-            (self._aside / "opt").mkdir()
+            (self._view / "opt").mkdir(parents=True)
+            (self._view / "hosts").write_text(Path("/etc/hosts").read_text() + known)
 
     def path(self, text: str) -> str:
         """A text in which a container's paths are those that the process is to use."""
@@ -107,7 +107,8 @@ class ProcessingHost(Host):
             (self.folder / f"config/{name}.json").write_text(json.dumps(content))
         command = [self.path(part) for part in (*entry, *(arguments or []))]
         if has_views():
-            command = [*_UNSHARED, str(self.folder), *self._beside, *command]
+            places = [self.folder, self._view / "opt", self._view / "hosts"]
+            command = [*_UNSHARED, *map(str, places), *command]
         elif _may_make(CONTAINER):
             # A script would find the machine's own folders, and its results would be lost there.
             raise HostError(
@@ -117,19 +118,10 @@ class ProcessingHost(Host):
         self.launch(command, environment, config["Environment"])
 
     @property
-    def _beside(self) -> list[str]:
-        return [str(self._aside / name) for name in ("opt", "hosts")]
-
-    @property
     def message(self) -> bytes:
         """What the program left to be told."""
         told = self.folder / "output/message"
         return told.read_bytes()[:_MESSAGE_BYTES] if told.is_file() else b""
-
-    def stop(self) -> None:
-        """End the process and all that it started, at once."""
-        super().stop()
-        shutil.rmtree(self._aside, ignore_errors=True)
 
 
 @cache

@@ -1,13 +1,17 @@
 """Processing jobs as a user of SageMaker sees them: from S3, through a program, to S3."""
 
 import json
+import os
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from localaws.jobs import processing
+from localaws.jobs.hosts import Cluster, HostError
 from localaws.jobs.processing import has_views
 from tests.localaws.conftest import LocalAws, until
 from tests.localaws.roles import create_role
@@ -287,8 +291,7 @@ def test_what_cannot_be_had_is_the_failure_reason(
     assert told["FailureReason"].startswith(reason)
 
 
-def test_a_job_works_under_its_role(account: Account) -> None:
-    """The role's trust is asked at once, its rights when they are needed."""
+def test_a_job_needs_a_role_that_trusts_sagemaker_and_a_name_of_its_own(account: Account) -> None:
     with pytest.raises(ClientError, match="Could not assume role") as refused:
         account.create("nobody", "", RoleArn="arn:aws:iam::123456789012:role/nobody")
     assert refused.value.response["Error"]["Code"] == "ValidationException"
@@ -344,3 +347,25 @@ def test_what_is_refused(account: Account, more: dict[str, Any], code: str, word
     status = str(error["ResponseMetadata"]["HTTPStatusCode"])
     assert code in (error["Error"]["Code"], status)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_a_machine_that_gives_no_view_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    """Only the paths that the request names are the job's; a script's own may not be made here."""
+    monkeypatch.setattr(processing, "has_views", lambda: False)
+    monkeypatch.setattr(processing, "_may_make", lambda _: is_refused)
+    cluster = Cluster((("group", "ml.m5.large"),), 1)
+    config = {
+        "AppSpecification": {"ContainerEntrypoint": ["touch", f"{OUT}"]},
+        "Environment": {},
+    }
+    with processing.ProcessingHost(tmp_path / "ml", cluster, 0) as host:
+        if is_refused:
+            with pytest.raises(HostError, match="allows no mount namespaces"):
+                host.start(config, dict(os.environ))
+            return
+        host.start(config, dict(os.environ))
+        until(lambda: host.exit_code is not None)
+        assert host.place(OUT).exists()

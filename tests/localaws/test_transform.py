@@ -77,10 +77,10 @@ class Account:
         self.code = code
         self.model("stub", "stub.tar.gz", PYTHONPATH=str(code))
 
-    def model(self, name: str, key: str, **environment: str) -> None:
+    def model(self, name: str, key: str, role: str | None = None, **environment: str) -> None:
         self.sagemaker.create_model(
             ModelName=name,
-            ExecutionRoleArn=self.role,
+            ExecutionRoleArn=role or self.role,
             PrimaryContainer={
                 "Image": "763104351884.dkr.ecr.us-east-1.amazonaws.com/image:latest",
                 "ModelDataUrl": f"s3://kennel/{key}",
@@ -159,7 +159,9 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     (code / "inference").mkdir()
     (code / "inference/__init__.py").touch()
     (code / "inference/server.py").write_text(SERVER)
-    aws = KilledLocalAws(tmp_path_factory.mktemp("transform"), "--time-scale", "100")
+    aws = KilledLocalAws(
+        tmp_path_factory.mktemp("transform"), "--time-scale", "100", "--iam", "enforce"
+    )
     yield Account(aws, code)
     aws.stop()
 
@@ -209,6 +211,8 @@ def test_photos_get_the_answers_of_the_endpoint(account: Account, real: str) -> 
     assert told["CreationTime"] <= told["TransformStartTime"] <= told["TransformEndTime"]
     results = account.results("real")
     assert set(results) == {f"{key}.out" for key in photos}
+    written = account.s3.head_object(Bucket="kennel", Key="out/real/blue.jpg.out")
+    assert written["ServerSideEncryption"] == "aws:kms"
     until(
         lambda: account.sagemaker.describe_endpoint(EndpointName="real"),
         lambda found: found["EndpointStatus"] == "InService",
@@ -366,6 +370,19 @@ def test_a_job_that_is_stopped_leaves_nothing(account: Account) -> None:
     assert account.results("held") == {}
     with pytest.raises(ClientError, match="transform job is in status Stopped"):
         account.sagemaker.stop_transform_job(TransformJobName="held")
+
+
+def test_a_job_may_do_what_its_models_role_may(account: Account) -> None:
+    reads = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
+    role = create_role(account.aws.client("iam"), "reads-only", "sagemaker", [reads])
+    account.model("reads-only", "stub.tar.gz", role, PYTHONPATH=str(account.code))
+    account.put("denied/1", b"1")
+    account.create("denied", "denied/", "reads-only")
+    told = account.ended("denied")
+    assert told["TransformJobStatus"] == "Failed"
+    assert told["FailureReason"].startswith("ClientError: AccessDenied (403)")
+    assert "s3:PutObject" in told["FailureReason"]
+    assert account.results("denied") == {}
 
 
 def test_a_job_is_described_and_listed(account: Account) -> None:
