@@ -155,7 +155,7 @@ def require_served(folder: Path, uri: str) -> None:
 
 
 def have_model(
-    execution: Execution, model: models.Model, folder: Path
+    execution: Execution, model: models.Model, folder: Path, more: Mapping[str, str] | None = None
 ) -> tuple[Role, dict[str, str]]:
     """Have image and archive of a model, under its role.
 
@@ -163,6 +163,7 @@ def have_model(
         execution: For credentials and clients.
         model: The model.
         folder: Where its archive is unpacked, into a folder that does not exist.
+        more: Environment variables beside the model's own.
 
     Returns:
         The role, and the environment of the model's containers.
@@ -184,6 +185,7 @@ def have_model(
     return role, {
         **execution.environment({} if is_isolated else role.credentials),
         **(definition.get("Environment") or {}),
+        **(more or {}),
         "KENNEL_HOST": LOOPBACK,
         "KENNEL_HOSTS": LOOPBACK,
         "SAGEMAKER_BIND_TO_PORT": "0",

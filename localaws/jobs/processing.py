@@ -121,7 +121,7 @@ class ProcessingHost(Host):
     def message(self) -> bytes:
         """What the program left to be told."""
         told = self.folder / "output/message"
-        return told.read_bytes()[:_MESSAGE_BYTES] if told.is_file() else b""
+        return told.read_bytes() if told.is_file() else b""
 
 
 @cache
@@ -178,7 +178,7 @@ class _Run(Run[ProcessingJob]):
         super().__init__(execution, job, job.given["RoleArn"])
         self._resources: Mapping[str, Any] = job.given["ProcessingResources"]["ClusterConfig"]
         self._inputs = [
-            (given["InputName"], given["S3Input"])
+            given["S3Input"]
             for given in job.given.get("ProcessingInputs", [])
             if not given.get("AppManaged")
         ]
@@ -232,7 +232,7 @@ class _Run(Run[ProcessingJob]):
     def _download(self, hosts: Sequence[ProcessingHost]) -> None:
         s3 = self.client("s3")
         for host in hosts:
-            for _, source in self._inputs:
+            for source in self._inputs:
                 self.leave_if_asked()
                 folder = host.place(source["LocalPath"])
                 folder.mkdir(parents=True, exist_ok=True)
@@ -273,17 +273,15 @@ class _Run(Run[ProcessingJob]):
 
     def _tell(self, hosts: Sequence[ProcessingHost]) -> None:
         """Keep what the hosts left to be told."""
-        left = [host.message for host in hosts]
-        told = b"".join(left)[:_MESSAGE_BYTES]
         try:
-            # The last character may be cut.
-            text = told.decode(errors="strict" if len(told) < _MESSAGE_BYTES else "ignore")
+            told = "".join(host.message.decode() for host in hosts)
         except UnicodeDecodeError as error:
             raise JobError(
                 "ClientError: The exit message in /opt/ml/output/message is not UTF-8 encoded"
             ) from error
         with self.execution.changing():
-            self.job.exit_message = text or None
+            # A character that is cut in two is left out.
+            self.job.exit_message = told.encode()[:_MESSAGE_BYTES].decode(errors="ignore") or None
 
     def _config(self) -> dict[str, Any]:
         """The content of processingjobconfig.json."""

@@ -119,8 +119,15 @@ def _below(s3: Any, uri: str) -> Iterator[tuple[str, str, str]]:
 def _named(s3: Any, uri: str) -> Iterator[tuple[str, str, str]]:
     """The objects that a manifest names: a prefix, then what follows it in each key."""
     bucket, key = split(uri)
-    first, *names = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
-    bucket, prefix = split(first["prefix"])
+    try:
+        first, *names = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
+        bucket, prefix = split(first["prefix"])
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("only the first entry may be an object")
+    except (KeyError, TypeError, ValueError) as error:
+        raise TransferError(
+            f'{uri} is no manifest, which is [{{"prefix": "s3://..."}}, "NAME", ...]: {error!r}'
+        ) from error
     for name in names:
         yield bucket, prefix + name, name
 

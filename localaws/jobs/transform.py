@@ -178,7 +178,9 @@ class _Run(Run[TransformJob]):
         self.require_keys(output.get("KmsKeyId"), resources.get("VolumeKmsKeyId"))
         self.await_instances()
         try:
-            role, environment = have_model(self.execution, self._model, self.folder)
+            role, environment = have_model(
+                self.execution, self._model, self.folder, _variables(given)
+            )
         except HostingError as error:
             raise JobError(f"ClientError: {error}") from error
         with reasons("ClientError: "):
@@ -242,7 +244,7 @@ class Instance(Running):
         Args:
             run: The job.
             role: The model's role.
-            environment: What the model's containers get.
+            environment: What its containers get.
         """
         given = run.job.given
         self._run = run
@@ -257,21 +259,10 @@ class Instance(Running):
             "Accept": given["TransformOutput"].get("Accept"),
         }
         self._headers = {name: value for name, value in headers.items() if value}
-        told = {
-            "SAGEMAKER_BATCH_STRATEGY": _STRATEGIES.get(given.get("BatchStrategy", "")),
-            "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": given.get("MaxConcurrentTransforms"),
-            "SAGEMAKER_MAX_PAYLOAD_IN_MB": given.get("MaxPayloadInMB"),
-        }
         identity = f"i-{uuid.uuid4().hex[:17]}"
         log = run.folder / f"{identity}.log"
-        variables = {
-            **environment,
-            **given.get("Environment", {}),
-            "SAGEMAKER_BATCH": "true",
-            **{name: str(value) for name, value in told.items() if value},
-        }
         self._stream = f"{run.name}/{identity}-{int(time.time() * 1000)}"
-        self._container = Container(["serve"], log, variables, run.folder)
+        self._container = Container(["serve"], log, environment, run.folder)
         self.output = Output(self._logs, _GROUP, self._stream, log)
         self._settings = Settings(1, 6, "MULTI_RECORD")
         self._logging = threading.Lock()
@@ -382,3 +373,17 @@ class Instance(Running):
         self._objects.shutdown()
         self._requests.shutdown()
         self.output.ship()
+
+
+def _variables(given: Mapping[str, Any]) -> dict[str, str]:
+    """The environment variables that a job gives its containers, beside their model's."""
+    told = {
+        "SAGEMAKER_BATCH_STRATEGY": _STRATEGIES.get(given.get("BatchStrategy", "")),
+        "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": given.get("MaxConcurrentTransforms"),
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB": given.get("MaxPayloadInMB"),
+    }
+    return {
+        **given.get("Environment", {}),
+        "SAGEMAKER_BATCH": "true",
+        **{name: str(value) for name, value in told.items() if value},
+    }

@@ -211,6 +211,16 @@ def test_a_job_that_fails_uploads_only_what_it_did_as_it_went(account: Account) 
     assert account.log("end")["end/algo-1"][-1] == "ValueError: no photos"
 
 
+def test_an_exit_message_is_a_kilobyte_of_text(account: Account) -> None:
+    tells = "(out.parents[1] / 'output/message').write_bytes(%s)"
+    account.create("long-message", tells % "b'a' + 'é'.encode() * 2000")
+    account.create("odd-message", tells % "b'\\xff'")
+    assert account.ended("long-message")["ExitMessage"] == "a" + "é" * 511
+    told = account.ended("odd-message")
+    assert told["ProcessingJobStatus"] == "Failed"
+    assert told["FailureReason"].startswith("ClientError: The exit message")
+
+
 def test_what_goes_on_too_long_or_is_stopped(account: Account) -> None:
     hangs = "(out / 'x').write_text('x')\nprint('begun', flush=True)\ntime.sleep(600)"
     account.create("long", hangs, StoppingCondition={"MaxRuntimeInSeconds": 1})
@@ -246,6 +256,20 @@ def test_an_isolated_job_gets_no_credentials(account: Account) -> None:
             {"Inputs": [source("data", "s3://kennel/nowhere", "/opt/ml/processing/data")]},
             "ClientError: Failed to download data. No S3 objects found under S3 URL"
             ' "s3://kennel/nowhere"',
+        ),
+        (
+            "no-manifest",
+            {
+                "Inputs": [
+                    source(
+                        "data",
+                        "s3://kennel/code/no-manifest/main.py",
+                        "/opt/ml/processing/data",
+                        S3DataType="ManifestFile",
+                    )
+                ]
+            },
+            "ClientError: Failed to download data. s3://kennel/code/no-manifest/main.py is no",
         ),
         (
             "no-output",

@@ -298,14 +298,15 @@ def test_a_container_is_asked_how_it_wants_to_be_asked(account: Account) -> None
     # What the job says counts more, and the container is told of it.
     account.create(
         "own", "told/3", "wishes", MaxConcurrentTransforms=1, MaxPayloadInMB=5,
-        BatchStrategy="MultiRecord", Environment={"SAGEMAKER_COLOUR": "blue"},
+        BatchStrategy="MultiRecord",
+        Environment={"SAGEMAKER_COLOUR": "blue", "SAGEMAKER_BIND_TO_PORT": "80"},
     )  # fmt: skip
     assert account.ended("own")["TransformJobStatus"] == "Completed"
     assert account.data_log("own") == [
         "MaxConcurrentTransforms=1, MaxPayloadInMB=5, BatchStrategy=MULTI_RECORD"
     ]
     told = json.loads(account.results("own")["3.out"])["told"]
-    assert told["SAGEMAKER_COLOUR"] == "blue"
+    assert (told["SAGEMAKER_COLOUR"], told["SAGEMAKER_BIND_TO_PORT"]) == ("blue", "0")
     assert told["SAGEMAKER_BATCH_STRATEGY"] == "MULTI_RECORD"
     assert told["SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"] == "1"
     assert told["SAGEMAKER_MAX_PAYLOAD_IN_MB"] == "5"
