@@ -101,6 +101,18 @@ EXECUTED: Mapping[str, Mapping[str, str]] = {
             "a process for each instance; bounds, role, channels and quotas checked",
         ),
         (
+            "CreateProcessingJob StopProcessingJob",
+            "a process for each instance, with a /opt/ml of its own; from S3 to S3, at the end or"
+            " as it goes; dataset definitions, feature store, pipes, instance preferences,"
+            " experiments and Spark are refused",
+        ),
+        (
+            "CreateTransformJob StopTransformJob",
+            "an inference server for each instance, under the model's role; whole objects or"
+            " lines; data processing and capture, experiments, RecordIO, TFRecord, Converse and"
+            " chunked bodies are refused",
+        ),
+        (
             "CreateHyperParameterTuningJob StopHyperParameterTuningJob",
             "trials are training jobs; bounds of the request's members checked",
         ),
@@ -188,6 +200,8 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
         ),
         (
             "DescribeEndpoint ListEndpoints DescribeTrainingJob ListTrainingJobs DeleteTrainingJob"
+            " DescribeProcessingJob ListProcessingJobs DeleteProcessingJob"
+            " DescribeTransformJob ListTransformJobs"
             " DescribeHyperParameterTuningJob ListHyperParameterTuningJobs"
             " ListTrainingJobsForHyperParameterTuningJob DeleteHyperParameterTuningJob Search",
             "",
@@ -216,10 +230,6 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
             "as moto",
         ),
         ("AddTags ListTags DeleteTags", ""),
-        (
-            "DescribeProcessingJob ListProcessingJobs DescribeTransformJob ListTransformJobs",
-            "there are none",
-        ),
     ),
     "sagemaker-metrics": _notes(("BatchPutMetrics", "as moto")),
     "scheduler": _notes(
@@ -273,8 +283,6 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
         ("CreateAutoMLJobV2 StopAutoMLJob", "no candidate would be trained"),
         ("CreateCluster", "no instance would run"),
         ("CreateCompilationJob", "nothing would be compiled"),
-        ("CreateProcessingJob StopProcessingJob", "no container would process anything"),
-        ("CreateTransformJob StopTransformJob", "nothing would be predicted"),
         ("CreateDomain", "no Studio would run"),
         ("CreateFeatureGroup", "no store would hold features"),
         ("CreatePipeline UpdatePipeline StartPipelineExecution", "no step would run"),

@@ -1,6 +1,7 @@
-"""What the additions to SageMaker share: the pages of its lists, its gaps."""
+"""What the additions to SageMaker share: its lists and its gaps."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from botocore import xform_name
@@ -35,6 +36,35 @@ def sorted_page(
     token = request._get_param("NextToken")
     listed = sorted(found, key=key, reverse=is_reversed)
     return page(listed, token, request._get_param("MaxResults", _PAGE))
+
+
+def fits_list(
+    request: responses.SageMakerResponse, job: Any, name: str, wanted: Mapping[str, Any]
+) -> bool:
+    """Whether a job fits the filters of a list.
+
+    Args:
+        request: The request.
+        job: The job's record.
+        name: The job's name.
+        wanted: What the filters of the request compare with.
+    """
+    times = {"CreationTime": job.creation_time, "LastModifiedTime": job.last_modified_time}
+    return (
+        request._get_param("NameContains", "") in name
+        and all(request._get_param(member, value) == value for member, value in wanted.items())
+        and all(
+            _plain(request._get_param(f"{member}After", datetime.min))
+            <= time
+            <= _plain(request._get_param(f"{member}Before", datetime.max))
+            for member, time in times.items()
+        )
+    )
+
+
+def _plain(time: datetime) -> datetime:
+    """A time as moto keeps it: in UTC, without saying so."""
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
 def missing(operation: str, effect: str) -> Gap:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
@@ -13,7 +12,7 @@ from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, 
 from localaws import network
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client, refuses
-from localaws.additions._sagemaker import missing, sorted_page
+from localaws.additions._sagemaker import fits_list, missing, sorted_page
 from localaws.additions._sagemaker_data import not_assumed, require_channels
 from localaws.additions._sagemaker_quotas import require_training
 from localaws.additions._sagemaker_volumes import refuse_volume_key
@@ -108,28 +107,13 @@ class TrainingAnswers(responses.SageMakerResponse):
             "WarmPoolStatusEquals": warm.get("Status"),
             "TrainingPlanArnEquals": job.given.get("ResourceConfig", {}).get("TrainingPlanArn"),
         }
-        times = {"CreationTime": job.creation_time, "LastModifiedTime": job.last_modified_time}
-        return (
-            self._get_param("NameContains", "") in job.training_job_name
-            and all(self._get_param(name, value) == value for name, value in wanted.items())
-            and all(
-                _plain(self._get_param(f"{name}After", datetime.min))
-                <= time
-                <= _plain(self._get_param(f"{name}Before", datetime.max))
-                for name, time in times.items()
-            )
-        )
+        return fits_list(self, job, job.training_job_name, wanted)
 
 
 def _summary(job: TrainingJob) -> dict[str, Any]:
     described = job.describe()
     members = get_service_model("sagemaker").shape_for("TrainingJobSummary").members
     return {name: described[name] for name in members if name in described}
-
-
-def _plain(time: datetime) -> datetime:
-    """A time as moto keeps it: in UTC, without saying so."""
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
 def refuse_invalid(request: Mapping[str, Any]) -> None:

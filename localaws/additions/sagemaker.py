@@ -12,12 +12,14 @@ from moto.sagemaker.exceptions import ConflictException, ValidationError
 
 from localaws import network
 from localaws.additions import _sagemaker_endpoints as endpoints
+from localaws.additions import _sagemaker_jobs as jobs
 from localaws.additions import _sagemaker_training as training
 from localaws.additions import _sagemaker_tuning as tuning
 from localaws.additions._moto import ROLE, answer_with, page, plain_client, refuses
 from localaws.additions._sagemaker import flawed, missing
 from localaws.additions._sagemaker_data import not_assumed
 from localaws.additions._sagemaker_endpoints import EndpointAnswers, EndpointConfig
+from localaws.additions._sagemaker_jobs import JobAnswers
 from localaws.additions._sagemaker_training import TrainingAnswers
 from localaws.additions._sagemaker_tuning import TuningAnswers
 from localaws.execution import RoleError, require_trust, running
@@ -139,7 +141,7 @@ class ModelPackage(models.ModelPackage):
         super().__init__(**given)
 
 
-class Answers(EndpointAnswers, TrainingAnswers, TuningAnswers):
+class Answers(EndpointAnswers, JobAnswers, TrainingAnswers, TuningAnswers):
     """Moto's answers, mended."""
 
     @property
@@ -433,6 +435,7 @@ def _tags_replace() -> bool:
 
 GAPS = [
     *endpoints.GAPS,
+    *jobs.GAPS,
     *training.GAPS,
     *tuning.GAPS,
     flawed(

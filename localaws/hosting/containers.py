@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import urllib3
 
@@ -73,23 +74,26 @@ class Connections:
             host,
             port,
             maxsize=_CONNECTIONS,
-            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=ANSWER_SECONDS),
             retries=False,
         )
 
-    def invoke(self, body: bytes, headers: Mapping[str, str]) -> Reply:
+    def invoke(
+        self, body: bytes, headers: Mapping[str, str], seconds: float = ANSWER_SECONDS
+    ) -> Reply:
         """`POST /invocations`.
 
         Args:
             body: The request's body.
             headers: The caller's; those that are a container's business are passed on.
+            seconds: How long an answer may take.
 
         Raises:
             UnreachableError: There was no connection.
         """
         kept = {name: headers[name] for name in _PASSED_ON if name in headers}
         try:
-            answer = self._pool.urlopen("POST", "/invocations", body, kept)
+            limits = urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds)
+            answer = self._pool.urlopen("POST", "/invocations", body, kept, timeout=limits)
         except urllib3.exceptions.NewConnectionError:
             raise UnreachableError from None
         except urllib3.exceptions.ReadTimeoutError:
@@ -105,6 +109,15 @@ class Connections:
         except urllib3.exceptions.HTTPError:
             return False
         return bool(answer.status == http.client.OK)
+
+    def execution_parameters(self) -> dict[str, Any]:
+        """What `GET /execution-parameters` answers; empty where a container does not know it."""
+        try:
+            answer = self._pool.urlopen("GET", "/execution-parameters", timeout=urllib3.Timeout(2))
+            told = json.loads(answer.data) if answer.status == http.client.OK else {}
+        except (urllib3.exceptions.HTTPError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
 
     def close(self) -> None:
         """Close those that are idle."""
@@ -166,10 +179,15 @@ class Container(Running):
             time.sleep(_POLL_SECONDS)
         raise HostingError(f"the inference server did not become ready in time:\n{self._tail()}")
 
+    @property
+    def connections(self) -> Connections:
+        """Those to its port; it is ready."""
+        assert self._connections  # noqa: S101 (tells the type)
+        return self._connections
+
     def invoke(self, body: bytes, headers: Mapping[str, str]) -> Reply:
         """See `Connections.invoke`; the container is ready."""
-        assert self._connections  # noqa: S101 (tells the type)
-        return self._connections.invoke(body, headers)
+        return self.connections.invoke(body, headers)
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End the server: SIGTERM, and SIGKILL after `seconds`."""

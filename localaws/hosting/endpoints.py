@@ -29,8 +29,9 @@ from localaws.hosting.containers import (
     Reply,
     UnreachableError,
 )
-from localaws.hosting.fleets import Fleet, VariantFleet, complain, log_group
+from localaws.hosting.fleets import Fleet, VariantFleet, log_group
 from localaws.hosting.model_artifacts import Role
+from localaws.hosting.output import complain
 from localaws.hosting.records import Release, Variant
 from localaws.hosting.rollout import Step, alarms, limit_seconds, steps
 from localaws.hosting.variant_metrics import CONCURRENCY, missed_periods

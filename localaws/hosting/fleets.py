@@ -3,7 +3,6 @@
 import math
 import random
 import shutil
-import sys
 import threading
 import time
 import uuid
@@ -11,11 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from localaws import network
 from localaws.execution import Execution, Metric
 from localaws.hosting.containers import (
     ANSWER_SECONDS,
@@ -24,17 +20,10 @@ from localaws.hosting.containers import (
     Reply,
     UnreachableError,
 )
-from localaws.hosting.model_artifacts import (
-    Role,
-    container,
-    fetch_model,
-    require_image,
-    require_served,
-)
+from localaws.hosting.model_artifacts import OtherServerError, have_model
+from localaws.hosting.output import Output
 from localaws.hosting.records import Release, Variant
 from localaws.hosting.variant_metrics import Meter
-from localaws.loopback import LOOPBACK
-from localaws.monitoring.log_events import put_lines
 from localaws.processes import Running, processor_seconds
 
 _STARTUP_SECONDS = 600
@@ -52,39 +41,6 @@ def log_group(endpoint: str) -> str:
     return f"/aws/sagemaker/Endpoints/{endpoint}"
 
 
-def complain(about: str, error: Exception) -> None:
-    """Write to localaws' own log what nobody can be told."""
-    print(f"error: {about}: {error}", file=sys.stderr, flush=True)
-
-
-class _Output:
-    """A container's output, which goes to CloudWatch Logs."""
-
-    def __init__(self, logs: Any, group: str, stream: str, file: Path) -> None:
-        self._logs = logs
-        self._group = group
-        self._stream = stream
-        self._file = file
-        self._shipped = 0
-        self._is_refused = False
-        self._lock = threading.Lock()
-
-    def ship(self) -> None:
-        """Send what is new."""
-        with self._lock:
-            with self._file.open("rb") as file:
-                file.seek(self._shipped)
-                new = file.read()
-            self._shipped += len(new)
-            lines = new.decode(errors="replace").split("\n")
-            try:
-                put_lines(self._logs, self._group, self._stream, lines)
-            except (BotoCoreError, ClientError) as error:
-                if not self._is_refused:
-                    complain(self._group, error)
-                self._is_refused = True
-
-
 class Instance(Running):
     """A container that serves a variant."""
 
@@ -95,7 +51,7 @@ class Instance(Running):
         self._is_draining = False
         log = fleet.folder / f"{self.id}.log"
         self.container = Container(["serve"], log, fleet.environment, fleet.folder)
-        self.output = _Output(
+        self.output = Output(
             fleet.role.client("logs"), log_group(fleet.endpoint), f"{fleet.name}/{self.id}", log
         )
 
@@ -128,31 +84,6 @@ class Instance(Running):
         self.output.ship()
 
 
-def _require_network(
-    vpc: Mapping[str, Any] | None, definition: Mapping[str, Any], role: Role
-) -> None:
-    """Look whether SageMaker can place a model in its VPC, and fetch it from there.
-
-    Raises:
-        HostingError: It cannot.
-    """
-    if not vpc:
-        return
-    try:
-        network.require(vpc)
-        network.require_rights(role.credentials["AWS_ACCESS_KEY_ID"], role.arn)
-    except network.NetworkError as error:
-        raise HostingError(f"{error}.") from error
-    try:
-        network.require_s3(vpc)
-    except network.NetworkError as error:
-        raise HostingError(
-            f'Failed to download model data from URL "{definition.get("ModelDataUrl", "")}". Please'
-            " ensure that an S3 VPC endpoint exists in route table or NAT gateway for the VPC mode"
-            " and the URL is reachable from within the subnets provided."
-        ) from error
-
-
 class VariantFleet(Running):
     """The instances of one variant of one release."""
 
@@ -173,14 +104,12 @@ class VariantFleet(Running):
         """
         settings = release.settings(variant)
         model = release.model(variant)
-        definition = container(model)
         self.name: str = variant["VariantName"]
         self.weight: float = variant["DesiredWeight"]
         self.size: int = variant.get("DesiredInstanceCount") or 1
         """How many instances it has outside of a release."""
         self.endpoint = endpoint
         self.folder = folder
-        self.role = Role(execution, model.execution_role_arn)
         self.meter = Meter()
         self._startup_seconds = settings.get(
             "ContainerStartupHealthCheckTimeoutInSeconds", _STARTUP_SECONDS
@@ -195,26 +124,10 @@ class VariantFleet(Running):
         self._rest_until = 0.0
         self._processor_seconds: dict[str, float] = {}
         self._processor_read = time.monotonic()
-        require_image(definition.get("Image", ""), self.role)
-        _require_network(vars(model).get("vpc_config"), definition, self.role)
-        model_folder = folder / "model"
-        model_folder.mkdir(parents=True)
-        archive = definition.get("ModelDataUrl", "")
-        fetch_model(archive, model_folder, self.role)
         try:
-            require_served(model_folder, archive)
-        except HostingError as error:
+            self.role, self.environment = have_model(execution, model, folder)
+        except OtherServerError as error:
             raise HostingError(f"{_UNHEALTHY.format(self.name)} ({error})") from error
-        # An isolated container reaches nothing, so that it gets no credentials either.
-        is_isolated = vars(model).get("enable_network_isolation", False)
-        self.environment = {
-            **execution.environment({} if is_isolated else self.role.credentials),
-            **(definition.get("Environment") or {}),
-            "KENNEL_HOST": LOOPBACK,
-            "KENNEL_HOSTS": LOOPBACK,
-            "SAGEMAKER_BIND_TO_PORT": "0",
-            "SM_MODEL_DIR": str(model_folder),
-        }
 
     @property
     def instances(self) -> list[Instance]:

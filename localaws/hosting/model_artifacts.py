@@ -10,16 +10,21 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.sagemaker import models
 
-from localaws import regions
+from localaws import network, regions
 from localaws.execution import ACCOUNT, Execution, RoleError
 from localaws.files import unpack
 from localaws.hosting.containers import HostingError
 from localaws.hosting.records import containers
+from localaws.loopback import LOOPBACK
 
 SERVED = ("manifest.json", "model.onnx")
 """What the inference server cannot do without, at the top of an archive."""
 
 _NAMED = 5
+
+
+class OtherServerError(HostingError):
+    """A model is made for another server than the one that runs here."""
 
 
 class Role:
@@ -133,7 +138,7 @@ def require_served(folder: Path, uri: str) -> None:
         uri: Where it came from; empty for a model that has no archive.
 
     Raises:
-        HostingError: It is made for another server, so that its container would not answer.
+        OtherServerError: It is made for another server, so that its container would not answer.
     """
     if all((folder / name).is_file() for name in SERVED):
         return
@@ -143,10 +148,74 @@ def require_served(folder: Path, uri: str) -> None:
     named = ", ".join(found[:_NAMED]) or "no file"
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     held = f"{uri} holds {named}{more}" if uri else "the model has no ModelDataUrl"
-    raise HostingError(
+    raise OtherServerError(
         f"{held}; localaws runs no images: it starts its own inference server, which serves an"
         f" archive with {' and '.join(SERVED)} at its top and no other."
     )
+
+
+def have_model(
+    execution: Execution, model: models.Model, folder: Path, more: Mapping[str, str] | None = None
+) -> tuple[Role, dict[str, str]]:
+    """Have image and archive of a model, under its role.
+
+    Args:
+        execution: For credentials and clients.
+        model: The model.
+        folder: Where its archive is unpacked, into a folder that does not exist.
+        more: Environment variables beside the model's own.
+
+    Returns:
+        The role, and the environment of the model's containers.
+
+    Raises:
+        HostingError: Image or archive cannot be had.
+        OtherServerError: The archive is made for another server.
+    """
+    definition, role = container(model), Role(execution, model.execution_role_arn)
+    require_image(definition.get("Image", ""), role)
+    _require_network(vars(model).get("vpc_config"), definition, role)
+    unpacked = folder / "model"
+    unpacked.mkdir(parents=True)
+    archive = definition.get("ModelDataUrl", "")
+    fetch_model(archive, unpacked, role)
+    require_served(unpacked, archive)
+    # An isolated container reaches nothing, so that it gets no credentials either.
+    is_isolated = vars(model).get("enable_network_isolation", False)
+    return role, {
+        **execution.environment({} if is_isolated else role.credentials),
+        **(definition.get("Environment") or {}),
+        **(more or {}),
+        "KENNEL_HOST": LOOPBACK,
+        "KENNEL_HOSTS": LOOPBACK,
+        "SAGEMAKER_BIND_TO_PORT": "0",
+        "SM_MODEL_DIR": str(unpacked),
+    }
+
+
+def _require_network(
+    vpc: Mapping[str, Any] | None, definition: Mapping[str, Any], role: Role
+) -> None:
+    """Look whether SageMaker can place a model in its VPC, and fetch it from there.
+
+    Raises:
+        HostingError: It cannot.
+    """
+    if not vpc:
+        return
+    try:
+        network.require(vpc)
+        network.require_rights(role.credentials["AWS_ACCESS_KEY_ID"], role.arn)
+    except network.NetworkError as error:
+        raise HostingError(f"{error}.") from error
+    try:
+        network.require_s3(vpc)
+    except network.NetworkError as error:
+        raise HostingError(
+            f'Failed to download model data from URL "{definition.get("ModelDataUrl", "")}". Please'
+            " ensure that an S3 VPC endpoint exists in route table or NAT gateway for the VPC mode"
+            " and the URL is reachable from within the subnets provided."
+        ) from error
 
 
 def _is_denied(error: ClientError) -> bool:

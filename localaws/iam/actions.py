@@ -317,9 +317,12 @@ _SAGEMAKER = {
     "ModelPackageArn": "",
     "ModelPackageName": "model-package/",
     "ModelPackageGroupName": "model-package-group/",
+    # Before the model that a transform job names.
+    "TransformJobName": "transform-job/",
     "ModelName": "model/",
     "NotebookInstanceName": "notebook-instance/",
     "NotebookInstanceLifecycleConfigName": "notebook-instance-lifecycle-config/",
+    "ProcessingJobName": "processing-job/",
     "ResourceArn": "",
     "TrainingJobArn": "",
     "TrainingJobName": "training-job/",

@@ -1,4 +1,4 @@
-"""The hosts of a training job: each a folder laid out as a container's /opt/ml, and a process."""
+"""The hosts of a job: each a folder laid out as a container's /opt/ml, and a process."""
 
 import json
 import os
@@ -9,10 +9,10 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from localaws import pythons
 from localaws.errors import LocalAwsError
@@ -29,7 +29,6 @@ _ENVIRONMENT = "python"
 _INTERFACE = "lo"
 # Found while there is room: Python looks for it by writing files.
 _TEMPORARY = tempfile.gettempdir()
-_FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints", "code")
 
 
 class HostError(LocalAwsError):
@@ -95,6 +94,9 @@ class Cluster:
 class Host(Running):
     """One host; its process is what is a container's main process on AWS."""
 
+    folders: ClassVar[Sequence[str]]
+    """What a container of the kind finds in its /opt/ml."""
+
     def __init__(self, folder: Path, cluster: Cluster, position: int) -> None:
         """Lay out the folder; nothing runs yet.
 
@@ -103,12 +105,12 @@ class Host(Running):
             cluster: All hosts.
             position: Which of them this one is, from 0.
         """
-        for name in _FOLDERS:
+        for name in self.folders:
             (folder / name).mkdir(parents=True)
         self.address = cluster.addresses[position]
         self.folder = folder
-        self._cluster = cluster
-        self._position = position
+        self.cluster = cluster
+        self.position = position
         self._process: ManagedProcess | None = None
         self._log = folder / "log"
         self._read = 0
@@ -125,97 +127,41 @@ class Host(Running):
         folder = self._plain / "ml" if self._plain else self.folder
         return _IN_CONTAINER.sub(str(folder), text)
 
-    def channel(self, name: str) -> Path:
-        """The folder of a channel."""
-        return self.folder / "input/data" / name
-
-    def start(self, request: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-        """Start what the request says; the channels are there.
+    def launch(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        given: Mapping[str, str],
+    ) -> None:
+        """Start the process.
 
         Args:
-            request: The members of `CreateTrainingJob`.
-            environment: What the process gets beside what the request gives.
+            command: Program and arguments; the paths in them are this machine's.
+            environment: What the process gets, in the host's own Python environment.
+            given: What the request gives; a container's paths in it become this host's.
 
         Raises:
-            HostError: The request names nothing that can be started without an image.
+            HostError: It cannot be started.
         """
-        given = {name: self.path(v) for name, v in request.get("HyperParameters", {}).items()}
-        channels = {
-            channel["ChannelName"]: {
-                "TrainingInputMode": channel.get("InputMode", "File"),
-                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
-                    "S3DataDistributionType", "FullyReplicated"
-                ),
-                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
-                **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
-            }
-            for channel in request.get("InputDataConfig", [])
-        }
-        for name, content in (
-            ("hyperparameters", given),
-            ("inputdataconfig", channels),
-            ("resourceconfig", self._cluster.resource_config(self._position)),
-        ):
-            (self.folder / f"input/config/{name}.json").write_text(json.dumps(content))
-        self._move_drivers()
-        variables = request.get("Environment", {})
         try:
             self._process = ManagedProcess(
-                self._command(request, given),
+                command,
                 self._log,
                 {
                     **pythons.inside(Path(self.path(CONTAINER)) / _ENVIRONMENT, environment),
-                    "GLOO_SOCKET_IFNAME": _INTERFACE,
-                    "NCCL_SOCKET_IFNAME": _INTERFACE,
-                    # torchrun's own way to be given a flag.
-                    "PET_MASTER_PORT": str(self._cluster.port),
                     "PYTHONUNBUFFERED": "1",
-                    # The training toolkit's name for where /opt/ml is.
-                    "SAGEMAKER_BASE_DIR": self.path(CONTAINER),
-                    **{name: self.path(value) for name, value in variables.items()},
+                    **{name: self.path(value) for name, value in given.items()},
                 },
                 self.folder,
             )
         except OSError as error:
             raise HostError(f"CannotStartContainerError. {error}") from error
 
-    def _command(self, request: Mapping[str, Any], given: Mapping[str, str]) -> list[str]:
-        algorithm = request["AlgorithmSpecification"]
-        if entry := algorithm.get("ContainerEntrypoint"):
-            arguments = algorithm.get("ContainerArguments", [])
-            return [self.path(part) for part in (*entry, *arguments)]
-        if "sagemaker_program" in given:
-            # The first process of AWS's images is a shell, which starts the training toolkit.
-            toolkit = [sys.executable, script_mode.__file__, self.path(CONTAINER)]
-            return ["bash", "-c", '"$0" "$@"; exit $?', *toolkit]
-        raise HostError(
-            "localaws runs no images: name the program by ContainerEntrypoint or by the"
-            " hyperparameter sagemaker_program"
-        )
-
-    def _move_drivers(self) -> None:
-        """Let the scripts of SageMaker's SDK find this host in the place of a container."""
-        for path in self.channel(_DRIVERS).rglob("*"):
-            if path.suffix in (".json", ".py", ".sh"):
-                text = self.path(path.read_text())
-                text = text.replace('"algo-1"', f'"{self._cluster.addresses[0]}"')
-                text = text.replace(
-                    f"SM_MASTER_PORT = {script_mode.MASTER_PORT}",
-                    f"SM_MASTER_PORT = {self._cluster.port}",
-                )
-                path.write_text(text)
-
     @property
     def exit_code(self) -> int | None:
         """Exit status as a container's (137: SIGKILL), or None while the process runs."""
         code = self._process.exit_code if self._process else None
         return 128 - code if code and code < 0 else code
-
-    @property
-    def failure(self) -> str:
-        """What the program says of its failure."""
-        told = self.folder / "output/failure"
-        return told.read_text(errors="replace") if told.is_file() else ""
 
     def terminate(self) -> bool:
         """Send SIGTERM as to a container; false if nobody hears it.
@@ -252,6 +198,91 @@ class Host(Running):
                     break
                 self._read += len(line)
                 yield line.decode(errors="replace").rstrip("\r\n")
+
+
+class TrainingHost(Host):
+    """A host of a training job."""
+
+    folders = ("input/config", "input/data", "model", "output/data", "checkpoints", "code")
+
+    @property
+    def failure(self) -> str:
+        """What the program says of its failure."""
+        told = self.folder / "output/failure"
+        return told.read_text(errors="replace") if told.is_file() else ""
+
+    def channel(self, name: str) -> Path:
+        """The folder of a channel."""
+        return self.folder / "input/data" / name
+
+    def start(self, request: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        """Start what the request says; the channels are there.
+
+        Args:
+            request: The members of `CreateTrainingJob`.
+            environment: What the process gets beside what the request gives.
+
+        Raises:
+            HostError: The request names nothing that can be started without an image.
+        """
+        given = {name: self.path(v) for name, v in request.get("HyperParameters", {}).items()}
+        channels = {
+            channel["ChannelName"]: {
+                "TrainingInputMode": channel.get("InputMode", "File"),
+                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
+                    "S3DataDistributionType", "FullyReplicated"
+                ),
+                "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+                **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
+            }
+            for channel in request.get("InputDataConfig", [])
+        }
+        for name, content in (
+            ("hyperparameters", given),
+            ("inputdataconfig", channels),
+            ("resourceconfig", self.cluster.resource_config(self.position)),
+        ):
+            (self.folder / f"input/config/{name}.json").write_text(json.dumps(content))
+        self._move_drivers()
+        self.launch(
+            self._command(request, given),
+            {
+                **environment,
+                "GLOO_SOCKET_IFNAME": _INTERFACE,
+                "NCCL_SOCKET_IFNAME": _INTERFACE,
+                # torchrun's own way to be given a flag.
+                "PET_MASTER_PORT": str(self.cluster.port),
+                # The training toolkit's name for where /opt/ml is.
+                "SAGEMAKER_BASE_DIR": self.path(CONTAINER),
+            },
+            request.get("Environment", {}),
+        )
+
+    def _command(self, request: Mapping[str, Any], given: Mapping[str, str]) -> list[str]:
+        algorithm = request["AlgorithmSpecification"]
+        if entry := algorithm.get("ContainerEntrypoint"):
+            arguments = algorithm.get("ContainerArguments", [])
+            return [self.path(part) for part in (*entry, *arguments)]
+        if "sagemaker_program" in given:
+            # The first process of AWS's images is a shell, which starts the training toolkit.
+            toolkit = [sys.executable, script_mode.__file__, self.path(CONTAINER)]
+            return ["bash", "-c", '"$0" "$@"; exit $?', *toolkit]
+        raise HostError(
+            "localaws runs no images: name the program by ContainerEntrypoint or by the"
+            " hyperparameter sagemaker_program"
+        )
+
+    def _move_drivers(self) -> None:
+        """Let the scripts of SageMaker's SDK find this host in the place of a container."""
+        for path in self.channel(_DRIVERS).rglob("*"):
+            if path.suffix in (".json", ".py", ".sh"):
+                text = self.path(path.read_text())
+                text = text.replace('"algo-1"', f'"{self.cluster.addresses[0]}"')
+                text = text.replace(
+                    f"SM_MASTER_PORT = {script_mode.MASTER_PORT}",
+                    f"SM_MASTER_PORT = {self.cluster.port}",
+                )
+                path.write_text(text)
 
 
 def _is_odd(path: Path) -> bool:

@@ -3,24 +3,20 @@
 import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from moto.core.common_models import BaseModel
 from moto.core.utils import get_service_model, utcnow
-from moto.sagemaker.exceptions import ResourceInUseException
 from moto.sagemaker.models import sagemaker_backends
 from moto.sagemaker.utils import arn_formatter
 
 from localaws import regions
 from localaws.execution import ACCOUNT
-
-ENDED = ("Completed", "Failed", "Stopped")
-"""The statuses that a job does not leave."""
+from localaws.jobs.records import ENDED, FAILURE_CHARACTERS, keep_new
 
 # What an hour of spot capacity costs of an hour's price: on AWS it differs from hour to hour.
 _SPOT_PRICE = 0.3
 _DESCRIBED = get_service_model("sagemaker").shape_for("DescribeTrainingJobResponse").members
-_FAILURE_CHARACTERS = 1024
 _MESSAGES = {
     "Starting": "Starting the training job",
     "Downloading": "Downloading input data",
@@ -34,13 +30,6 @@ _MESSAGES = {
     "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds provided",
     "MaxWaitTimeExceeded": "Training job wait time exceeded MaxWaitTimeInSeconds provided",
 }
-
-
-class _Job(Protocol):
-    arn: str
-
-
-J = TypeVar("J", bound=_Job)
 
 
 class TrainingJob(BaseModel):
@@ -84,6 +73,11 @@ class TrainingJob(BaseModel):
         return self.training_job_status in ENDED
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self.training_job_status == "Stopping"
+
+    @property
     def model_uri(self) -> str:
         """Where the archive of the model is, or will be."""
         output = self.given["OutputDataConfig"]
@@ -104,6 +98,11 @@ class TrainingJob(BaseModel):
         )
         self.last_modified_time = now
 
+    def stop(self) -> None:
+        """Note that it was told to end."""
+        self.training_job_status = "Stopping"
+        self.report("Stopping")
+
     def end(self, status: str, secondary_status: str | None = None, reason: str = "") -> None:
         """Give the job its last status.
 
@@ -116,7 +115,7 @@ class TrainingJob(BaseModel):
         now = utcnow()
         self.secondary_status_transitions[-1]["EndTime"] = now
         self.training_job_status, self.training_end_time = status, now
-        self.failure_reason = reason[:_FAILURE_CHARACTERS] or None
+        self.failure_reason = reason[:FAILURE_CHARACTERS] or None
 
     def describe(self) -> dict[str, Any]:
         """What `DescribeTrainingJob` answers."""
@@ -188,23 +187,3 @@ def jobs() -> dict[str, TrainingJob]:
 def keep(job: TrainingJob) -> TrainingJob:
     """Keep a job of a new name; see `keep_new`."""
     return keep_new(jobs(), job.training_job_name, job, "Training job")
-
-
-def keep_new(kept: dict[str, J], name: str, job: J, kind: str) -> J:
-    """Keep the record of a job.
-
-    Args:
-        kept: All records of its kind, by name.
-        name: Its name.
-        job: The record.
-        kind: What SageMaker calls it.
-
-    Raises:
-        ResourceInUseException: There is one of that name.
-    """
-    if kept.setdefault(name, job) is not job:
-        raise ResourceInUseException(
-            f"{kind} names must be unique within an AWS account and region, and a {kind.lower()}"
-            f" with this name already exists ({job.arn})"
-        )
-    return job

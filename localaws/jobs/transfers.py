@@ -24,18 +24,15 @@ def split(uri: str) -> tuple[str, str]:
     return parts.netloc, parts.path.lstrip("/")
 
 
-def fetch_channel(s3: Any, source: Mapping[str, Any], folder: Path, host: int, hosts: int) -> None:
-    """Fetch what one host gets of a channel.
+def objects(s3: Any, source: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The objects of a source: of each its bucket, its key and its name below the source.
 
     Args:
         s3: A client.
-        source: The channel's `S3DataSource`.
-        folder: The channel's folder on that host.
-        host: Which host, from 0.
-        hosts: How many there are.
+        source: An `S3DataSource`.
 
     Raises:
-        TransferError: There is nothing, or the source is of an unknown type.
+        TransferError: There are none, or the source is of an unknown type.
         ClientError: S3 refused.
     """
     kind, uri = source["S3DataType"], source["S3Uri"]
@@ -51,6 +48,24 @@ def fetch_channel(s3: Any, source: Mapping[str, Any], folder: Path, host: int, h
             " that the bucket exists in the selected region, that objects exist under that S3"
             ' prefix, and that the role has "s3:ListBucket" permissions on the bucket.'
         )
+    return found
+
+
+def fetch_channel(s3: Any, source: Mapping[str, Any], folder: Path, host: int, hosts: int) -> None:
+    """Fetch what one host gets of a channel.
+
+    Args:
+        s3: A client.
+        source: The channel's `S3DataSource`.
+        folder: The channel's folder on that host.
+        host: Which host, from 0.
+        hosts: How many there are.
+
+    Raises:
+        TransferError: There is nothing, or the source is of an unknown type.
+        ClientError: S3 refused.
+    """
+    found = objects(s3, source)
     if source.get("S3DataDistributionType") == "ShardedByS3Key":
         found = found[host::hosts]
     for bucket, key, name in found:
@@ -104,8 +119,15 @@ def _below(s3: Any, uri: str) -> Iterator[tuple[str, str, str]]:
 def _named(s3: Any, uri: str) -> Iterator[tuple[str, str, str]]:
     """The objects that a manifest names: a prefix, then what follows it in each key."""
     bucket, key = split(uri)
-    first, *names = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
-    bucket, prefix = split(first["prefix"])
+    try:
+        first, *names = json.load(s3.get_object(Bucket=bucket, Key=key)["Body"])
+        bucket, prefix = split(first["prefix"])
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError("only the first entry may be an object")
+    except (KeyError, TypeError, ValueError) as error:
+        raise TransferError(
+            f'{uri} is no manifest, which is [{{"prefix": "s3://..."}}, "NAME", ...]: {error!r}'
+        ) from error
     for name in names:
         yield bucket, prefix + name, name
 

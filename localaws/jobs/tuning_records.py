@@ -14,7 +14,8 @@ from moto.sagemaker.utils import arn_formatter
 from localaws import regions
 from localaws.execution import ACCOUNT
 from localaws.jobs.ranges import combinations
-from localaws.jobs.training_records import ENDED, TrainingJob, keep_new
+from localaws.jobs.records import ENDED, keep_new
+from localaws.jobs.training_records import TrainingJob
 from localaws.jobs.tuning_trials import Definition, Trial
 
 # Of a tuning job that gives no number: the quota of an account.

@@ -114,7 +114,7 @@ class Trial:
     @property
     def is_stopping(self) -> bool:
         """Whether it was told to end."""
-        return self.job is not None and self.job.training_job_status == "Stopping"
+        return self.job is not None and self.job.is_stopping
 
     @property
     def result(self) -> float | None:

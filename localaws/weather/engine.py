@@ -166,14 +166,14 @@ class Weather:
         return [shown], status, headers
 
     def start(self, kind: str, name: str) -> Start:
-        """How the instances of a "training-job" or an "endpoint" start this time."""
+        """How the instances of a "training-job", another job or an "endpoint" start this time."""
         if self.is_fair:
             return Start()
         climate, key = self._climate, ("start", kind, _masked(name))
         number = self._count(key)
         least, most = climate.start_seconds
         seconds = least + (most - least) * self._draw("seconds", *key, number)
-        chance, is_job = self._draw("fault", *key, number), kind == "training-job"
+        chance, is_job = self._draw("fault", *key, number), kind.endswith("-job")
         if chance < climate.without_capacity:
             self._happens("no capacity", kind)
             return Start(seconds, fault=words.NO_CAPACITY if is_job else words.NO_HOSTING_CAPACITY)

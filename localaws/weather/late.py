@@ -51,6 +51,7 @@ _ROLES: Mapping[tuple[str, str], tuple[tuple[str, ...], Callable[[str], Words]]]
     ),
     ("sagemaker", "CreateModel"): (("ExecutionRoleArn",), _sagemakers),
     ("sagemaker", "CreateNotebookInstance"): (("RoleArn",), _sagemakers),
+    ("sagemaker", "CreateProcessingJob"): (("RoleArn",), _sagemakers),
     ("sagemaker", "CreateTrainingJob"): (("RoleArn",), _sagemakers),
 }
 """Who acts under a role: where the call names it, and what it is told of one that is not known."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from localaws.jobs.hosts import Cluster, Host
+from localaws.jobs.hosts import Cluster, TrainingHost
 from localaws.jobs.ranges import read_space
 from localaws.jobs.search import Observation, Search
 from localaws.jobs.training_records import TrainingJob, jobs
@@ -289,7 +289,7 @@ def test_a_stop_reaches_a_trial_that_the_shell_lets_it_reach(
     tmp_path: Path, environment: Mapping[str, str], is_heard: bool
 ) -> None:
     """A trial's first process is a shell, as in AWS's images, and hears nothing by itself."""
-    host = Host(tmp_path / "ml", Cluster((("group", "ml.m5.large"),), 1), 0)
+    host = TrainingHost(tmp_path / "ml", Cluster((("group", "ml.m5.large"),), 1), 0)
     (tmp_path / "ml/code/run_train.py").write_text(HEARS)
     request = {
         "AlgorithmSpecification": {"TrainingImage": "image"},
