@@ -99,7 +99,7 @@ def _pause_for_role(attempts: int, response: Any, **_: object) -> float | None:
     said = response[1].get("Error", {}).get("Message", "") if response else ""
     if "Could not assume role" not in said or attempts >= _ROLE_ATTEMPTS:
         return None
-    return min(_FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
+    return min(_FIRST_PAUSE_SECONDS * 2.0 ** (attempts - 1), _LONGEST_PAUSE_SECONDS)
 
 
 def was_done(error: ClientError, *codes: str) -> bool:
