@@ -14,8 +14,20 @@ from werkzeug.wrappers import Response
 
 from localaws.calls import Call, refusal
 
-SERVICES = frozenset({"lambda", "sagemaker"})
-"""Those whose calls are looked at: what they are told becomes names of files and processes."""
+SERVICES = {
+    "budgets": "ValidationException",
+    "cloudwatch": "ValidationError",
+    "ecr": "InvalidParameterException",
+    "events": "ValidationException",
+    "iam": "ValidationError",
+    "kms": "ValidationException",
+    "lambda": "ValidationException",
+    "logs": "InvalidParameterException",
+    "sagemaker": "ValidationException",
+    "scheduler": "ValidationException",
+    "sns": "InvalidParameter",
+}
+"""Those whose calls are looked at, and what they call one that is out of bounds."""
 
 
 def refuse(call: Call, told: Mapping[str, Any]) -> Response | None:
@@ -35,7 +47,8 @@ def refuse(call: Call, told: Mapping[str, Any]) -> Response | None:
     if not violations:
         return None
     count = f"{len(violations)} validation error{'s' if len(violations) > 1 else ''}"
-    return refusal(call, 400, "ValidationException", f"{count} detected: {'; '.join(violations)}")
+    code = SERVICES[call.service]
+    return refusal(call, 400, code, f"{count} detected: {'; '.join(violations)}")
 
 
 def _violations(shape: Any, value: Any, where: str) -> Iterator[str]:
