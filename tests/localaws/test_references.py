@@ -1,7 +1,10 @@
 """What AWS's references say that a service refuses is refused, in the service's own code."""
 
+import base64
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -167,3 +170,41 @@ def test_a_trust_policy_has_a_quota(aws: LocalAws) -> None:
 def test_white_space_counts_for_nothing(aws: LocalAws, role: str) -> None:
     wide = trust("lambda") + " " * 3000
     aws.client("iam").update_assume_role_policy(RoleName=role, PolicyDocument=wide)
+
+
+# --- CloudWatch Logs
+
+
+def test_logs_holds_batches_and_days_to_its_limits(aws: LocalAws) -> None:
+    group, stream = {"logGroupName": "/limited"}, {"logStreamName": "s"}
+    client = aws.client("logs")
+    client.create_log_group(**group)
+    client.create_log_stream(**group, **stream)
+    now = int(time.time() * 1000)
+    large = [{"timestamp": now, "message": "a" * 200_000}] * 6
+    late = [{"timestamp": now - 90_000_000, "message": "a"}, {"timestamp": now, "message": "a"}]
+    filtered = {"filterName": "f", "filterPattern": "a"}
+    into = {"metricName": "m", "metricNamespace": "n", "metricValue": "1"}
+    for operation, given, code in (
+        ("PutRetentionPolicy", {**group, "retentionInDays": 2}, "InvalidParameterException"),
+        ("PutLogEvents", {**group, **stream, "logEvents": large}, "InvalidParameterException"),
+        ("PutLogEvents", {**group, **stream, "logEvents": late}, "InvalidParameterException"),
+        ("FilterLogEvents", {**group, "logStreamNames": ["t"]}, "ResourceNotFoundException"),
+        (
+            "FilterLogEvents",
+            {**group, "logStreamNames": ["s"], "logStreamNamePrefix": "s"},
+            "InvalidParameterException",
+        ),
+        (
+            "PutMetricFilter",
+            {"logGroupName": "/nobody", **filtered, "metricTransformations": [into]},
+            "ResourceNotFoundException",
+        ),
+        (
+            "ListTagsForResource",
+            {"resourceArn": f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/nobody"},
+            "ResourceNotFoundException",
+        ),
+    ):
+        assert refused(aws, "logs", operation, **given) == code, (operation, given.keys())
+    client.delete_log_group(**group)
