@@ -208,3 +208,123 @@ def test_logs_holds_batches_and_days_to_its_limits(aws: LocalAws) -> None:
     ):
         assert refused(aws, "logs", operation, **given) == code, (operation, given.keys())
     client.delete_log_group(**group)
+
+
+# --- CloudWatch
+
+ALARM: dict[str, Any] = {
+    "AlarmName": "limited",
+    "Namespace": "Limited",
+    "MetricName": "m",
+    "ComparisonOperator": "GreaterThanThreshold",
+    "EvaluationPeriods": 1,
+    "Period": 60,
+    "Statistic": "Sum",
+    "Threshold": 1.0,
+}
+
+
+def query(name: str, returned: bool = False, **more: Any) -> dict[str, Any]:
+    stat = {"Metric": {"Namespace": "Limited", "MetricName": "m"}, "Period": 60, "Stat": "Sum"}
+    return {"Id": name, "ReturnData": returned, **(more or {"MetricStat": stat})}
+
+
+def over(*queries: dict[str, Any]) -> dict[str, Any]:
+    """An alarm over queries."""
+    single = dict.fromkeys(("Namespace", "MetricName", "Period", "Statistic"))
+    return {**single, "Metrics": list(queries)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Period": 45},
+        {"EvaluationPeriods": 1441},
+        {"Period": 3600, "EvaluationPeriods": 169},
+        {"DatapointsToAlarm": 2},
+        {"Threshold": None},
+        {"Statistic": None},
+        {"ExtendedStatistic": "p99"},
+        {"Statistic": None, "ExtendedStatistic": "p101"},
+        {"TreatMissingData": "never"},
+        {"AlarmActions": ["topic"]},
+        {"AlarmActions": [f"arn:aws:sns:eu-west-1:{ACCOUNT}:topic"]},
+        over(query("a", True), query("e", True, Expression="a * 2")),
+        over(query("a"), query("e", Expression="a * 2")),
+        over(query("A", True)),
+        over(query("a"), query("a", True)),
+        over(query("e", True, Expression="SEARCH('{Limited} m', 'Sum', 60)")),
+        over(*map(query, "abcdefghijk"), query("z", True, Expression="SUM(METRICS())")),
+    ],
+)
+def test_an_alarm_that_aws_would_not_take_is_refused(aws: LocalAws, change: dict[str, Any]) -> None:
+    given = {name: value for name, value in {**ALARM, **change}.items() if value is not None}
+    assert refused(aws, "cloudwatch", "PutMetricAlarm", **given) == "ValidationError"
+
+
+def test_a_composite_alarm_needs_its_parts_and_keeps_them(aws: LocalAws) -> None:
+    client = aws.client("cloudwatch")
+    both = 'ALARM(limited) OR ALARM("limited2")'
+
+    def compose(name: str, rule: str) -> str:
+        return refused(aws, "cloudwatch", "PutCompositeAlarm", AlarmName=name, AlarmRule=rule)
+
+    client.put_metric_alarm(**ALARM)
+    assert compose("whole", both) == "ValidationError"
+    client.put_metric_alarm(**{**ALARM, "AlarmName": "limited2"})
+    client.put_composite_alarm(AlarmName="whole", AlarmRule=both)
+    assert compose("whole", 'ALARM("whole")') == "ValidationError"
+    for names in (["limited"], ["limited", "limited2"]):
+        code = refused(aws, "cloudwatch", "DeleteAlarms", AlarmNames=names)
+        assert code == "ValidationError"
+    assert len(client.describe_alarms(AlarmNames=["limited", "limited2"])["MetricAlarms"]) == 2
+    client.delete_alarms(AlarmNames=["whole", "limited", "limited2"])
+
+
+TEXT = {"type": "text", "x": 0, "y": 0, "width": 6, "height": 3, "properties": {"markdown": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "widgets"),
+    [
+        ("a b", [TEXT]),
+        ("limited", [TEXT] * 501),
+        ("limited", [{**TEXT, "type": "picture"}]),
+        ("limited", [{**TEXT, "properties": {}}]),
+        ("limited", [{**TEXT, "x": 24}]),
+        ("limited", [{**TEXT, "width": 6.5}]),
+        ("limited", [{**TEXT, "type": "metric", "properties": {"metrics": [["a", "b"]]}}]),
+        ("limited", [{**TEXT, "type": "metric", "properties": {"region": "us-east-1"}}]),
+    ],
+)
+def test_a_dashboard_that_aws_could_not_show_is_refused(
+    aws: LocalAws, name: str, widgets: list[Any]
+) -> None:
+    body = json.dumps({"widgets": widgets})
+    given = {"DashboardName": name, "DashboardBody": body}
+    assert refused(aws, "cloudwatch", "PutDashboard", **given) == "InvalidParameterInput"
+
+
+def test_metrics_are_held_to_their_times_and_numbers(aws: LocalAws) -> None:
+    now = datetime.now(UTC)
+    one = {"MetricName": "m", "Value": 1.0}
+    window = {"StartTime": now - timedelta(hours=25), "EndTime": now, "Statistics": ["Sum"]}
+    asked = {"Namespace": "Limited", "MetricName": "m", **window}
+    for operation, given, code in (
+        ("GetMetricStatistics", {**asked, "Period": 60}, "InvalidParameterCombination"),
+        ("GetMetricStatistics", {**asked, "Period": 45}, "InvalidParameterValue"),
+        ("PutMetricData", {"MetricData": [one] * 1001}, "ValidationError"),
+        ("PutMetricData", {"MetricData": [{"MetricName": "m"}]}, "InvalidParameterValue"),
+        (
+            "PutMetricData",
+            {"MetricData": [{**one, "Timestamp": now - timedelta(days=15)}]},
+            "InvalidParameterValue",
+        ),
+        (
+            "PutMetricData",
+            {"MetricData": [{**one, "Timestamp": now + timedelta(hours=3)}]},
+            "InvalidParameterValue",
+        ),
+    ):
+        given = {"Namespace": "Limited", **given}
+        assert refused(aws, "cloudwatch", operation, **given) == code, (operation, given)
