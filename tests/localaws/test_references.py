@@ -328,3 +328,166 @@ def test_metrics_are_held_to_their_times_and_numbers(aws: LocalAws) -> None:
     ):
         given = {"Namespace": "Limited", **given}
         assert refused(aws, "cloudwatch", operation, **given) == code, (operation, given)
+
+
+# --- S3
+
+
+@pytest.fixture(scope="module")
+def bucket(aws: LocalAws) -> str:
+    aws.client("s3").create_bucket(Bucket="limited-bucket")
+    return "limited-bucket"
+
+
+@pytest.mark.parametrize("name", ["Upper_case", "192.168.1.1", "xn--a", "a-s3alias", "a..b"])
+def test_a_bucket_s_name_keeps_to_the_rules(aws: LocalAws, name: str) -> None:
+    assert refused(aws, "s3", "CreateBucket", Bucket=name) == "InvalidBucketName"
+
+
+def test_a_new_bucket_is_closed_and_has_no_acls(aws: LocalAws, bucket: str) -> None:
+    s3 = aws.client("s3")
+    block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    assert set(block.values()) == {True}
+    (rule,) = s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]["Rules"]
+    assert rule == {"ObjectOwnership": "BucketOwnerEnforced"}
+    for operation, given in (
+        ("PutObject", {"Key": "a", "ACL": "public-read"}),
+        ("PutBucketAcl", {"ACL": "private"}),
+    ):
+        code = refused(aws, "s3", operation, Bucket=bucket, **given)
+        assert code == "AccessControlListNotSupported"
+    code = refused(aws, "s3", "CreateBucket", Bucket="limited-public", ACL="public-read")
+    assert code == "InvalidBucketAclWithBlockPublicAccessError"
+
+
+MD5 = "1B2M2Y8AsgTpgAmY7PhCfg=="
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"Key": "k" * 1025}, "KeyTooLongError"),
+        ({"Metadata": {"a": "b" * 2048}}, "MetadataTooLarge"),
+        ({"ContentMD5": MD5}, "BadDigest"),
+        ({"ContentMD5": "abc"}, "InvalidDigest"),
+        ({"ChecksumCRC32": "AAAAAA=="}, "BadDigest"),
+        ({"ChecksumSHA256": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}, "BadDigest"),
+        ({"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "0" * 32}, "AccessDenied"),
+        ({"ExpectedBucketOwner": "999999999999"}, "AccessDenied"),
+    ],
+)
+def test_an_object_is_what_its_sender_says(
+    aws: LocalAws, bucket: str, given: dict[str, Any], code: str
+) -> None:
+    put = {"Bucket": bucket, "Key": "k", "Body": b"x", **given}
+    assert refused(aws, "s3", "PutObject", **put) == code
+    assert not aws.client("s3").list_objects_v2(Bucket=bucket)["KeyCount"]
+
+
+def test_an_upload_s_parts_are_its_own(aws: LocalAws, bucket: str) -> None:
+    s3 = aws.client("s3")
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    own = {"Bucket": bucket, "Key": "k", "UploadId": upload}
+    tags = [s3.upload_part(**own, PartNumber=n, Body=b"x")["ETag"] for n in (1, 2)]
+    parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(tags, 1)]
+    part = {"PartNumber": 1, "Body": b"x"}
+    for operation, given, code in (
+        ("UploadPart", {**own, **part, "Key": "other"}, "NoSuchUpload"),
+        ("UploadPart", {**own, **part, "UploadId": "none"}, "NoSuchUpload"),
+        ("UploadPart", {**own, **part, "PartNumber": 0}, "InvalidArgument"),
+        ("CompleteMultipartUpload", {**own, "UploadId": "none"}, "NoSuchUpload"),
+        ("CompleteMultipartUpload", own, "EntityTooSmall"),
+        ("CompleteMultipartUpload", {**own, "reverse": True}, "InvalidPartOrder"),
+    ):
+        if operation == "CompleteMultipartUpload":
+            ordered = parts[::-1] if given.pop("reverse", False) else parts
+            given = {**given, "MultipartUpload": {"Parts": ordered}}
+        assert refused(aws, "s3", operation, **given) == code, (operation, given)
+    s3.abort_multipart_upload(**own)
+
+
+def test_a_list_is_held_to_its_size(aws: LocalAws, bucket: str) -> None:
+    many = {"Objects": [{"Key": str(number)} for number in range(1001)]}
+    assert refused(aws, "s3", "DeleteObjects", Bucket=bucket, Delete=many) == "MalformedXML"
+    s3 = aws.client("s3")
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    for given in ({"MaxKeys": -1}, {"ContinuationToken": "none"}):
+        assert refused(aws, "s3", "ListObjectsV2", Bucket=bucket, **given) == "InvalidArgument"
+    s3.delete_object(Bucket=bucket, Key="k")
+
+
+ARN = "arn:aws:s3:::limited-bucket"
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ({"Resource": "arn:aws:s3:::other/*"}, "MalformedPolicy"),
+        ({"Resource": ARN}, "MalformedPolicy"),
+        ({"Action": "s3:ListBucket"}, "MalformedPolicy"),
+        ({"Action": "sqs:SendMessage"}, "MalformedPolicy"),
+        ({"Principal": {"AWS": NOBODY}}, "MalformedPolicy"),
+        ({"Condition": {"Bol": {"aws:SecureTransport": "false"}}}, "MalformedPolicy"),
+        ({"Principal": "*"}, "AccessDenied"),
+        ({"Resource": f"{ARN}/{'x' * 21_000}"}, "PolicyTooLarge"),
+    ],
+)
+def test_a_bucket_s_policy_is_looked_at(
+    aws: LocalAws, bucket: str, statement: dict[str, Any], code: str
+) -> None:
+    allowed = {
+        "Effect": "Allow",
+        "Principal": {"AWS": ACCOUNT},
+        "Action": "s3:GetObject",
+        "Resource": f"{ARN}/*",
+    }
+    policy = document({**allowed, **statement})
+    assert refused(aws, "s3", "PutBucketPolicy", Bucket=bucket, Policy=policy) == code
+
+
+def test_a_policy_for_some_is_not_public(aws: LocalAws, bucket: str) -> None:
+    s3 = aws.client("s3")
+    own = {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+    statement = {"Effect": "Allow", "Principal": "*", "Resource": [ARN, f"{ARN}/*"]}
+    actions = ["s3:Get*", "s3:ListBucket", "s3:GetObject"]
+    policy = document({**statement, "Action": actions, "Condition": own})
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy)
+    s3.delete_bucket_policy(Bucket=bucket)
+
+
+RULE = {"ID": "a", "Status": "Enabled", "Filter": {"Prefix": ""}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "code"),
+    [
+        ([RULE], "InvalidRequest"),
+        ([{**RULE, "Expiration": {"Days": 0}}], "InvalidArgument"),
+        (
+            [{**RULE, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 0}}],
+            "InvalidArgument",
+        ),
+        ([{**RULE, "NoncurrentVersionExpiration": {"NoncurrentDays": 0}}], "InvalidArgument"),
+        ([{**RULE, "Expiration": {"Days": 1}}] * 2, "InvalidArgument"),
+        ([{**RULE, "ID": "a" * 256, "Expiration": {"Days": 1}}], "InvalidArgument"),
+        (
+            [{**RULE, "Transitions": [{"Days": 10, "StorageClass": "STANDARD_IA"}]}],
+            "InvalidArgument",
+        ),
+        (
+            [
+                {
+                    **RULE,
+                    "Filter": {"Tag": {"Key": "a", "Value": "b"}},
+                    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+                }
+            ],
+            "InvalidRequest",
+        ),
+    ],
+)
+def test_lifecycle_rules_are_looked_at(
+    aws: LocalAws, bucket: str, rules: list[Any], code: str
+) -> None:
+    given = {"Bucket": bucket, "LifecycleConfiguration": {"Rules": rules}}
+    assert refused(aws, "s3", "PutBucketLifecycleConfiguration", **given) == code
