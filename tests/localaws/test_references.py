@@ -491,3 +491,103 @@ def test_lifecycle_rules_are_looked_at(
 ) -> None:
     given = {"Bucket": bucket, "LifecycleConfiguration": {"Rules": rules}}
     assert refused(aws, "s3", "PutBucketLifecycleConfiguration", **given) == code
+
+
+# --- EC2
+
+IMAGE = "ami-999844e0"
+
+
+@pytest.fixture(scope="module")
+def networks(aws: LocalAws) -> dict[str, str]:
+    """A subnet of the default VPC, and a security group of it and of another VPC."""
+    ec2 = aws.client("ec2")
+    subnet = ec2.describe_subnets()["Subnets"][0]
+    other = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    groups = [
+        ec2.create_security_group(GroupName="limited", Description="d", VpcId=vpc)["GroupId"]
+        for vpc in (subnet["VpcId"], other)
+    ]
+    return {
+        "subnet": subnet["SubnetId"],
+        "vpc": subnet["VpcId"],
+        "own": groups[0],
+        "other": groups[1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"ImageId": "ami-00000000000000000"}, "InvalidAMIID.NotFound"),
+        ({"ImageId": "image"}, "InvalidAMIID.Malformed"),
+        ({"ImageId": None}, "MissingParameter"),
+        ({"InstanceType": "t3.none"}, "InvalidParameterValue"),
+        ({"InstanceType": "t4g.micro"}, "InvalidParameterValue"),
+        ({"KeyName": "none"}, "InvalidKeyPair.NotFound"),
+        ({"IamInstanceProfile": {"Name": "none"}}, "InvalidParameterValue"),
+        ({"SecurityGroupIds": ["other"]}, "InvalidParameter"),
+        ({"MinCount": 2}, "InvalidParameterValue"),
+        (
+            {"LaunchTemplate": {"LaunchTemplateId": "lt-0123456789abcdef0"}},
+            "InvalidLaunchTemplateId.NotFound",
+        ),
+    ],
+)
+def test_a_launch_needs_what_it_names(
+    aws: LocalAws, networks: dict[str, str], given: dict[str, Any], code: str
+) -> None:
+    base = {"ImageId": IMAGE, "InstanceType": "t3.micro", "SubnetId": networks["subnet"]}
+    told = {**base, "MinCount": 1, "MaxCount": 1, **given}
+    if groups := told.get("SecurityGroupIds"):
+        told["SecurityGroupIds"] = [networks[name] for name in groups]
+    told = {name: value for name, value in told.items() if value is not None}
+    assert refused(aws, "ec2", "RunInstances", **told) == code
+
+
+def test_a_security_group_stays_while_an_instance_has_it(
+    aws: LocalAws, networks: dict[str, str]
+) -> None:
+    ec2, group = aws.client("ec2"), networks["own"]
+    launched = ec2.run_instances(
+        ImageId=IMAGE,
+        InstanceType="t3.micro",
+        SubnetId=networks["subnet"],
+        SecurityGroupIds=[group],
+        MinCount=1,
+        MaxCount=1,
+    )["Instances"][0]
+    assert refused(aws, "ec2", "DeleteSecurityGroup", GroupId=group) == "DependencyViolation"
+    ec2.terminate_instances(InstanceIds=[launched["InstanceId"]])
+    ec2.delete_security_group(GroupId=group)
+
+
+def test_groups_and_templates_are_named_and_described_in_ascii(
+    aws: LocalAws, networks: dict[str, str]
+) -> None:
+    group = {"GroupName": "limited2", "Description": "d", "VpcId": networks["vpc"]}
+    rule = {"IpProtocol": "tcp", "FromPort": 1, "ToPort": 1, "IpRanges": []}
+    data = {"InstanceType": "t3.micro"}
+    large = base64.b64encode(bytes(17_000)).decode()
+    for operation, given, code in (
+        ("CreateSecurityGroup", {**group, "GroupName": "sg-1"}, "InvalidParameterValue"),
+        ("CreateSecurityGroup", {**group, "Description": "it's"}, "InvalidParameterValue"),
+        ("CreateSecurityGroup", {**group, "Description": "d" * 256}, "InvalidParameterValue"),
+        ("CreateSecurityGroup", {**group, "VpcId": "vpc-12345678"}, "InvalidVpcID.NotFound"),
+        (
+            "AuthorizeSecurityGroupEgress",
+            {"GroupId": networks["other"], "IpPermissions": [{**rule, "ToPort": 70_000}]},
+            "InvalidParameterValue",
+        ),
+        (
+            "CreateLaunchTemplate",
+            {"LaunchTemplateName": "a", "LaunchTemplateData": data},
+            "InvalidLaunchTemplateName.MalformedException",
+        ),
+        (
+            "CreateLaunchTemplate",
+            {"LaunchTemplateName": "limited", "LaunchTemplateData": {"UserData": large}},
+            "InvalidParameterValue",
+        ),
+    ):
+        assert refused(aws, "ec2", operation, **given) == code, (operation, given)
