@@ -591,3 +591,47 @@ def test_groups_and_templates_are_named_and_described_in_ascii(
         ),
     ):
         assert refused(aws, "ec2", operation, **given) == code, (operation, given)
+
+
+# --- ECR
+
+
+def test_a_registry_keeps_tags_and_rules_apart(aws: LocalAws) -> None:
+    ecr, name = aws.client("ecr"), {"repositoryName": "limited"}
+    ecr.create_repository(**name, imageTagMutability="IMMUTABLE")
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    one, two = (
+        json.dumps({"schemaVersion": 2, "mediaType": kind, "layers": [], "number": number})
+        for number in (1, 2)
+    )
+    ecr.put_image(**name, imageManifest=one, imageTag="t")
+    selection = {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 1}
+    rule = {"rulePriority": 1, "selection": selection, "action": {"type": "expire"}}
+    since = {**selection, "countType": "sinceImagePushed"}
+    anything = {**rule, "selection": {**selection, "tagStatus": "any"}}
+    bad = "InvalidParameterException"
+    for operation, given, code in (
+        ("PutImage", {"imageManifest": two, "imageTag": "t"}, "ImageTagAlreadyExistsException"),
+        ("PutImage", {"imageManifest": "{", "imageTag": "u"}, bad),
+        ("PutImage", {"imageManifest": two, "imageTag": "a b"}, bad),
+        (
+            "PutImage",
+            {"imageManifest": two, "imageTag": "t", "repositoryName": "nothing"},
+            "RepositoryNotFoundException",
+        ),
+        ("PutLifecyclePolicy", {"rules": [rule, rule]}, bad),
+        ("PutLifecyclePolicy", {"rules": [{**rule, "selection": since}]}, bad),
+        ("PutLifecyclePolicy", {"rules": [anything, {**rule, "rulePriority": 2}]}, bad),
+        (
+            "PutLifecyclePolicy",
+            {"rules": [{**rule, "selection": {**selection, "tagStatus": "tagged"}}]},
+            bad,
+        ),
+    ):
+        if rules := given.pop("rules", None):
+            given["lifecyclePolicyText"] = json.dumps({"rules": rules})
+        assert refused(aws, "ecr", operation, **{**name, **given}) == code, (operation, given)
+    encrypted = {"encryptionType": "KMS", "kmsKey": KEY}
+    given = {"repositoryName": "limited2", "encryptionConfiguration": encrypted}
+    assert refused(aws, "ecr", "CreateRepository", **given) == "KmsException"
+    ecr.delete_repository(**name, force=True)
