@@ -635,3 +635,74 @@ def test_a_registry_keeps_tags_and_rules_apart(aws: LocalAws) -> None:
     given = {"repositoryName": "limited2", "encryptionConfiguration": encrypted}
     assert refused(aws, "ecr", "CreateRepository", **given) == "KmsException"
     ecr.delete_repository(**name, force=True)
+
+
+# --- SNS, SQS, SSM
+
+
+def test_a_topic_s_attributes_are_looked_at(aws: LocalAws) -> None:
+    sns = aws.client("sns")
+    topic = sns.create_topic(Name="limited")["TopicArn"]
+    own = {"Effect": "Allow", "Principal": "*", "Action": "sns:Publish", "Resource": topic}
+
+    def attribute(name: str, value: str) -> dict[str, str]:
+        return {"TopicArn": topic, "AttributeName": name, "AttributeValue": value}
+
+    for operation, given in (
+        ("SetTopicAttributes", attribute("Policy", "none")),
+        ("SetTopicAttributes", attribute("Policy", document({**own, "Action": "sns:*"}))),
+        (
+            "SetTopicAttributes",
+            attribute("Policy", document({**own, "Principal": {"AWS": NOBODY}})),
+        ),
+        ("SetTopicAttributes", attribute("Colour", "red")),
+        ("GetTopicAttributes", {"TopicArn": "topic"}),
+        ("Publish", {"TopicArn": topic, "Message": ""}),
+        ("Subscribe", {"TopicArn": topic, "Protocol": "email", "Endpoint": "nobody"}),
+        ("CreateTopic", {"Name": "limited", "Tags": [{"Key": "a", "Value": "b"}]}),
+    ):
+        assert refused(aws, "sns", operation, **given) == "InvalidParameter", (operation, given)
+    sns.delete_topic(TopicArn=topic)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code"),
+    [
+        ({"MessageRetentionPeriod": "1209601"}, "InvalidAttributeValue"),
+        ({"VisibilityTimeout": "a"}, "InvalidAttributeValue"),
+        ({"DelaySeconds": "901"}, "InvalidAttributeValue"),
+        ({"KmsDataKeyReusePeriodSeconds": "59"}, "InvalidAttributeValue"),
+        ({"Policy": "none"}, "InvalidAttributeValue"),
+        ({"Colour": "red"}, "InvalidAttributeName"),
+        (
+            {"KmsMasterKeyId": "alias/aws/sqs", "SqsManagedSseEnabled": "true"},
+            "InvalidAttributeValue",
+        ),
+    ],
+)
+def test_a_queue_s_attributes_are_looked_at(
+    aws: LocalAws, attributes: dict[str, str], code: str
+) -> None:
+    given = {"QueueName": "limited", "Attributes": attributes}
+    assert refused(aws, "sqs", "CreateQueue", **given) == code
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"Value": "x" * 4097}, "ValidationException"),
+        ({"Name": "/a b"}, "ValidationException"),
+        ({"Name": "a/b"}, "ValidationException"),
+        ({"Name": "/a" * 16}, "HierarchyLevelLimitExceededException"),
+        ({"AllowedPattern": r"^\d+$"}, "ParameterPatternMismatchException"),
+        (
+            {"Name": "/limited", "Type": "SecureString", "Overwrite": True},
+            "HierarchyTypeMismatchException",
+        ),
+    ],
+)
+def test_a_parameter_is_looked_at(aws: LocalAws, given: dict[str, Any], code: str) -> None:
+    ssm = aws.client("ssm")
+    ssm.put_parameter(Name="/limited", Type="String", Value="x", Overwrite=True)
+    base = {"Name": "/limited/new", "Type": "String", "Value": "x"}
+    assert refused(aws, "ssm", "PutParameter", **{**base, **given}) == code
