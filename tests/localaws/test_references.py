@@ -706,3 +706,53 @@ def test_a_parameter_is_looked_at(aws: LocalAws, given: dict[str, Any], code: st
     ssm.put_parameter(Name="/limited", Type="String", Value="x", Overwrite=True)
     base = {"Name": "/limited/new", "Type": "String", "Value": "x"}
     assert refused(aws, "ssm", "PutParameter", **{**base, **given}) == code
+
+
+# --- Budgets
+
+
+def test_a_budget_tells_those_who_can_be_told(aws: LocalAws) -> None:
+    budgets, sns = aws.client("budgets"), aws.client("sns")
+    topic = sns.create_topic(Name="limited-budget")["TopicArn"]
+    notification = {
+        "NotificationType": "ACTUAL",
+        "ComparisonOperator": "GREATER_THAN",
+        "Threshold": 80.0,
+    }
+
+    def budget(*addresses: str) -> dict[str, Any]:
+        subscribers = [
+            {
+                "SubscriptionType": "SNS" if address.startswith("arn:") else "EMAIL",
+                "Address": address,
+            }
+            for address in addresses
+        ]
+        told = {"Notification": notification, "Subscribers": subscribers}
+        details = {"BudgetName": "limited", "BudgetType": "COST", "TimeUnit": "MONTHLY"}
+        return {
+            "AccountId": ACCOUNT,
+            "Budget": {**details, "BudgetLimit": {"Amount": "1", "Unit": "USD"}},
+            "NotificationsWithSubscribers": [told],
+        }
+
+    for addresses, code in (
+        ([f"a{number}@example.com" for number in range(11)], "CreationLimitExceededException"),
+        ([topic, f"{topic}2"], "CreationLimitExceededException"),
+        ([f"{topic}2"], "InvalidParameterException"),
+        # Its policy lets nobody but the account's own in.
+        ([topic], "InvalidParameterException"),
+        (["nobody"], "InvalidParameterException"),
+    ):
+        assert refused(aws, "budgets", "CreateBudget", **budget(*addresses)) == code, addresses
+    allowed = {
+        "Effect": "Allow",
+        "Principal": {"Service": "budgets.amazonaws.com"},
+        "Action": "sns:Publish",
+        "Resource": topic,
+    }
+    policy = {"AttributeName": "Policy", "AttributeValue": document(allowed)}
+    sns.set_topic_attributes(TopicArn=topic, **policy)
+    budgets.create_budget(**budget(topic, "a@example.com"))
+    budgets.delete_budget(AccountId=ACCOUNT, BudgetName="limited")
+    sns.delete_topic(TopicArn=topic)
