@@ -13,8 +13,9 @@ from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, 
 
 from localaws import network
 from localaws.additions import Gap
-from localaws.additions._moto import ROLE, plain_client, refuses
+from localaws.additions._moto import ACCOUNT, ROLE, plain_client, refuses
 from localaws.additions._sagemaker import missing, sorted_page
+from localaws.additions._sagemaker_images import refuse_training_image
 from localaws.execution import RoleError, running
 from localaws.jobs.training import TrainingJobs
 from localaws.jobs.training_records import TrainingJob, arn, jobs, keep
@@ -138,6 +139,8 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
         raise ValidationError(
             "One of TrainingImage and AlgorithmName must be present in AlgorithmSpecification."
         )
+    image = str(algorithm.get("TrainingImage", ""))
+    refuse_training_image(ACCOUNT, image, str(request.get("RoleArn", "")))
     for metric in algorithm.get("MetricDefinitions", []):
         try:
             groups = re.compile(metric["Regex"]).groups
