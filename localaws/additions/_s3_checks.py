@@ -118,7 +118,9 @@ def _check_new(response: S3Response) -> None:
 def _check_acl(response: S3Response) -> None:
     bucket = _bucket(response)
     asked = response.headers.get("x-amz-acl", "grants")
-    if bucket and bucket.ownership_rule == "BucketOwnerEnforced" and asked != _OWNER_CONTROLS:
+    # moto says that it is a mapping, and keeps the text.
+    rule: Any = bucket.ownership_rule if bucket else None
+    if rule == "BucketOwnerEnforced" and asked != _OWNER_CONTROLS:
         raise S3ClientError("AccessControlListNotSupported", "The bucket does not allow ACLs")
 
 

@@ -284,9 +284,7 @@ def _check_member(response: IamResponse, told: Mapping[str, Any]) -> None:
     name = told["InstanceProfileName"]
     role = response.backend.get_role(told["RoleName"])
     if role not in response.backend.get_instance_profile(name).roles:
-        raise NotFoundException(
-            f"Role {role.name} is not associated with instance profile {name}."
-        )
+        raise NotFoundException(f"Role {role.name} is not associated with instance profile {name}.")
 
 
 def _check_provider(_: IamResponse, told: Mapping[str, Any]) -> None:

@@ -197,7 +197,7 @@ def _check_batch(_: LogsResponse, told: Mapping[str, Any]) -> None:
 
 
 def _group(response: LogsResponse, told: Mapping[str, Any]) -> Any:
-    group = response.logs_backend.groups.get(told.get("logGroupName"))
+    group = response.logs_backend.groups.get(str(told.get("logGroupName")))
     if group is None:
         raise ResourceNotFoundException
     return group
