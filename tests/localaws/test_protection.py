@@ -197,7 +197,7 @@ def test_who_launches_a_machine_lends_its_volumes_key(account: Account) -> None:
     template = account.ec2.create_launch_template(
         LaunchTemplateName="encrypted",
         LaunchTemplateData={
-            "ImageId": "ami-03cf127a",
+            "ImageId": "ami-999844e0",
             "InstanceType": "g5.xlarge",
             "BlockDeviceMappings": [
                 {

@@ -89,7 +89,8 @@ def test_alarms_that_a_composite_alarm_names_go_after_it_has_changed() -> None:
             block = re.search(
                 rf'^resource "aws_cloudwatch_metric_alarm" "{name}" {{$.*?^}}$', text, re.M | re.S
             )
-            assert block and "create_before_destroy = true" in block[0], (module, name)
+            assert block, (module, name)
+            assert "create_before_destroy = true" in block[0], (module, name)
 
 
 def test_format(modules: Folder) -> None:
