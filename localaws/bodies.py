@@ -43,15 +43,23 @@ _UNREADABLE = {
     "rest-xml": "InvalidArgument",
 }
 _BITS = {"byte": 8, "short": 16, "integer": 32, "long": 64}
-SERVICES = {"lambda": "ValidationException", "sagemaker": "ValidationException"}
-"""Those whose values are held to bounds, and what they call one that is out of them: what they are
-told becomes names of files and processes."""
+SERVICES = {
+    "budgets": "ValidationException",
+    "cloudwatch": "ValidationError",
+    "ecr": "InvalidParameterException",
+    "events": "ValidationException",
+    "iam": "ValidationError",
+    "kms": "ValidationException",
+    "lambda": "ValidationException",
+    "logs": "InvalidParameterException",
+    "sagemaker": "ValidationException",
+    "scheduler": "ValidationException",
+    "sns": "InvalidParameter",
+}
+"""Those whose values are held to bounds, and what they call one that is out of them."""
 # Who calls a missing member otherwise than ValidationException.
 _MISSING_CODES = {
     "codebuild": "InvalidInputException",
-    "ecr": "InvalidParameterException",
-    "logs": "InvalidParameterException",
-    "sns": "InvalidParameter",
     "sqs": "MissingParameter",
 }
 

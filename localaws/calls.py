@@ -237,7 +237,7 @@ def page_refusal(call: Call, told: Mapping[str, Any]) -> Response | None:
     return refusal(call, 400, code, f'Invalid pagination token: {name} "{told[name]}".')
 
 
-_TOKENS = ("NextToken", "nextToken", "Marker", "PaginationToken")
+_TOKENS = ("NextToken", "nextToken", "Marker", "PaginationToken", "ContinuationToken")
 _TOKEN_CODES = {
     "application-autoscaling": "InvalidNextTokenException",
     "budgets": "InvalidNextTokenException",
@@ -247,6 +247,7 @@ _TOKEN_CODES = {
     "iam": "ValidationError",
     "lambda": "InvalidParameterValueException",
     "logs": "InvalidParameterException",
+    "s3": "InvalidArgument",
     "service-quotas": "InvalidPaginationTokenException",
     "sns": "InvalidParameter",
     "ssm": "InvalidNextToken",

@@ -182,7 +182,7 @@ def started(endpoint: str, roles: str, tmp_path: Path) -> list[dict[str, str]]:
     )
 
     ec2.run_instances(
-        ImageId="ami-0a1b2c3d",
+        ImageId="ami-999844e0",
         InstanceType="t3.micro",
         MinCount=1,
         MaxCount=1,

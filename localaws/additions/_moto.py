@@ -1,6 +1,7 @@
 """How additions take the place of moto's answers, and how they ask what moto does by itself."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, wraps
 from types import ModuleType
@@ -46,6 +47,26 @@ def wrap(owner: type, name: str, mended: Callable[..., Any]) -> None:
         return mended(original, *args, **given)
 
     setattr(owner, name, method)
+
+
+def before(
+    answers: type[BaseResponse], name: str, check: Callable[[Any, Mapping[str, Any]], object]
+) -> None:
+    """Look at a request before moto answers it.
+
+    Args:
+        answers: A service's response class, changed in place.
+        name: The method that answers.
+        check: Gets the response, and what it was told by botocore's names; raises moto's exceptions
+            where AWS refuses the request.
+    """
+
+    def answer(original: Callable[[BaseResponse], Any], response: BaseResponse) -> Any:
+        parses = response.automated_parameter_parsing
+        check(response, response.params if parses else json.loads(response.body or "{}"))
+        return original(response)
+
+    wrap(answers, name, answer)
 
 
 def page(found: Sequence[T], token: str | None, size: int) -> tuple[Sequence[T], dict[str, str]]:

@@ -11,9 +11,10 @@ from moto.sagemaker.exceptions import ResourceInUseException, ResourceNotFound, 
 
 from localaws import network
 from localaws.additions import Gap
-from localaws.additions._moto import ROLE, plain_client, refuses
+from localaws.additions._moto import ACCOUNT, ROLE, plain_client, refuses
 from localaws.additions._sagemaker import fits_list, missing, sorted_page
 from localaws.additions._sagemaker_data import not_assumed, require_channels
+from localaws.additions._sagemaker_images import refuse_training_image
 from localaws.additions._sagemaker_quotas import require_training
 from localaws.additions._sagemaker_volumes import refuse_volume_key
 from localaws.execution import RoleError, running
@@ -123,6 +124,8 @@ def refuse_invalid(request: Mapping[str, Any]) -> None:
         raise ValidationError(
             "One of TrainingImage and AlgorithmName must be present in AlgorithmSpecification."
         )
+    image = str(algorithm.get("TrainingImage", ""))
+    refuse_training_image(ACCOUNT, image, str(request.get("RoleArn", "")))
     for metric in algorithm.get("MetricDefinitions", []):
         try:
             groups = re.compile(metric["Regex"]).groups

@@ -1,14 +1,19 @@
 """Budgets: changes, the subscribers of notifications, and tags."""
 
 import json
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from botocore import xform_name
 from moto.budgets import models, responses, urls
 from moto.budgets.exceptions import DuplicateRecordException, NotFoundException
+from moto.core.exceptions import JsonRESTError
+from moto.sns.models import sns_backends
 
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, answer_with, plain_client
+from localaws.additions._moto import ACCOUNT, answer_with, plain_client, refuses
+from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 
 
 class Budget(models.Budget):
@@ -24,6 +29,10 @@ class Answers(responses.BudgetsResponse):
 
     def create_budget(self) -> str:
         """Create a budget with its tags."""
+        if self._get_param("AccountId") != ACCOUNT:
+            raise JsonRESTError("AccessDeniedException", "The account is not the caller's.")
+        for each in self._get_param("NotificationsWithSubscribers") or []:
+            _check_subscribers(each["Subscribers"])
         answer = super().create_budget()
         budget = self._budget(self._get_param("Budget")["BudgetName"])
         budget.tags = {tag["Key"]: tag["Value"] for tag in self._get_param("ResourceTags") or []}
@@ -48,6 +57,7 @@ class Answers(responses.BudgetsResponse):
         given = self._get_param("Notification")
         if any(_same(found.details, given) for found in self._budget().notifications):
             raise DuplicateRecordException("notification", self._get_param("BudgetName"))
+        _check_subscribers(self._get_param("Subscribers"))
         return super().create_notification()
 
     def update_notification(self) -> str:
@@ -66,7 +76,9 @@ class Answers(responses.BudgetsResponse):
 
     def create_subscriber(self) -> str:
         """Add somebody to be told."""
-        self._subscribers().append(self._get_param("Subscriber"))
+        given = self._get_param("Subscriber")
+        _check_subscribers([*self._subscribers(), given])
+        self._subscribers().append(given)
         return "{}"
 
     def update_subscriber(self) -> str:
@@ -132,6 +144,54 @@ class Answers(responses.BudgetsResponse):
         return found
 
 
+# CreateBudget of the API reference.
+_MOST_SUBSCRIBERS = {"EMAIL": 10, "SNS": 1}
+_ADDRESSES = {"EMAIL": r"[^@\s]+@[^@\s]+\.[^@\s]+", "SNS": r"arn:aws[\w-]*:sns:[\w-]+:\d{12}:.+"}
+
+
+def _check_subscribers(subscribers: Iterable[Mapping[str, str]]) -> None:
+    """Those of one notification: how many, and that a topic lets Budgets in.
+
+    The words about the number are those that people report (archimedes#1712).
+    """
+    given = list(subscribers)
+    for kind, most in _MOST_SUBSCRIBERS.items():
+        addresses = [each["Address"] for each in given if each["SubscriptionType"] == kind]
+        if len(addresses) > most:
+            raise JsonRESTError(
+                "CreationLimitExceededException",
+                f"one notification can only have {most} subscribers with type of {kind}",
+            )
+        for address in addresses:
+            if not re.fullmatch(_ADDRESSES[kind], address):
+                raise JsonRESTError("InvalidParameterException", f"Invalid address: {address}")
+            if kind == "SNS" and not _lets_in(address):
+                raise JsonRESTError(
+                    "InvalidParameterException",
+                    f"Budgets may not publish to {address}: the topic is not there, or its policy "
+                    "does not allow it",
+                )
+
+
+def _lets_in(topic: str) -> bool:
+    """Whether a topic is there and its policy lets Budgets publish."""
+    region = topic.split(":")[3]
+    found = sns_backends[ACCOUNT][region].topics.get(topic)
+    if found is None:
+        return False
+    context = {
+        "aws:SecureTransport": "true",
+        "aws:SourceAccount": ACCOUNT,
+        "aws:SourceArn": f"arn:aws:budgets::{ACCOUNT}:budget/any",
+    }
+    asked = Request("sns:Publish", topic, context, Principal("budgets.amazonaws.com", "Service"))
+    try:
+        policies = [json.loads(found.policy)] if found.policy else []
+        return evaluate([], asked, resource_policies=policies).allowed
+    except (PolicyError, ValueError):
+        return False
+
+
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Whether both mean the same notification; a percentage is meant unless it is said."""
 
@@ -195,7 +255,24 @@ def _missing(operation: str, effect: str) -> Gap:
     return Gap("budgets", operation, effect, answered)
 
 
+def _counts_subscribers() -> bool:
+    with plain_client("budgets") as client:
+        many = [{"SubscriptionType": "EMAIL", "Address": f"a{n}@example.com"} for n in range(11)]
+        given = [{"Notification": _NOTIFICATION, "Subscribers": many}]
+        return refuses(
+            lambda: client.create_budget(
+                AccountId=ACCOUNT, Budget=_BUDGET, NotificationsWithSubscribers=given
+            )
+        )
+
+
 GAPS = [
+    Gap(
+        "budgets",
+        "CreateBudget.NotificationsWithSubscribers",
+        "more subscribers than AWS takes, and topics that do not let Budgets in",
+        _counts_subscribers,
+    ),
     _missing("UpdateBudget", "a budget cannot be changed"),
     _missing("UpdateNotification", "a notification cannot be changed"),
     _missing("DescribeSubscribersForNotification", "Terraform cannot read a budget"),

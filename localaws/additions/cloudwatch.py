@@ -14,7 +14,16 @@ from moto.cloudwatch.exceptions import (
 from moto.core.responses import ActionResult
 
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, REGION, answer_with, page, plain_client
+from localaws.additions import _cloudwatch_checks as checks
+from localaws.additions._moto import (
+    ACCOUNT,
+    REGION,
+    answer_with,
+    before,
+    page,
+    plain_client,
+    refuses,
+)
 from localaws.execution import running
 from localaws.monitoring.alarms import COMPARISONS, Alarm, Alarms, rule_holds
 from localaws.monitoring.metric_math import Query, period, solve
@@ -57,6 +66,7 @@ class Answers(responses.CloudWatchResponse):
             raise ValidationError(
                 "localaws does not evaluate anomaly detection; compare with a fixed Threshold"
             )
+        checks.alarm(self.params)
         return self._put(super().put_metric_alarm)
 
     def put_composite_alarm(self) -> ActionResult:
@@ -65,6 +75,7 @@ class Answers(responses.CloudWatchResponse):
             rule_holds(self._get_param("AlarmRule"), {})
         except MetricError as error:
             raise ValidationError(str(error)) from error
+        checks.composite(self.cloudwatch_backend, self.params)
         answer = self._put(super().put_metric_alarm)
         alarm = self.cloudwatch_backend.alarms[self._get_param("AlarmName")]
         vars(alarm).update(
@@ -118,12 +129,14 @@ class Answers(responses.CloudWatchResponse):
     def delete_alarms(self) -> ActionResult:
         """Delete alarms and their tags."""
         backend = self.cloudwatch_backend
+        checks.deletion(backend, self.params)
         for alarm in backend.get_alarms_by_alarm_names(self._get_param("AlarmNames", [])):
             backend.tagger.delete_all_tags_for_resource(alarm.alarm_arn)
         return super().delete_alarms()
 
     def get_metric_data(self) -> ActionResult:
         """Statistics and expressions by period; their times are the beginnings of the periods."""
+        checks.ids(self._get_param("MetricDataQueries", []))
         queries = {query["Id"]: query for query in self._get_param("MetricDataQueries", [])}
         descending = self._get_param("ScanBy") != "TimestampAscending"
         try:
@@ -163,6 +176,7 @@ class Answers(responses.CloudWatchResponse):
             raise InvalidParameterCombination(
                 "Must specify either Statistics or ExtendedStatistics"
             )
+        checks.statistics(self.params)
         asked = ("Namespace", "MetricName", "Dimensions")
         key = MetricKey.of({name: self._get_param(name) for name in asked})
         grid = self._grid(float(self._get_param("Period")))
@@ -342,7 +356,18 @@ def _metrics_are_listed_once() -> bool:
         return len(client.list_metrics(Namespace="probe")["Metrics"]) == 1
 
 
+def _checks_alarms() -> bool:
+    with plain_client("cloudwatch") as client:
+        return refuses(lambda: client.put_metric_alarm(**{**_ALARM, "Period": 45}))
+
+
 GAPS = [
+    Gap(
+        "cloudwatch",
+        "PutMetricAlarm, PutDashboard, GetMetricStatistics, PutMetricData",
+        "what AWS refuses is taken: periods, limits, dashboards without what they need",
+        _checks_alarms,
+    ),
     Gap(
         "cloudwatch",
         "PutCompositeAlarm",
@@ -410,4 +435,6 @@ def install() -> None:
     """Put the additions in moto's place."""
     models.Alarm = Alarm  # type: ignore[misc]
     models.CloudWatchBackend.put_metric_data = _put_metric_data  # type: ignore[assignment]
+    before(Answers, "put_dashboard", lambda _, told: checks.dashboard(told))
+    before(Answers, "put_metric_data", lambda _, told: checks.values(told))
     answer_with(urls, Answers)

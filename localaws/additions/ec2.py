@@ -7,24 +7,27 @@ import copy
 import os
 import re
 import sys
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape
 
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
-from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.exceptions import EC2ClientError, InvalidLaunchTemplateIdNotFound
 from moto.ec2.models import EC2Backend
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.models.instances import Instance, InstanceState, Reservation, StateReason
 from moto.ec2.models.launch_templates import LaunchTemplate
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
+from moto.ec2.responses.launch_templates import LaunchTemplates
+from moto.ec2.responses.security_groups import SecurityGroups
 from werkzeug.exceptions import HTTPException
 
 from localaws.additions import Gap
-from localaws.additions._moto import plain_client, refuses
+from localaws.additions import _ec2_checks as checks
+from localaws.additions._moto import before, plain_client, refuses, wrap
 from localaws.execution import running
 from localaws.iam import authorization
 from localaws.iam.actions import lent_key
@@ -32,7 +35,6 @@ from localaws.instances import Instances
 
 _CREDENTIAL = re.compile(r"Credential=([^/]+)/")
 _OWN_TAGS = "launch-template"
-_MOST_USER_DATA_BYTES = 16 * 1024
 
 
 def _keeps_own_tags_out_of_the_data() -> bool:
@@ -105,7 +107,35 @@ def _tells_what_an_instance_prints() -> bool:
     return "2.6.16-xenU" not in told.get("Output", "")
 
 
+def _asks_for_an_image() -> bool:
+    with plain_client("ec2") as ec2:
+        return refuses(
+            lambda: ec2.run_instances(ImageId="ami-00000000000000000", MinCount=1, MaxCount=1)
+        )
+
+
+def _keeps_used_groups() -> bool:
+    with plain_client("ec2") as ec2:
+        (vpc,) = ec2.describe_vpcs()["Vpcs"]
+        given = {"GroupName": "probe", "Description": "probe", "VpcId": vpc["VpcId"]}
+        group = ec2.create_security_group(**given)["GroupId"]
+        ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, SecurityGroupIds=[group])
+        return refuses(lambda: ec2.delete_security_group(GroupId=group))
+
+
 GAPS = [
+    Gap(
+        service="ec2",
+        operation="RunInstances.ImageId, InstanceType, KeyName, SecurityGroupIds",
+        effect="images, types and keys that are not there launch, and groups of another network",
+        closed=_asks_for_an_image,
+    ),
+    Gap(
+        service="ec2",
+        operation="DeleteSecurityGroup",
+        effect="a group goes whose instances still run",
+        closed=_keeps_used_groups,
+    ),
     Gap(
         service="ec2",
         operation="CreateLaunchTemplate.TagSpecifications",
@@ -143,6 +173,11 @@ def install() -> None:
     """Let launch templates be as they are told, and let instances run."""
     _mend_templates()
     _mend_instances()
+    before(SecurityGroups, "create_security_group", checks.group)
+    before(SecurityGroups, "delete_security_group", checks.unused)
+    before(LaunchTemplates, "create_launch_template", checks.template)
+    for way in ("egress", "ingress"):
+        before(SecurityGroups, f"authorize_security_group_{way}", checks.rules)
 
 
 def _mend_templates() -> None:
@@ -161,6 +196,14 @@ def _mend_templates() -> None:
             template_data["TagSpecifications"] = launched
         return original(self, name, description, template_data, tags)
 
+    def named_template(named: Any, backend: EC2Backend, told: dict[str, Any]) -> Any:
+        try:
+            return named(backend, told)
+        # moto takes the first of none.
+        except IndexError:
+            raise InvalidLaunchTemplateIdNotFound(told.get("LaunchTemplateId", "")) from None
+
+    wrap(EC2Backend, "_get_template_from_args", named_template)
     mended: Any = EC2Backend
     mended.create_launch_template = create_launch_template
     template: Any = LaunchTemplate
@@ -184,8 +227,10 @@ def _mend_instances() -> None:
         **told: Any,
     ) -> Reservation:
         template = _template(self, told)
-        _check_user_data(user_data)
-        _check_volumes(self, image_id or template.get("ImageId"), told, template)
+        checks.machine(self, image_id or template.get("ImageId"), told, template)
+        checks.networks(self, told, template)
+        checks.user_data(user_data)
+        checks.volumes(self, image_id or template.get("ImageId"), told, template)
         _check_capacity(self, told, template)
         reservation = run_instances(
             self, image_id, count, user_data, security_group_names, **_completed(told, template)
@@ -195,6 +240,7 @@ def _mend_instances() -> None:
         return reservation
 
     def answer(self: InstanceResponse) -> ActionResult:
+        checks.launch(self)
         token = self._get_param("ClientToken")
         if token and (made_before := _made_with(self.ec2_backend, token)):
             return ActionResult(made_before)
@@ -298,34 +344,10 @@ def _fail(made: Instance, keys: list[str]) -> None:
     print(f"{made.id}: its launcher may not use {', '.join(keys)}", file=sys.stderr, flush=True)
 
 
-def _check_user_data(user_data: Any) -> None:
-    if len(b64decode(str(user_data or ""))) > _MOST_USER_DATA_BYTES:
-        raise EC2ClientError(
-            "InvalidParameterValue", f"User data is limited to {_MOST_USER_DATA_BYTES} bytes"
-        )
-
-
-def _check_volumes(
-    backend: EC2Backend, image: Any, told: dict[str, Any], template: dict[str, Any]
-) -> None:
-    """A root volume holds at least its image's snapshot."""
-    asked = told.get("block_device_mappings") or template.get("BlockDeviceMappings") or []
-    sizes = {each["DeviceName"]: each.get("Ebs", {}).get("VolumeSize") for each in asked}
-    for held in backend.amis[image].block_device_mappings if image in backend.amis else []:
-        size, least = sizes.get(held["DeviceName"]), held["Ebs"]["VolumeSize"]
-        if size is not None and int(size) < least:
-            raise EC2ClientError(
-                "InvalidBlockDeviceMapping",
-                f"Volume of size {size}GB is smaller than snapshot "
-                f"'{held['Ebs']['SnapshotId']}', expect size >= {least}GB",
-            )
-
-
 def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[str, Any]) -> None:
     subnet = told.get("subnet_id")
     zone = backend.get_subnet(subnet).availability_zone if subnet else told.get("placement")
-    given = told["instance_type"] if not told["is_instance_type_default"] else None
-    kind = given or template.get("InstanceType", told["instance_type"])
+    kind = checks.kind_of(told, template)
     zones = _zones(backend.region_name, kind)
     if zone and zones and zone not in zones:
         # Source: "InstanceTypeNotSupported" of EC2's user guide, and what people report of it.

@@ -6,13 +6,18 @@ repository, so that what asks for the image before a deployment finds it.
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from moto.core.exceptions import ServiceException
+from moto.ecr.exceptions import InvalidParameterException, RepositoryNotFoundException
 from moto.ecr.models import ECRBackend, Image
+from moto.ecr.responses import ECRResponse
+from moto.kms.models import kms_backends
 
 from localaws.additions import Gap
-from localaws.additions._moto import plain_client, refuses
+from localaws.additions._moto import before, plain_client, refuses
 
 ANY = f"sha256:{'0' * 64}"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -27,6 +32,12 @@ class DigestError(ServiceException):
     """The digest that a client gave is not that of its manifest."""
 
     code = "ImageDigestDoesNotMatchException"
+
+
+class TagError(ServiceException):
+    """A repository's tags stay with their images."""
+
+    code = "ImageTagAlreadyExistsException"
 
 
 def _has_published() -> bool:
@@ -70,7 +81,24 @@ def _keeps_listed() -> bool:
     return bool(answer["failures"])
 
 
+def _checks_priorities() -> bool:
+    with plain_client("ecr") as ecr:
+        ecr.create_repository(repositoryName="probe")
+        selection = {"tagStatus": "untagged", "countType": "imageCountMoreThan", "countNumber": 1}
+        rule = {"rulePriority": 1, "selection": selection, "action": {"type": "expire"}}
+        text = json.dumps({"rules": [rule, rule]})
+        return refuses(
+            lambda: ecr.put_lifecycle_policy(repositoryName="probe", lifecyclePolicyText=text)
+        )
+
+
 GAPS = [
+    Gap(
+        service="ecr",
+        operation="PutLifecyclePolicy",
+        effect="rules that contradict each other or lack a part are taken",
+        closed=_checks_priorities,
+    ),
     Gap(
         service="ecr",
         operation="BatchGetImage of AWS's registries",
@@ -135,6 +163,14 @@ def install() -> None:
                 "The specified image digest does not match the digest that Amazon ECR calculated"
                 " for the image."
             )
+        repository = self.repositories[repository_name]
+        others = [each for each in repository.images if each.get_image_digest() != found]
+        is_taken = any(image_tag in other.image_tags for other in others)
+        if image_tag and is_taken and repository.image_tag_mutability == "IMMUTABLE":
+            raise TagError(
+                f"The image tag '{image_tag}' already exists in the '{repository_name}' repository"
+                " and cannot be overwritten because the repository is immutable."
+            )
         return put(
             self, repository_name, image_manifest, image_tag, image_manifest_mediatype, found
         )
@@ -167,10 +203,75 @@ def install() -> None:
         ]
         return answer
 
+    before(ECRResponse, "create_repository", _check_key)
+    before(ECRResponse, "put_image", _check_image)
+    before(ECRResponse, "put_lifecycle_policy", _check_rules)
     mended: Any = ECRBackend
     mended.batch_get_image = batch_get_image
     mended.put_image = put_image
     mended.batch_delete_image = batch_delete_image
+
+
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+
+
+class KmsKeyError(ServiceException):
+    """A repository's key cannot be used."""
+
+    code = "KmsException"
+
+
+def _check_key(response: ECRResponse, told: Mapping[str, Any]) -> None:
+    key = (told.get("encryptionConfiguration") or {}).get("kmsKey")
+    keys = kms_backends[response.current_account][response.region].keys
+    if key and key.rpartition("/")[2] not in keys:
+        raise KmsKeyError(f"The key '{key}' does not exist")
+
+
+def _check_image(response: ECRResponse, told: Mapping[str, Any]) -> None:
+    name, tag = told["repositoryName"], told.get("imageTag")
+    if name not in response.ecr_backend.repositories:
+        raise RepositoryNotFoundException(name, response.current_account)
+    try:
+        json.loads(told["imageManifest"])
+    except ValueError:
+        raise InvalidParameterException(
+            "Invalid parameter at 'ImageManifest' failed to satisfy constraint: 'Invalid JSON "
+            "syntax'"
+        ) from None
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise InvalidParameterException(
+            "Invalid parameter at 'imageTag' failed to satisfy constraint: 'must satisfy regular "
+            f"expression '{_TAG.pattern}''"
+        )
+
+
+def _check_rules(_: ECRResponse, told: Mapping[str, Any]) -> None:
+    """Look at a lifecycle policy's rules together; moto looks at each."""
+    try:
+        rules = json.loads(told["lifecyclePolicyText"])["rules"]
+        priorities = [rule["rulePriority"] for rule in rules]
+        selections = {rule["rulePriority"]: rule["selection"] for rule in rules}
+        kinds = {priority: chosen["tagStatus"] for priority, chosen in selections.items()}
+    # moto has the words for what is no policy.
+    except (KeyError, TypeError, ValueError):
+        return
+    broken = ""
+    if len(priorities) > len(set(priorities)):
+        broken = "Two rules may not have the same priority"
+    if any(kind == "any" and priority < max(priorities) for priority, kind in kinds.items()):
+        broken = "A rule for any tag must have the highest number of priority"
+    for priority, chosen in selections.items():
+        lists = ("tagPatternList", "tagPrefixList")
+        if kinds[priority] == "tagged" and not any(chosen.get(name) for name in lists):
+            broken = "A rule for tagged images needs tagPrefixList or tagPatternList"
+        if chosen.get("countType") == "sinceImagePushed" and "countUnit" not in chosen:
+            broken = "countUnit is required with sinceImagePushed"
+    if broken:
+        raise InvalidParameterException(
+            "Invalid parameter at 'LifecyclePolicyText' failed to satisfy constraint: 'Lifecycle "
+            f"policy validation failure: {broken}'"
+        )
 
 
 def media_type(backend: ECRBackend, repository: str, image: dict[str, str]) -> str | None:

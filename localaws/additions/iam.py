@@ -1,18 +1,26 @@
 """IAM: what a principal may do, asked beforehand, and roles that keep what is not changed."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.iam.aws_managed_policies import aws_managed_policies_data
-from moto.iam.exceptions import MalformedPolicyDocument, NotFoundException
+from moto.iam.exceptions import (
+    DeleteConflictException,
+    EntityAlreadyExists,
+    LimitExceededException,
+    MalformedPolicyDocument,
+    NotFoundException,
+    ValidationError,
+)
 from moto.iam.models import AWSManagedPolicy, IAMBackend
 from moto.iam.responses import IamResponse
 
 from localaws.additions import Gap
-from localaws.additions._moto import plain_client, refuses, wrap
+from localaws.additions._moto import before, plain_client, refuses, wrap
 from localaws.iam.authorization import default_version, policies_of
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate, parse
 
@@ -50,7 +58,26 @@ def _refuses_malformed_trust() -> bool:
         return refuses(lambda: iam.create_role(RoleName="probe", AssumeRolePolicyDocument="probe"))
 
 
+def _has_quotas() -> bool:
+    with plain_client("iam") as iam:
+        iam.create_role(RoleName="probe", AssumeRolePolicyDocument=_TRUST)
+        allowed = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+        statements = [{"Sid": f"s{number}", **allowed} for number in range(200)]
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        return refuses(
+            lambda: iam.put_role_policy(
+                RoleName="probe", PolicyName="probe", PolicyDocument=document
+            )
+        )
+
+
 GAPS = [
+    Gap(
+        service="iam",
+        operation="PutRolePolicy and others that have a quota",
+        effect="policies are as long and as many as one likes",
+        closed=_has_quotas,
+    ),
     Gap(
         service="iam",
         operation="CreateRole.AssumeRolePolicyDocument",
@@ -85,6 +112,7 @@ def install() -> None:
     wrap(IAMBackend, "create_role", _create_role)
     backend: Any = IAMBackend
     backend._init_aws_policies = _load_aws_policies
+    _install_checks()
     mended: Any = IamResponse
     mended.update_role = _update_role
     mended.simulate_principal_policy = _simulate_principal
@@ -115,7 +143,153 @@ def _create_role(
         raise MalformedPolicyDocument("Syntax errors in policy. (it has no Statement)")
     if any({"Resource", "NotResource"} & set(statement.body) for statement in statements):
         raise MalformedPolicyDocument("Has prohibited field Resource")
+    _check_trust(backend, trust)
+    if any(role.name.lower() == role_name.lower() for role in backend.roles.values()):
+        raise EntityAlreadyExists(f"Role with name {role_name} already exists.")
     return original(backend, role_name, assume_role_policy_document, *given, **named)
+
+
+# IAM's user guide, "IAM and AWS STS quotas": characters without white space, and numbers.
+_MOST_TRUST = 2048
+_MOST_MANAGED = 6144
+_MOST_ATTACHED = 10
+_MOST_INLINE = {"Group": 5120, "Role": 10240, "User": 2048}
+_SID = re.compile(r"[0-9A-Za-z]*")
+_OWN_PRINCIPAL = re.compile(r"arn:aws:iam::(\d{12}):(role|user)/(?:.+/)?([^/]+)")
+
+
+def _install_checks() -> None:
+    """Have IAM's quotas, its policies and what depends on what heeded."""
+    for holder in _MOST_INLINE:
+        before(IamResponse, f"put_{holder.lower()}_policy", _check_inline)
+    before(IamResponse, "create_policy", _check_managed)
+    before(IamResponse, "create_policy_version", _check_managed)
+    before(IamResponse, "attach_role_policy", _check_attached)
+    before(IamResponse, "delete_policy", _check_unattached)
+    before(IamResponse, "create_role", _check_boundary)
+    before(IamResponse, "update_assume_role_policy", _check_changed_trust)
+    before(IamResponse, "remove_role_from_instance_profile", _check_member)
+    before(
+        IamResponse,
+        "list_instance_profiles_for_role",
+        lambda response, told: response.backend.get_role(told["RoleName"]),
+    )
+    before(IamResponse, "create_open_id_connect_provider", _check_provider)
+
+
+def _size(document: str) -> int:
+    return len(re.sub(r"\s", "", document))
+
+
+def _check_policy(document: str) -> None:
+    """What IAM asks of an identity's policy, and moto does not."""
+    try:
+        statements = json.loads(document)["Statement"]
+    # moto has the words for what is no policy.
+    except (KeyError, TypeError, ValueError):
+        return
+    for statement in statements if isinstance(statements, list) else [statements]:
+        if {"Principal", "NotPrincipal"} & set(statement):
+            raise MalformedPolicyDocument("Policy document should not specify a principal.")
+        if not _SID.fullmatch(str(statement.get("Sid", ""))):
+            raise MalformedPolicyDocument(
+                "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the "
+                "regular expression [0-9A-Za-z]*"
+            )
+
+
+def _check_inline(response: IamResponse, told: Mapping[str, Any]) -> None:
+    document = told["PolicyDocument"]
+    _check_policy(document)
+    kind = next(kind for kind in _MOST_INLINE if f"{kind}Name" in told)
+    name, most = told[f"{kind}Name"], _MOST_INLINE[kind]
+    holder: Any = getattr(response.backend, f"get_{kind.lower()}")(name)
+    others = (
+        policy if isinstance(policy, str) else json.dumps(policy)
+        for policy_name, policy in holder.policies.items()
+        if policy_name != told["PolicyName"]
+    )
+    if sum(map(_size, [document, *others])) > most:
+        raise LimitExceededException(
+            f"Maximum policy size of {most} bytes exceeded for {kind.lower()} {name}"
+        )
+
+
+def _check_managed(_: IamResponse, told: Mapping[str, Any]) -> None:
+    _check_policy(told["PolicyDocument"])
+    if _size(told["PolicyDocument"]) > _MOST_MANAGED:
+        raise LimitExceededException(f"Cannot exceed quota for PolicySize: {_MOST_MANAGED}")
+
+
+def _check_attached(response: IamResponse, told: Mapping[str, Any]) -> None:
+    attached = response.backend.get_role(told["RoleName"]).managed_policies
+    if told["PolicyArn"] not in attached and len(attached) >= _MOST_ATTACHED:
+        raise LimitExceededException(f"Cannot exceed quota for PoliciesPerRole: {_MOST_ATTACHED}")
+
+
+def _check_unattached(response: IamResponse, told: Mapping[str, Any]) -> None:
+    policy = response.backend.managed_policies.get(told["PolicyArn"])
+    if policy and policy.attachment_count:
+        raise DeleteConflictException("Cannot delete a policy attached to entities.")
+    if policy and len(policy.versions) > 1:
+        raise DeleteConflictException(
+            "This policy has more than one version. Before you delete a policy, you must delete "
+            "the policy's versions. The default version is deleted with the policy."
+        )
+
+
+def _check_boundary(response: IamResponse, told: Mapping[str, Any]) -> None:
+    boundary = told.get("PermissionsBoundary")
+    if boundary and boundary not in response.backend.managed_policies:
+        raise NotFoundException(f"Scope ARN: {boundary} does not exist or is not attachable.")
+
+
+def _check_changed_trust(response: IamResponse, told: Mapping[str, Any]) -> None:
+    _check_trust(response.backend, told["PolicyDocument"])
+
+
+def _check_trust(backend: IAMBackend, document: str) -> None:
+    """A trust policy is short, and names users and roles that are there."""
+    if _size(document) > _MOST_TRUST:
+        raise LimitExceededException(f"Cannot exceed quota for ACLSizePerRole: {_MOST_TRUST}")
+    if unknown := unknown_principal(backend, document):
+        raise MalformedPolicyDocument(f'Invalid principal in policy: "AWS":"{unknown}"')
+
+
+def unknown_principal(backend: IAMBackend, document: str) -> str | None:
+    """The first user or role of the account that a resource's policy names and that is not there.
+
+    Args:
+        backend: The account's IAM.
+        document: The policy, as JSON.
+    """
+    try:
+        statements = json.loads(document)["Statement"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    for statement in statements if isinstance(statements, list) else [statements]:
+        principal = statement.get("Principal") if isinstance(statement, dict) else None
+        named = principal.get("AWS", []) if isinstance(principal, dict) else []
+        for arn in named if isinstance(named, list) else [named]:
+            found = _OWN_PRINCIPAL.fullmatch(str(arn))
+            if not found or found[1] != backend.account_id:
+                continue
+            known: Any = (backend.roles if found[2] == "role" else backend.users).values()
+            if all(each.arn != arn for each in known):
+                return str(arn)
+    return None
+
+
+def _check_member(response: IamResponse, told: Mapping[str, Any]) -> None:
+    name = told["InstanceProfileName"]
+    role = response.backend.get_role(told["RoleName"])
+    if role not in response.backend.get_instance_profile(name).roles:
+        raise NotFoundException(f"Role {role.name} is not associated with instance profile {name}.")
+
+
+def _check_provider(_: IamResponse, told: Mapping[str, Any]) -> None:
+    if not told["Url"].startswith("https://"):
+        raise ValidationError("Invalid Open ID Connect Provider URL")
 
 
 def saved(policy: AWSManagedPolicy) -> tuple[Any, ...]:

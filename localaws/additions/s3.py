@@ -13,11 +13,12 @@ from moto.core.responses import ActionResult
 from moto.core.routing import get_service_router
 from moto.iam.access_control import PermissionResult
 from moto.s3.exceptions import CopyObjectMustChangeSomething, S3AccessDeniedError
-from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, S3Backend
+from moto.s3.models import FakeBucket, FakeDeleteMarker, FakeKey, PublicAccessBlock, S3Backend
 from moto.s3.responses import S3Response
 from werkzeug.exceptions import HTTPException
 
 from localaws.additions import Gap
+from localaws.additions import _s3_checks as checks
 from localaws.additions import _s3_notifications as notifications
 from localaws.additions._moto import plain_client, refuses, wrap
 from localaws.calls import CALL
@@ -173,7 +174,30 @@ def _encrypts() -> bool:
         return not refuses(lambda: s3.get_bucket_encryption(Bucket="probe"))
 
 
+def _has_owners() -> bool:
+    with plain_client("s3") as s3:
+        s3.create_bucket(Bucket="probe")
+        return not refuses(lambda: s3.get_bucket_ownership_controls(Bucket="probe"))
+
+
+def _checks_names() -> bool:
+    with plain_client("s3") as s3:
+        return refuses(lambda: s3.create_bucket(Bucket="192.168.1.1"))
+
+
 GAPS = [
+    Gap(
+        service="s3",
+        operation="CreateBucket",
+        effect="a new bucket takes ACLs and public policies, which AWS's have not since April 2023",
+        closed=_has_owners,
+    ),
+    Gap(
+        service="s3",
+        operation="PutObject, UploadPart, PutBucketPolicy, PutBucketLifecycleConfiguration",
+        effect="what AWS refuses is taken: names, digests, owners, limits, customers' keys",
+        closed=_checks_names,
+    ),
     Gap(
         service="s3",
         operation="PutBucketPolicy.Policy.Statement.Condition",
@@ -231,20 +255,30 @@ def install() -> None:
     notifications.install()
     setup_class = S3Response.setup_class
     key_response = S3Response._key_response
-    bucket_response_get = S3Response._bucket_response_get
+    bucket_response, bucket_response_get = (
+        S3Response._bucket_response,
+        S3Response._bucket_response_get,
+    )
     bucket_logging = S3Response.get_bucket_logging
     create_bucket = S3Backend.create_bucket
 
     @wraps(setup_class)
     def setup_known(self: S3Response, given: Any, *more: Any) -> None:
         setup_class(self, given, *more)
+        vars(self)["operation"] = ""
         known = given.environ.get(CALL)
         with suppress(HTTPException):
             name = known.operation if known else get_service_router("s3").match(given)[0].name
             if name in MISTAKEN:
                 raise NotImplementedError(name)
+            vars(self)["operation"] = name
+
+    def bucket_response_checked(self: S3Response, given: Any, full_url: str) -> Any:
+        checks.check(self, vars(self)["operation"])
+        return bucket_response(self, given, full_url)
 
     def key_response_in_turn(self: S3Response, given: Any, full_url: str) -> Any:
+        checks.check(self, vars(self)["operation"])
         conditional = "If-Match" in given.headers or "If-None-Match" in given.headers
         writes = given.method in {"DELETE", "POST", "PUT"}
         with _conditional_writes if conditional and writes else nullcontext():
@@ -271,6 +305,9 @@ def install() -> None:
     def create_encrypted_bucket(self: S3Backend, *given: Any, **named: Any) -> FakeBucket:
         bucket = create_bucket(self, *given, **named)
         bucket.encryption = _SSE_S3
+        bucket.public_access_block = PublicAccessBlock(True, True, True, True)
+        owner: Any = "BucketOwnerEnforced"
+        bucket.ownership_rule = owner
         return bucket
 
     def delete_bucket_encryption(self: S3Backend, bucket_name: str) -> None:
@@ -288,6 +325,7 @@ def install() -> None:
     marker.dispose = lambda self: None
     mended: Any = S3Response
     mended.setup_class = setup_known
+    mended._bucket_response = bucket_response_checked
     mended._key_response = key_response_in_turn
     mended._bucket_response_get = bucket_response_get_payer
     mended.get_bucket_logging = get_bucket_logging

@@ -1,11 +1,13 @@
 """SNS: topics whose messages arrive, at the queues and the functions that take them."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, cast
 
 from moto.core.responses import ActionResult
+from moto.iam.models import iam_backends
 from moto.sns import urls
 from moto.sns.exceptions import SNSInvalidParameter, SNSNotFoundError
 from moto.sns.models import SNSBackend, Subscription
@@ -14,7 +16,16 @@ from moto.sqs.models import sqs_backends
 
 from localaws import deliveries, regions
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, REGION, answer_with, plain_client, refuses, wrap
+from localaws.additions._moto import (
+    ACCOUNT,
+    REGION,
+    answer_with,
+    before,
+    plain_client,
+    refuses,
+    wrap,
+)
+from localaws.additions.iam import unknown_principal
 from localaws.deliveries import DeliveryError, Sender, kind_of
 from localaws.operations import RefusedError
 
@@ -235,10 +246,24 @@ def _checks_json() -> bool:
         )
 
 
+def _checks_policies() -> bool:
+    with plain_client("sns") as sns:
+        topic = sns.create_topic(Name="probe")["TopicArn"]
+        statement = {"Effect": "Allow", "Principal": "*", "Action": "sns:*", "Resource": topic}
+        given = {"AttributeName": "Policy", "AttributeValue": json.dumps({"Statement": statement})}
+        return refuses(lambda: sns.set_topic_attributes(TopicArn=topic, **given))
+
+
 GAPS = [
     Gap("sns", "Subscribe.Protocol", "a mail address is confirmed by nobody", _waits_for_click),
     Gap("sns", "ConfirmSubscription", "any token confirms any subscription", _refuses_token),
     Gap("sns", "Publish", "a queue gets what its policy forbids; no function runs", _asks_queue),
+    Gap(
+        "sns",
+        "SetTopicAttributes, CreateTopic.Attributes",
+        "policies that SNS cannot evaluate and unknown attributes are taken",
+        _checks_policies,
+    ),
     Gap("sns", "Publish.MessageStructure", "what is no JSON is taken", _checks_json),
 ]
 
@@ -249,4 +274,103 @@ def install() -> None:
     wrap(SNSBackend, "unsubscribe", _unsubscribe)
     wrap(SNSBackend, "publish", _checks_structure)
     wrap(Subscription, "publish", _deliver)
+    before(Answers, "create_topic", _check_topic)
+    before(Answers, "get_topic_attributes", _check_arn)
+    before(Answers, "set_topic_attributes", _check_attribute)
+    before(Answers, "subscribe", _check_address)
+    before(Answers, "publish", _check_message)
     answer_with(urls, Answers)
+
+
+# What a topic's policy may be about: "SNS API permissions" of the developer guide.
+_POLICY_ACTIONS = {
+    "sns:addpermission",
+    "sns:deletetopic",
+    "sns:getdataprotectionpolicy",
+    "sns:gettopicattributes",
+    "sns:listsubscriptionsbytopic",
+    "sns:listtagsforresource",
+    "sns:publish",
+    "sns:putdataprotectionpolicy",
+    "sns:receive",
+    "sns:removepermission",
+    "sns:settopicattributes",
+    "sns:subscribe",
+}
+_ATTRIBUTES = {
+    "ArchivePolicy",
+    "ContentBasedDeduplication",
+    "DataProtectionPolicy",
+    "DeliveryPolicy",
+    "DisplayName",
+    "FifoThroughputScope",
+    "FifoTopic",
+    "KmsMasterKeyId",
+    "Policy",
+    "SignatureVersion",
+    "TracingConfig",
+}
+_FEEDBACK = re.compile(r"(Application|Firehose|HTTP|Lambda|SQS)(Failure|Success)Feedback\w+")
+_MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+
+
+def _check_topic(response: Answers, told: Mapping[str, Any]) -> None:
+    """A topic that is there has the attributes and tags that are asked for again."""
+    for name, value in (told.get("Attributes") or {}).items():
+        _check_attribute(response, {"AttributeName": name, "AttributeValue": value})
+    arn = f"arn:aws:sns:{response.region}:{response.current_account}:{told['Name']}"
+    if arn not in response.backend.topics:
+        return
+    tags = {tag["Key"]: tag["Value"] for tag in told.get("Tags") or []}
+    # moto says that it is a mapping, and keeps the request's list.
+    known: Any = response.backend.list_tags_for_resource(arn)
+    if tags and tags != {tag["Key"]: tag["Value"] for tag in known}:
+        raise SNSInvalidParameter(
+            "Invalid parameter: Tags Reason: Topic already exists with different tags"
+        )
+
+
+def _check_arn(_: Answers, told: Mapping[str, Any]) -> None:
+    count = len(told["TopicArn"].split(":"))
+    if count < 6:
+        raise SNSInvalidParameter(
+            f"Invalid parameter: TopicArn Reason: An ARN must have at least 6 elements, not {count}"
+        )
+
+
+def _check_attribute(_: Answers, told: Mapping[str, Any]) -> None:
+    name, value = told["AttributeName"], told.get("AttributeValue")
+    if name not in _ATTRIBUTES and not _FEEDBACK.fullmatch(name):
+        raise SNSInvalidParameter("Invalid parameter: AttributeName")
+    if name != "Policy" or not value:
+        return
+    try:
+        statements = json.loads(value)["Statement"]
+        statements = statements if isinstance(statements, list) else [statements]
+        actions = [
+            action
+            for statement in statements
+            for action in _listed(statement.get("Action", statement.get("NotAction")))
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise SNSInvalidParameter("Invalid parameter: Policy failed to parse") from None
+    if any(str(action).lower() not in _POLICY_ACTIONS for action in actions):
+        raise SNSInvalidParameter(
+            "Invalid parameter: Policy statement action out of service scope!"
+        )
+    if unknown_principal(iam_backends[ACCOUNT]["aws"], value):
+        raise SNSInvalidParameter("Invalid parameter: Policy Error: PrincipalNotFound")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _check_address(_: Answers, told: Mapping[str, Any]) -> None:
+    if told["Protocol"] in _PENDING and not _MAIL.fullmatch(told.get("Endpoint") or ""):
+        raise SNSInvalidParameter("Invalid parameter: Email address")
+
+
+def _check_message(_: Answers, told: Mapping[str, Any]) -> None:
+    if not told["Message"]:
+        raise SNSInvalidParameter("Invalid parameter: Empty message")

@@ -1,13 +1,15 @@
 """SQS: attributes that moto drops, rewrites or forgets."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from moto.sqs.exceptions import SQSException
 from moto.sqs.models import Queue
+from moto.sqs.responses import SQSResponse
 
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, REGION, plain_client
+from localaws.additions._moto import ACCOUNT, REGION, before, plain_client, refuses
 
 _DEAD_LETTERS = f"arn:aws:sqs:{REGION}:{ACCOUNT}:dead"
 _REDRIVE = f'{{"deadLetterTargetArn":"{_DEAD_LETTERS}","maxReceiveCount":3}}'
@@ -34,7 +36,19 @@ def _has_one_encryption() -> bool:
     return _attributes_after({"KmsMasterKeyId": "alias/k"})["SqsManagedSseEnabled"] == "false"
 
 
+def _checks_values() -> bool:
+    with plain_client("sqs") as sqs:
+        days = {"MessageRetentionPeriod": "1209601"}
+        return refuses(lambda: sqs.create_queue(QueueName="probe", Attributes=days))
+
+
 GAPS = [
+    Gap(
+        service="sqs",
+        operation="CreateQueue.Attributes, SetQueueAttributes.Attributes",
+        effect="times and sizes that AWS does not offer are taken, as are unknown names",
+        closed=_checks_values,
+    ),
     Gap(
         service="sqs",
         operation="SetQueueAttributes.RedriveAllowPolicy",
@@ -64,6 +78,8 @@ GAPS = [
 
 def install() -> None:
     """Keep queues' attributes as they were given."""
+    before(SQSResponse, "create_queue", _check_attributes)
+    before(SQSResponse, "set_queue_attributes", _check_attributes)
     original_set = Queue._set_attributes
     original_get = cast(Callable[[Queue], dict[str, Any]], cast(property, Queue.attributes).fget)
 
@@ -89,3 +105,52 @@ def install() -> None:
     mended.redrive_allow_policy = None
     mended._set_attributes = set_attributes
     mended.attributes = property(attributes)
+
+
+# SetQueueAttributes of the API reference.
+_RANGES = {
+    "DelaySeconds": (0, 900),
+    "KmsDataKeyReusePeriodSeconds": (60, 86_400),
+    "MaximumMessageSize": (1024, 1024 * 1024),
+    "MessageRetentionPeriod": (60, 1_209_600),
+    "ReceiveMessageWaitTimeSeconds": (0, 20),
+    "VisibilityTimeout": (0, 43_200),
+}
+_OTHERS = {
+    "ContentBasedDeduplication",
+    "DeduplicationScope",
+    "FifoQueue",
+    "FifoThroughputLimit",
+    "KmsMasterKeyId",
+    "Policy",
+    "RedriveAllowPolicy",
+    "RedrivePolicy",
+    "SqsManagedSseEnabled",
+}
+
+
+def _check_attributes(_: SQSResponse, told: Mapping[str, Any]) -> None:
+    given: Mapping[str, str] = told.get("Attributes") or {}
+    for name, value in given.items():
+        if name not in _OTHERS | set(_RANGES):
+            raise SQSException("InvalidAttributeName", f"Unknown Attribute {name}.")
+        if not _is_valid(name, value):
+            raise SQSException("InvalidAttributeValue", f"Invalid value for the parameter {name}.")
+    if given.get("KmsMasterKeyId") and given.get("SqsManagedSseEnabled") == "true":
+        raise SQSException(
+            "InvalidAttributeValue",
+            "You can use one type of server-side encryption (SSE) at one time. You can either "
+            "enable KMS SSE or SQS SSE.",
+        )
+
+
+def _is_valid(name: str, value: str) -> bool:
+    if name in _RANGES:
+        least, most = _RANGES[name]
+        return value.isdecimal() and least <= int(value) <= most
+    if name.endswith("Policy") and value:
+        try:
+            return isinstance(json.loads(value), dict)
+        except ValueError:
+            return False
+    return True

@@ -240,7 +240,11 @@ def _s3(operation: str, told: Parameters, facts: Facts) -> Iterator[_Ask]:
     yield _Ask(_s3_action(name, told), resource, context)
     yield from _s3_keys(operation, told, facts)
     if "CopySource" in told:
-        yield _copied(told["CopySource"])
+        copied = _copied(told["CopySource"])
+        yield copied
+        source, _, key = copied.resource.removeprefix("arn:aws:s3:::").partition("/")
+        if encrypted := facts.key(source, key):
+            yield _Ask("kms:Decrypt", _key_arn(encrypted), _via("s3"))
     if "Tagging" in told and "Key" in told and name == "PutObject":
         yield _Ask("s3:PutObjectTagging", resource, context)
     if told.get("ACL", "private") != "private":
@@ -762,6 +766,60 @@ def _sns(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
         yield _Ask("sns:TagResource", resource, _tagging(told))
 
 
+def _bus(name: object) -> str:
+    return str(name or "default").rpartition("event-bus/")[2]
+
+
+_OF_RULES = re.compile(r"(Put|Delete|Describe|Enable|Disable)Rule|(Put|Remove)Targets|ListTargets")
+_OF_BUSES = re.compile(r"(Create|Delete|Describe|Update)EventBus|(Put|Remove)Permission")
+
+
+def _events(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
+    action, context = f"events:{operation}", _tagging(told)
+    if "ResourceARN" in told:
+        yield _Ask(action, told["ResourceARN"], context)
+    elif operation == "PutEvents":
+        for entry in told["Entries"]:
+            told_by = {"events:source": "Source", "events:detail-type": "DetailType"}
+            event = {key: str(entry[name]) for key, name in told_by.items() if name in entry}
+            yield _Ask(
+                action, _arn("events", f"event-bus/{_bus(entry.get('EventBusName'))}"), event
+            )
+    elif _OF_RULES.match(operation):
+        bus = _bus(told.get("EventBusName"))
+        within = "" if bus == "default" else f"{bus}/"
+        rule = _arn("events", f"rule/{within}{told.get('Name') or told['Rule']}")
+        targets = told.get("Targets", [])
+        arns = [str(target["Arn"]) for target in targets]
+        yield _Ask(action, rule, {**context, **({"events:TargetArn": arns} if arns else {})})
+        if operation == "PutRule" and "Tags" in told:
+            yield _Ask("events:TagResource", rule, context)
+        for role in sorted({each["RoleArn"] for each in (told, *targets) if each.get("RoleArn")}):
+            yield _pass_role(role, "events.amazonaws.com")
+    elif _OF_BUSES.match(operation):
+        bus = _bus(told.get("Name") or told.get("EventBusName"))
+        yield _Ask(action, _arn("events", f"event-bus/{bus}"), context)
+    elif operation.startswith(("List", "TestEventPattern")):
+        yield _Ask(action, "*")
+    else:
+        raise KeyError(operation)
+
+
+def _scheduler(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
+    action, context = f"scheduler:{operation}", _tagging(told)
+    if "ResourceArn" in told:
+        yield _Ask(action, told["ResourceArn"], context)
+    elif operation in ("ListSchedules", "ListScheduleGroups"):
+        yield _Ask(action, "*")
+    elif operation.endswith("Group"):
+        yield _Ask(action, _arn("scheduler", f"schedule-group/{told['Name']}"), context)
+    else:
+        name = f"{told.get('GroupName', 'default')}/{told['Name']}"
+        yield _Ask(action, _arn("scheduler", f"schedule/{name}"), context)
+        if "Target" in told:
+            yield _pass_role(told["Target"]["RoleArn"], "scheduler.amazonaws.com")
+
+
 def _kms(operation: str, told: Parameters, _: Facts) -> Iterator[_Ask]:
     if operation == "CreateKey":
         yield _Ask("kms:CreateKey", "*", _tagging(told))
@@ -789,12 +847,14 @@ _SERVICES: dict[str, _Asker] = {
     "codebuild": _codebuild,
     "ec2": _ec2,
     "ecr": _ecr,
+    "events": _events,
     "iam": _iam,
     "kms": _kms,
     "lambda": _lambda,
     "logs": _logs,
     "s3": _s3,
     "sagemaker": _sagemaker,
+    "scheduler": _scheduler,
     "servicequotas": _quotas,
     "sns": _sns,
     "sqs": _sqs,

@@ -107,6 +107,29 @@ def test_a_request_that_aws_refuses_is_refused(
     assert not sagemaker.list_training_jobs()["TrainingJobSummaries"]
 
 
+def test_an_image_of_the_account_s_own_registry_has_to_be_there(
+    aws: LocalAws, sagemaker: Any
+) -> None:
+    ecr, name = aws.client("ecr"), {"repositoryName": "own-training"}
+    image = "123456789012.dkr.ecr.us-east-1.amazonaws.com/own-training:one"
+    algorithm = {"AlgorithmSpecification": {"TrainingImage": image, "TrainingInputMode": "File"}}
+
+    def refusal() -> str:
+        with pytest.raises(ClientError) as refused:
+            sagemaker.create_training_job(**{**GIVEN, **algorithm})
+        assert refused.value.response["Error"]["Code"] == "ValidationException"
+        return str(refused.value)
+
+    assert "Cannot find repository: own-training in registry ID: 123456789012" in refusal()
+    ecr.create_repository(**name)
+    assert f"Cannot find the requested image: {image}" in refusal()
+    kind = "application/vnd.docker.distribution.manifest.v2+json"
+    manifest = f'{{"schemaVersion": 2, "mediaType": "{kind}", "layers": []}}'
+    ecr.put_image(**name, imageManifest=manifest, imageTag="one")
+    sagemaker.create_training_job(**{**GIVEN, **algorithm})
+    ecr.delete_repository(**name, force=True)
+
+
 def test_a_name_is_given_once(sagemaker: Any) -> None:
     sagemaker.create_training_job(**GIVEN)
     with pytest.raises(sagemaker.exceptions.ResourceInUse, match="must be unique"):

@@ -367,8 +367,8 @@ class Facts:
     def has_role(self, name: str) -> bool:
         return False
 
-    def key(self, bucket: str, name: str | None = None) -> None:
-        return None
+    def key(self, bucket: str, name: str | None = None) -> str | None:
+        return f"{bucket}-key" if "sealed" in bucket else None
 
     def volume_key(self, endpoint_config: str) -> None:
         return None
@@ -405,6 +405,50 @@ TUNING = {
             "s3:CopyObject",
             {"Bucket": "b", "Key": "k", "CopySource": "a/x/y"},
             ["s3:PutObject s3:::b/k", "s3:GetObject s3:::a/x/y"],
+        ),
+        (
+            "s3:CopyObject",
+            {"Bucket": "b", "Key": "k", "CopySource": {"Bucket": "sealed", "Key": "x"}},
+            [
+                "s3:PutObject s3:::b/k",
+                "s3:GetObject s3:::sealed/x",
+                "kms:Decrypt kms:us-east-1:123456789012:key/sealed-key",
+            ],
+        ),
+        (
+            "events:PutTargets",
+            {"Rule": "r", "Targets": [{"Arn": "a", "RoleArn": "arn:aws:iam::1:role/t"}]},
+            [
+                "events:PutTargets events:us-east-1:123456789012:rule/r",
+                "iam:PassRole iam::1:role/t",
+            ],
+        ),
+        (
+            "events:DeleteRule",
+            {"Name": "r", "EventBusName": "own"},
+            ["events:DeleteRule events:us-east-1:123456789012:rule/own/r"],
+        ),
+        (
+            "events:PutEvents",
+            {"Entries": [{}, {"EventBusName": "arn:aws:events:us-east-1:1:event-bus/own"}]},
+            [
+                "events:PutEvents events:us-east-1:123456789012:event-bus/default",
+                "events:PutEvents events:us-east-1:123456789012:event-bus/own",
+            ],
+        ),
+        ("events:ListRules", {}, ["events:ListRules *"]),
+        (
+            "scheduler:CreateSchedule",
+            {"Name": "s", "Target": {"RoleArn": "arn:aws:iam::1:role/t"}},
+            [
+                "scheduler:CreateSchedule scheduler:us-east-1:123456789012:schedule/default/s",
+                "iam:PassRole iam::1:role/t",
+            ],
+        ),
+        (
+            "scheduler:DeleteScheduleGroup",
+            {"Name": "g"},
+            ["scheduler:DeleteScheduleGroup scheduler:us-east-1:123456789012:schedule-group/g"],
         ),
         (
             "sagemaker:CreateTrainingJob",

@@ -41,7 +41,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     local.client("ec2").create_launch_template(
         LaunchTemplateName="trainer",
         LaunchTemplateData={
-            "ImageId": "ami-0a1b2c3d",
+            "ImageId": "ami-999844e0",
             "InstanceType": "g5.xlarge",
             "IamInstanceProfile": {"Name": "trainer"},
             "InstanceInitiatedShutdownBehavior": "terminate",

@@ -198,7 +198,7 @@ def test_who_launches_a_machine_lends_its_volumes_key(account: Account) -> None:
     template = account.ec2.create_launch_template(
         LaunchTemplateName="encrypted",
         LaunchTemplateData={
-            "ImageId": "ami-0a1b2c3d",
+            "ImageId": "ami-999844e0",
             "InstanceType": "g5.xlarge",
             "BlockDeviceMappings": [
                 {

@@ -237,7 +237,7 @@ def test_what_jobs_and_instances_install_is_theirs_alone(aws: LocalAws, tmp_path
         shutdown -h now
     """
     started = ec2.run_instances(
-        ImageId="ami-0a1b2c3d", InstanceType="t3.micro", MinCount=1, MaxCount=1, UserData=script
+        ImageId="ami-999844e0", InstanceType="t3.micro", MinCount=1, MaxCount=1, UserData=script
     )
     instance = started["Instances"][0]["InstanceId"]
     for name, version in (("toolkit", "1.0"), ("commands", "2.0")):

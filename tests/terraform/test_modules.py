@@ -1,6 +1,7 @@
 """Every module's own tests, example and formatting, with the real provider."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -77,6 +78,19 @@ def test_every_module_has_tests_and_an_example() -> None:
 def test_every_module(modules: Folder) -> None:
     """All files in one command, for each reads the whole code."""
     assert "0 failed" in modules.run("test", *(f"-filter=tests/{name}" for name in TESTS))
+
+
+def test_alarms_that_a_composite_alarm_names_go_after_it_has_changed() -> None:
+    """CloudWatch deletes no alarm that a composite alarm depends on."""
+    named = {"endpoint": ("errors", "latency"), "observability": ("health",)}
+    for module, names in named.items():
+        text = (ROOT / "modules" / module / "alarms.tf").read_text()
+        for name in names:
+            block = re.search(
+                rf'^resource "aws_cloudwatch_metric_alarm" "{name}" {{$.*?^}}$', text, re.M | re.S
+            )
+            assert block, (module, name)
+            assert "create_before_destroy = true" in block[0], (module, name)
 
 
 def test_format(modules: Folder) -> None:

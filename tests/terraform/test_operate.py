@@ -310,7 +310,7 @@ def test_status_counts_what_runs_by_the_hour(command: CommandLine, aws: LocalAws
     )
     tags = [{"Key": "Name", "Value": "kennel-dev-trainer"}]
     (machine,) = ec2.run_instances(
-        ImageId="ami-1",
+        ImageId="ami-999844e0",
         InstanceType="g5.xlarge",
         MinCount=1,
         MaxCount=1,

@@ -465,3 +465,30 @@ class TestLaunch:
         assert answer.returncode == 1
         assert self.subnets(machine) == ["subnet-a"]
         assert "AccessDenied" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("log", "requests"),
+    [
+        (b"\n" * 25_000, [10_000, 10_000, 5_000]),
+        (b"x" * 250_000, [1]),
+        (b"10%\r20%\r30%", [2]),
+        ("\u00e9t\u00e9\nbeing".encode(), [1]),
+    ],
+)
+def test_a_request_with_log_lines_is_within_the_limits(
+    tmp_path: Path, log: bytes, requests: list[int]
+) -> None:
+    """PutLogEvents takes 10,000 events; a log that cannot be sent would never be sent again."""
+    template = (TEMPLATES / "user_data.sh.tftpl").read_text()
+    script = template.partition("next_events() {")[2].split("PYTHON\n")[0].partition("PYTHON'\n")[2]
+    (tmp_path / "log").write_bytes(log)
+    command = [sys.executable, "-c", script, str(tmp_path / "log"), str(tmp_path), "group", "job"]
+    sent, whole = [], ""
+    while subprocess.run(command, check=False).returncode == 0:
+        events = json.loads((tmp_path / "events.json").read_text())["logEvents"]
+        sent.append(len(events))
+        whole += "".join(event["message"].strip() for event in events)
+        (tmp_path / "shipped.next").rename(tmp_path / "shipped")
+    assert sent == requests
+    assert log.decode().replace("\n", "").replace("\r", "").startswith(whole)

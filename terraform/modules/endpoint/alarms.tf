@@ -27,6 +27,11 @@ resource "aws_cloudwatch_metric_alarm" "errors" {
   statistic          = "Average"
   threshold          = var.thresholds.error_percent / 100
   treat_missing_data = "notBreaching"
+
+  # CloudWatch keeps an alarm while a composite alarm names it: that one has to change first.
+  lifecycle {
+    create_before_destroy = true
+  }
 }
 
 resource "aws_cloudwatch_metric_alarm" "latency" {
@@ -46,4 +51,9 @@ resource "aws_cloudwatch_metric_alarm" "latency" {
   period                                = local.alarm_period_s
   threshold                             = var.thresholds.latency_p99_ms * 1000
   treat_missing_data                    = "notBreaching"
+
+  # CloudWatch keeps an alarm while a composite alarm names it: that one has to change first.
+  lifecycle {
+    create_before_destroy = true
+  }
 }

@@ -119,7 +119,7 @@ variable "github" {
 
 variable "kms_key_arn" {
   type        = string
-  description = "ARN of a customer-managed KMS key that encrypts everything; null for the services' own encryption."
+  description = "ARN of a customer-managed KMS key that encrypts everything; null for the services' own encryption. The apply fails at the log groups unless the key's policy lets logs.<region>.amazonaws.com use it (kms:Encrypt*, Decrypt*, ReEncrypt*, GenerateDataKey*, Describe*); a new key's does not. For the alarms' topic it must let cloudwatch.amazonaws.com and budgets.amazonaws.com use kms:Decrypt and kms:GenerateDataKey*, too."
   default     = null
 
   validation {

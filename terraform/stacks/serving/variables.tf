@@ -76,7 +76,7 @@ variable "instance_type" {
 
 variable "kms_key_arn" {
   type        = string
-  description = "ARN of a customer-managed KMS key that encrypts everything; null for the services' own encryption."
+  description = "ARN of a customer-managed KMS key that encrypts everything; null for the services' own encryption. The apply fails at the log groups unless the key's policy lets logs.<region>.amazonaws.com use it (kms:Encrypt*, Decrypt*, ReEncrypt*, GenerateDataKey*, Describe*); a new key's does not."
   default     = null
 }
 
