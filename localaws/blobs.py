@@ -221,7 +221,7 @@ def _reduced(key: Any) -> tuple[Any, ...]:
 
 
 def _empty_key() -> FakeKey:
-    return FakeKey.__new__(FakeKey)
+    return cast(FakeKey, FakeKey.__new__(FakeKey))
 
 
 def _key_of(data: bytes) -> FakeKey:

@@ -158,7 +158,9 @@ def measure(ours: Server, peer: Server, calls: int, runs: int) -> list[Entry]:
         entry = compare(
             f"processor time of {what}", "ms", found["ours"], found["peer"], PEER, TARGET, "less"
         )
-        print(f"{what}: {entry.ours.median:.2f} ms, {PEER} {entry.peer.median:.2f} ms", flush=True)
+        print(
+            f"{what}: {entry.ours.median:.2f} ms, {PEER} {entry.ratio:.2f} times that", flush=True
+        )
         entries.append(entry)
     return entries
 

@@ -219,7 +219,7 @@ def test_what_passes_can_be_read(data: st.DataObject) -> None:
         | st.dictionaries(names, JSON_VALUES).map(lambda value: json.dumps(value).encode())
     )
     scope = f"Credential=test/20260101/us-east-1/{service}/aws4_request"
-    request = Request.from_values(
+    request: Any = Request.from_values(
         method="POST",
         data=body,
         headers={
@@ -253,9 +253,9 @@ def test_blobs_are_in_base64(content: bytes) -> None:
             "X-Amz-Target": "TrentService.Encrypt",
             "Content-Type": JSON,
         }
-        request = Request.from_values(method="POST", data=body, headers=headers)
+        request: Any = Request.from_values(method="POST", data=body, headers=headers)
         try:
-            return read(identify(request, {}), request)["Plaintext"] == content
+            return bool(read(identify(request, {}), request)["Plaintext"] == content)
         except RefusedError:
             return False
 

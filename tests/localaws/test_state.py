@@ -274,6 +274,10 @@ def test_only_what_was_touched_is_pickled_again(tmp_path: Path) -> None:
         assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == ["kennel"]
 
 
+def _object() -> Any:
+    return s3_backends[ACCOUNT]["aws"].get_object("kennel", "k")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -283,9 +287,7 @@ def test_only_what_was_touched_is_pickled_again(tmp_path: Path) -> None:
         lambda s3, key: s3.copy_object(
             **key, CopySource="kennel/k", MetadataDirective="REPLACE", Metadata={"a": "b"}
         ),
-        lambda s3, key: (
-            s3_backends[ACCOUNT]["aws"].get_object("kennel", "k").set_metadata({"a": "b"})
-        ),
+        lambda s3, key: _object().set_metadata({"a": "b"}),
     ],
     ids=["hold", "acl", "body", "copy", "metadata"],
 )
@@ -308,9 +310,12 @@ def test_an_object_is_pickled_again_when_it_was_changed_only(
         saver.take([])
         pickled: list[Any] = []
         get_state = vars(FakeKey)["__getstate__"]
-        monkeypatch.setattr(
-            FakeKey, "__getstate__", lambda key: pickled.append(key.name) or get_state(key)
-        )
+
+        def noted(key: Any) -> Any:
+            pickled.append(key.name)
+            return get_state(key)
+
+        monkeypatch.setattr(FakeKey, "__getstate__", noted)
         change(s3, key)
         saver.take([S3Backend])
         saver.write()
