@@ -6,6 +6,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from moto.ec2.models import ec2_backends
+
 from localaws import application, execution, server
 
 _PAGES = "/moto-api"
@@ -34,9 +36,12 @@ class _Open(application.Application):
             executions._of_region.clear()
         self._answers.clear()
         with self.changing():
+            # moto would first make them anew, with a thousand images each, and then forget them.
+            for regions in ec2_backends.values():
+                regions.clear()
             emptied = self._moto(environ, start_response)
-        if executions:
-            executions.start()
+        # What runs in a region is made again when it is asked for.
+        execution._current = executions
         return emptied
 
 
