@@ -356,6 +356,9 @@ def _refuse_missing(call: Call, shape: Any, where: str) -> NoReturn:
             raise _BadError("MalformedXML", _XML)
         raise _BadError("InvalidRequest", f"Missing required parameter: {where}")
     name = where.rpartition(".")[2]
+    if call.protocol == "ec2" and name[:1].upper() + name[1:] == "InstanceIds":
+        # Source: "Error codes for the Amazon EC2 API", whose example is TerminateInstances.
+        raise _BadError("InvalidParameterCombination", "No instances specified")
     if call.protocol == "ec2" or _MISSING_CODES.get(call.service) == "MissingParameter":
         told = f"The request must contain the parameter {name[:1].upper()}{name[1:]}"
         raise _BadError("MissingParameter", told)

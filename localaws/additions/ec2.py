@@ -327,7 +327,8 @@ def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[st
     given = told["instance_type"] if not told["is_instance_type_default"] else None
     kind = given or template.get("InstanceType", told["instance_type"])
     zones = _zones(backend.region_name, kind)
-    if zone and zones and zone not in zones:
+    # A zone of another region is refused as such.
+    if zone and zones and zone not in zones and backend.get_zone_by_name(zone):
         # Source: "InstanceTypeNotSupported" of EC2's user guide, and what people report of it.
         raise EC2ClientError(
             "Unsupported",

@@ -122,6 +122,8 @@ def test_operations_that_a_json_service_does_not_have(
         ("iam", {"Action": "CreateUser", "UserName": b"\xff"}, "MalformedInput"),
         ("ec2", {"Action": "CreateDog"}, "InvalidAction"),
         ("ec2", {"Action": "RunInstances", "MinCount": "1"}, "MissingParameter"),
+        ("ec2", {"Action": "StopInstances"}, "InvalidParameterCombination"),
+        ("ec2", {"Action": "TerminateInstances"}, "InvalidParameterCombination"),
         (
             "ec2",
             {"Action": "RunInstances", "MinCount": "one", "MaxCount": "1"},
