@@ -360,8 +360,10 @@ def _refuse_missing(call: Call, shape: Any, where: str) -> NoReturn:
         # Source: "Error codes for the Amazon EC2 API", whose example is TerminateInstances.
         raise _BadError("InvalidParameterCombination", "No instances specified")
     if call.protocol == "ec2" or _MISSING_CODES.get(call.service) == "MissingParameter":
-        told = f"The request must contain the parameter {name[:1].upper()}{name[1:]}"
-        raise _BadError("MissingParameter", told)
+        told = name[:1].upper() + name[1:]
+        if str(call) in {"ec2:CreateTags", "ec2:DeleteTags"} and told == "Resources":
+            told = "resourceIdSet"
+        raise _BadError("MissingParameter", f"The request must contain the parameter {told}")
     default = "ValidationError" if call.protocol == "query" else "ValidationException"
     raise _BadError(
         _MISSING_CODES.get(call.service, default),

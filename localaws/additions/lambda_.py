@@ -246,8 +246,9 @@ class Answers(SourceAnswers):
     def create_function(self) -> TYPE_RESPONSE:
         """Create a function, with a role that Lambda may assume."""
         role = self.json_body.get("Role") or ""
-        # What is no ARN of a role is refused before anybody looks for the role.
-        if running(Functions) and re.match(InvalidRoleFormat.pattern, role):
+        # What is no ARN of a role of this account moto refuses as such.
+        named = re.match(InvalidRoleFormat.pattern, role)
+        if running(Functions) and named and named[2] == ACCOUNT:
             try:
                 require_trust(role, SERVICE)
             except RoleError as error:

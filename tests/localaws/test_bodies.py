@@ -138,6 +138,12 @@ def test_forms(aws: LocalAws, service: str, form: dict[str, Any], code: str) -> 
     assert f"<Code>{code}</Code>" in answer.text
 
 
+def test_tags_name_what_they_are_for_as_ec2_does(aws: LocalAws) -> None:
+    body = urlencode({"Action": "CreateTags", "Tag.1.Key": "dog"}).encode()
+    answer = ask(aws, "ec2", body, {"Content-Type": FORM}, "POST", "/")
+    assert "must contain the parameter resourceIdSet" in answer.text
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
