@@ -15,12 +15,14 @@ import time
 import tomllib
 from collections.abc import Generator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from botocore import auth
 from botocore.client import BaseClient
 from botocore.credentials import Credentials
 
@@ -69,6 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TEST_SERVER_MODE_ENDPOINT"] = server.endpoint
     if AGAINST == "localaws":
         _sign_as_administrator()
+        _sign_by_the_clock()
         _trust_in_earnest()
 
 
@@ -117,6 +120,18 @@ def _sign_as_administrator() -> None:
         original(self, access_key, secret_key, *more, **named)
 
     Credentials.__init__ = init
+
+
+def _sign_by_the_clock() -> None:
+    """Have tests that stop the clock sign by the real one."""
+    # freezegun does not find it in here.
+    clock = datetime.now
+
+    def now(remove_tzinfo: bool = True) -> datetime:
+        found = clock(UTC)
+        return found.replace(tzinfo=None) if remove_tzinfo else found
+
+    auth.get_current_datetime = now
 
 
 def _trust_in_earnest() -> None:
