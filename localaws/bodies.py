@@ -465,9 +465,14 @@ def _refuse_missing(call: Call, shape: Any, missing: _Violation) -> NoReturn:
             raise _BadError("MalformedXML", _XML)
         raise _BadError("InvalidRequest", f"Missing required parameter: {where}")
     name = where.rpartition(".")[2]
+    if call.protocol == "ec2" and name[:1].upper() + name[1:] == "InstanceIds":
+        # Source: "Error codes for the Amazon EC2 API", whose example is TerminateInstances.
+        raise _BadError("InvalidParameterCombination", "No instances specified")
     if call.protocol == "ec2" or _MISSING_CODES.get(call.service) == "MissingParameter":
-        told = f"The request must contain the parameter {name[:1].upper()}{name[1:]}"
-        raise _BadError("MissingParameter", told)
+        told = name[:1].upper() + name[1:]
+        if str(call) in {"ec2:CreateTags", "ec2:DeleteTags"} and told == "Resources":
+            told = "resourceIdSet"
+        raise _BadError("MissingParameter", f"The request must contain the parameter {told}")
     default = "ValidationError" if call.protocol == "query" else "ValidationException"
     raise _BadError(
         _MISSING_CODES.get(call.service, default),

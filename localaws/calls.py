@@ -234,7 +234,10 @@ def page_refusal(call: Call, told: Mapping[str, Any]) -> Response | None:
     if not name:
         return None
     code = _TOKEN_CODES.get(call.service, "ValidationException")
-    return refusal(call, 400, code, f'Invalid pagination token: {name} "{told[name]}".')
+    why = f'Invalid pagination token: {name} "{told[name]}".'
+    if call.service == "cloudwatch":
+        why = f"Request parameter {name} is invalid"
+    return refusal(call, 400, code, why)
 
 
 _TOKENS = ("NextToken", "nextToken", "Marker", "PaginationToken", "ContinuationToken")

@@ -136,8 +136,20 @@ class Answers(responses.CloudWatchResponse):
 
     def get_metric_data(self) -> ActionResult:
         """Statistics and expressions by period; their times are the beginnings of the periods."""
-        checks.ids(self._get_param("MetricDataQueries", []))
-        queries = {query["Id"]: query for query in self._get_param("MetricDataQueries", [])}
+        asked = self._get_param("MetricDataQueries", [])
+        for number, query in enumerate(asked, 1):
+            if "MetricStat" not in query and "Expression" not in query:
+                # AWS, too, ends it with an empty line; moto's tests have it so.
+                raise ValidationError(
+                    f"The parameter MetricDataQueries.member.{number}.MetricStat is required.\n"
+                )
+        checks.ids(asked)
+        start, end = self._span()
+        if start == end:
+            raise ValidationError("The parameter StartTime must not equal parameter EndTime.")
+        if start > end:
+            raise ValidationError("The parameter EndTime must be greater than StartTime.")
+        queries = {query["Id"]: query for query in asked}
         descending = self._get_param("ScanBy") != "TimestampAscending"
         try:
             answered = [
@@ -179,6 +191,11 @@ class Answers(responses.CloudWatchResponse):
         checks.statistics(self.params)
         asked = ("Namespace", "MetricName", "Dimensions")
         key = MetricKey.of({name: self._get_param(name) for name in asked})
+        start, end = self._span()
+        if start >= end:
+            raise InvalidParameterValue(
+                "The parameter StartTime must be less than the parameter EndTime."
+            )
         grid = self._grid(float(self._get_param("Period")))
         metrics = _metrics(self.cloudwatch_backend, {key.namespace})
         points = []
@@ -217,12 +234,13 @@ class Answers(responses.CloudWatchResponse):
         ]
         return ActionResult({"Metrics": metrics, **token})
 
+    def _span(self) -> tuple[int, int]:
+        """The times that are asked for, which CloudWatch takes by the second."""
+        start, end = (int(seconds(self._get_param(name))) for name in ("StartTime", "EndTime"))
+        return start, end
+
     def _grid(self, length: float) -> Grid:
         start, end = (seconds(self._get_param(name)) for name in ("StartTime", "EndTime"))
-        if start >= end:
-            raise ValidationError(
-                "The parameter StartTime must be less than the parameter EndTime."
-            )
         return Grid.over(start, end, length)
 
 

@@ -349,7 +349,8 @@ def _check_capacity(backend: EC2Backend, told: dict[str, Any], template: dict[st
     zone = backend.get_subnet(subnet).availability_zone if subnet else told.get("placement")
     kind = checks.kind_of(told, template)
     zones = _zones(backend.region_name, kind)
-    if zone and zones and zone not in zones:
+    # A zone of another region is refused as such.
+    if zone and zones and zone not in zones and backend.get_zone_by_name(zone):
         # Source: "InstanceTypeNotSupported" of EC2's user guide, and what people report of it.
         raise EC2ClientError(
             "Unsupported",

@@ -111,8 +111,10 @@ def _put_targets(
                 f" {target['Id']}."
             )
         _check_input(target)
-    rule = backend.describe_rule(name, event_bus_arn)
-    if len({target["Id"] for target in [*rule.targets, *targets]}) > _MOST_TARGETS:
+    # What is wrong with a target is told before that there is no such rule, by moto.
+    bus = backend.describe_event_bus(backend._normalize_event_bus_arn(event_bus_arn))
+    rule = bus.rules.get(name)
+    if rule and len({target["Id"] for target in [*rule.targets, *targets]}) > _MOST_TARGETS:
         raise LimitExceededError
     original(backend, name, event_bus_arn, targets)
 

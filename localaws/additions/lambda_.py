@@ -288,8 +288,9 @@ class Answers(SourceAnswers):
     def create_function(self) -> TYPE_RESPONSE:
         """Create a function, with a role that Lambda may assume."""
         role = self.json_body.get("Role") or ""
-        # What is no ARN of a role is refused before anybody looks for the role.
-        if re.match(InvalidRoleFormat.pattern, role):
+        # What is no ARN of a role of this account moto refuses as such.
+        named = re.match(InvalidRoleFormat.pattern, role)
+        if named and named[2] == ACCOUNT:
             _refuse_role(self.json_body, role)
         refuse_new(self.json_body)
         return super().create_function()

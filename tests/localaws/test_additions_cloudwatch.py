@@ -1,8 +1,10 @@
 """CloudWatch on localaws."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.localaws.conftest import LocalAws
 
@@ -125,3 +127,32 @@ def test_alarms_are_there_after_a_restart_and_gone_after_their_end(
         assert found[kind] == before[kind]
     cloudwatch.delete_alarms(AlarmNames=["errors", "unhealthy"])
     assert "cloudwatch" not in aws.inventory()
+
+
+@pytest.mark.parametrize("later_ms", [-1000, 0, 900])
+def test_statistics_of_less_than_a_second_are_refused(cloudwatch: Any, later_ms: int) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    times = {"StartTime": start, "EndTime": start + timedelta(milliseconds=later_ms)}
+    metric = {"Namespace": "AWS/SageMaker", "MetricName": "Invocations"}
+    with pytest.raises(ClientError, match="StartTime must be less than") as refused:
+        cloudwatch.get_metric_statistics(**metric, **times, Period=60, Statistics=["Sum"])
+    assert refused.value.response["Error"]["Code"] == "InvalidParameterValue"
+    query = {"Id": "m", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}}
+    with pytest.raises(ClientError, match=r"must (not equal|be greater)") as refused:
+        cloudwatch.get_metric_data(MetricDataQueries=[query], **times)
+    assert refused.value.response["Error"]["Code"] == "ValidationError"
+
+
+def test_a_query_without_a_metric_is_refused(cloudwatch: Any) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(ClientError, match=r"MetricDataQueries\.member\.2\.MetricStat is required"):
+        cloudwatch.get_metric_data(
+            MetricDataQueries=[{"Id": "a", "Expression": "1", "Period": 60}, {"Id": "b"}],
+            StartTime=now,
+            EndTime=now + timedelta(minutes=1),
+        )
+
+
+def test_a_page_that_there_is_not(cloudwatch: Any) -> None:
+    with pytest.raises(ClientError, match="Request parameter NextToken is invalid"):
+        cloudwatch.list_metrics(NextToken="85b1dc09")

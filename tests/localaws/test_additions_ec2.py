@@ -75,3 +75,15 @@ def test_a_root_volume_holds_its_image_s_snapshot(aws: LocalAws) -> None:
     assert launched(least, "large") == launched(least) == "pending"
     for template in ("small", "large"):
         ec2.delete_launch_template(LaunchTemplateName=template)
+
+
+def test_a_zone_of_another_region_is_refused_as_such(aws: LocalAws) -> None:
+    with pytest.raises(ClientError, match=r"\(us-west-1b\)") as refused:
+        aws.client("ec2").run_instances(
+            ImageId="ami-12c6146b",
+            InstanceType="t2.nano",
+            MinCount=1,
+            MaxCount=1,
+            Placement={"AvailabilityZone": "us-west-1b"},
+        )
+    assert refused.value.response["Error"]["Code"] == "InvalidParameterValue"

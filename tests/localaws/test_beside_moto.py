@@ -280,3 +280,12 @@ def test_what_nothing_here_does_is_refused_by_name(
     assert refusal(error) == (501, "NotImplemented")
     name = operation.title().replace("_", "")
     assert f"{service}:{name}" in str(error.value)
+
+
+def test_what_a_target_lacks_is_told_though_there_is_no_rule(aws: LocalAws) -> None:
+    events = aws.client("events")
+    queue = {"Id": "dogs", "Arn": "arn:aws:sqs:us-east-1:123456789012:dogs.fifo"}
+    with pytest.raises(ClientError, match="SqsParameters must be specified for target: dogs"):
+        events.put_targets(Rule="unknown", Targets=[queue])
+    with pytest.raises(events.exceptions.ResourceNotFoundException):
+        events.put_targets(Rule="unknown", Targets=[{**queue, "Arn": queue["Arn"][:-5]}])

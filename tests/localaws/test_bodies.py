@@ -122,6 +122,8 @@ def test_operations_that_a_json_service_does_not_have(
         ("iam", {"Action": "CreateUser", "UserName": b"\xff"}, "MalformedInput"),
         ("ec2", {"Action": "CreateDog"}, "InvalidAction"),
         ("ec2", {"Action": "RunInstances", "MinCount": "1"}, "MissingParameter"),
+        ("ec2", {"Action": "StopInstances"}, "InvalidParameterCombination"),
+        ("ec2", {"Action": "TerminateInstances"}, "InvalidParameterCombination"),
         (
             "ec2",
             {"Action": "RunInstances", "MinCount": "one", "MaxCount": "1"},
@@ -134,6 +136,12 @@ def test_forms(aws: LocalAws, service: str, form: dict[str, Any], code: str) -> 
     answer = ask(aws, service, body, {"Content-Type": FORM}, "POST", "/")
     assert answer.status == 400
     assert f"<Code>{code}</Code>" in answer.text
+
+
+def test_tags_name_what_they_are_for_as_ec2_does(aws: LocalAws) -> None:
+    body = urlencode({"Action": "CreateTags", "Tag.1.Key": "dog"}).encode()
+    answer = ask(aws, "ec2", body, {"Content-Type": FORM}, "POST", "/")
+    assert "must contain the parameter resourceIdSet" in answer.text
 
 
 @pytest.mark.parametrize(

@@ -295,14 +295,15 @@ def test_an_answer_that_is_too_large_is_an_error(make: Callable[..., Any]) -> No
 
 def test_a_role_that_lambda_may_not_assume(make: Callable[..., Any], aws: LocalAws) -> None:
     aws.client("iam").create_role(RoleName="other", AssumeRolePolicyDocument=trust("ec2"))
-    with pytest.raises(ClientError, match="cannot be assumed by Lambda"):
-        aws.client("lambda").create_function(
-            FunctionName="none",
-            Role=f"arn:aws:iam::{ACCOUNT}:role/other",
-            Runtime="python3.13",
-            Handler="main.handler",
-            Code={"ZipFile": package("")},
-        )
+    for account, why in ((ACCOUNT, "cannot be assumed by Lambda"), ("0" * 12, "Cross-account")):
+        with pytest.raises(ClientError, match=why):
+            aws.client("lambda").create_function(
+                FunctionName="none",
+                Role=f"arn:aws:iam::{account}:role/other",
+                Runtime="python3.13",
+                Handler="main.handler",
+                Code={"ZipFile": package("")},
+            )
     client = make(Role=create_role(aws.client("iam"), "turned", "lambda"))
     elsewhere = {"Role": f"arn:aws:iam::{ACCOUNT}:role/other"}
     with pytest.raises(ClientError, match="cannot be assumed by Lambda"):
