@@ -215,8 +215,8 @@ class Chain:
 
     def weather(self) -> dict[str, Any]:
         """The weather, and how often what has happened."""
-        found: dict[str, Any] = self._page("weather")
-        return found
+        found = self._page("weather")
+        return {name: found[name] for name in ("weather", "seed", "happened")}
 
     def _page(self, name: str) -> Any:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -258,7 +258,7 @@ def demonstrate(plan: Plan, stall_seconds: float = STALL_SECONDS) -> dict[str, A
                 _clear_up(chain)
         finally:
             steps.heeds_signals = False
-            with suppress(OSError, ValueError):
+            with suppress(OSError, ValueError, KeyError):
                 chain.found.report["weather"] = chain.weather()
             with suppress(Exception), steps.step("reset localaws") as step:
                 step.make("local-reset")

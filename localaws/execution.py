@@ -282,12 +282,13 @@ class Execution(Running):
             cloudwatch_backends[ACCOUNT][self.region].put_metric_data(namespace, data)
 
 
-def require_trust(role_arn: str, service: str) -> None:
+def require_trust(role_arn: str, service: str, source_arn: str | None = None) -> None:
     """Ask a role whether a service may act under it.
 
     Args:
         role_arn: The role.
         service: Such as "sagemaker.amazonaws.com".
+        source_arn: What the service acts for, where it tells.
 
     Raises:
         RoleError: There is no such role, or it does not trust the service.
@@ -300,7 +301,11 @@ def require_trust(role_arn: str, service: str) -> None:
     request = Request(
         "sts:AssumeRole",
         role_arn,
-        {"aws:SourceAccount": ACCOUNT, "aws:SecureTransport": "true"},
+        {
+            "aws:SourceAccount": ACCOUNT,
+            "aws:SecureTransport": "true",
+            **({"aws:SourceArn": source_arn} if source_arn else {}),
+        },
         Principal(service, "Service"),
     )
     try:

@@ -28,6 +28,7 @@ _SHORT_PERIODS = (10, 20, 30)
 _DAY_SECONDS = 24 * 3600
 _MOST_DATAPOINTS = 1440
 _MOST_IN_AN_ALARM = 10
+_MOST_METRICS = 1000
 _MOST_WIDGETS = 500
 _ID = re.compile(r"[a-z][a-zA-Z0-9_]*")
 _STATISTIC = re.compile(r"p(\d{1,2}(\.\d{1,10})?|100)|(tm|wm|tc|ts|TM|WM|TC|TS|PR|IQM).*")
@@ -228,6 +229,10 @@ def statistics(told: Told) -> None:
 def values(told: Told) -> None:
     """Refuse values that CloudWatch would not keep."""
     data = told.get("MetricData") or []
+    if len(data) > _MOST_METRICS:
+        raise ValidationError(
+            f"The collection MetricData must not have a size greater than {_MOST_METRICS}."
+        )
     now = datetime.now(UTC)
     first, last = (now - timedelta(weeks=2)).timestamp(), (now + timedelta(hours=2)).timestamp()
     for number, datum in enumerate(data, 1):

@@ -97,7 +97,8 @@ def _builds_with_overrides() -> bool:
         build = codebuild.start_build(projectName="probe", environmentVariablesOverride=variables)[
             "build"
         ]
-        ended = codebuild.batch_get_builds(ids=[build["id"]])["builds"][0]
+        for _ in range(2):  # at the first look it is under way
+            (ended,) = codebuild.batch_get_builds(ids=[build["id"]])["builds"]
     return bool(
         ended["buildComplete"] and ended["environment"]["environmentVariables"] == variables
     )
@@ -141,7 +142,8 @@ def install() -> None:
     def create_project(self: CodeBuildResponse) -> ActionResult:
         if running(Endpoints) and (role := self._get_param("serviceRole")):
             try:
-                require_trust(role, _SERVICE)
+                project = f"arn:aws:codebuild:{self.region}:{ACCOUNT}:project/{_name(self)}"
+                require_trust(role, _SERVICE, project)
             except RoleError as error:
                 raise InvalidInputException(
                     f"CodeBuild is not authorized to perform: sts:AssumeRole on {role}"

@@ -20,13 +20,16 @@ from localaws.iam.policy import PolicyError, Principal, Request, evaluate
 
 _GROUP = "probe"
 _KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/probe"
+_OPEN = {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}
 
 
 def _associates() -> bool:
-    with plain_client("logs") as logs:
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [_OPEN]})
+    with plain_client("logs") as logs, plain_client("kms") as kms:
+        key = kms.create_key(Policy=policy)["KeyMetadata"]["Arn"]
         logs.create_log_group(logGroupName=_GROUP)
         try:
-            logs.associate_kms_key(logGroupName=_GROUP, kmsKeyId=_KEY)
+            logs.associate_kms_key(logGroupName=_GROUP, kmsKeyId=key)
         except NotImplementedError:
             return False
         return "kmsKeyId" in logs.describe_log_groups()["logGroups"][0]

@@ -25,7 +25,7 @@ from sagemaker.train.distributed import Torchrun
 asked = json.loads(sys.argv[1])
 bucket = asked["bucket"]
 trainer = ModelTrainer(
-    training_image="123456789012.dkr.ecr.us-east-1.amazonaws.com/training:1",
+    training_image="763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.9",
     role=asked["role"],
     base_job_name="sdk",
     sagemaker_session=Session(boto3.Session(), default_bucket=bucket),

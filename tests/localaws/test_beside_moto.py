@@ -226,28 +226,9 @@ def test_endpoints_that_nothing_serves_are_refused_by_name(
             sagemaker.delete_model(ModelName=name)
 
 
-def test_jobs_that_nothing_runs_are_none(aws: LocalAws) -> None:
-    """`make status` asks for them, so the lists are answered: truly empty."""
+def test_nobody_has_jobs_that_were_not_made(aws: LocalAws) -> None:
+    """`make status` asks for them: the lists are truly empty."""
     sagemaker = aws.client("sagemaker")
-    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
-    with pytest.raises(ClientError) as error:
-        sagemaker.create_processing_job(
-            ProcessingJobName="none",
-            ProcessingResources={"ClusterConfig": {**resources, "VolumeSizeInGB": 1}},
-            AppSpecification={"ImageUri": CONTAINER["Image"]},
-            RoleArn=ROLE,
-        )
-    assert refusal(error)[0] == 501
-    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://kennel/in"}}
-    with pytest.raises(ClientError) as error:
-        sagemaker.create_transform_job(
-            TransformJobName="none",
-            ModelName="none",
-            TransformInput={"DataSource": source},
-            TransformOutput={"S3OutputPath": "s3://kennel/out"},
-            TransformResources=resources,
-        )
-    assert refusal(error)[0] == 501
     assert sagemaker.list_processing_jobs()["ProcessingJobSummaries"] == []
     assert sagemaker.list_transform_jobs()["TransformJobSummaries"] == []
 

@@ -360,7 +360,7 @@ def test_rules_that_would_do_nothing_are_refused(aws: LocalAws) -> None:
     (answer,) = events.put_events(Entries=[entry])["Entries"]
     assert answer["ErrorCode"] == "NotAuthorizedForSourceException"
     with pytest.raises(ClientError, match="events:CreateArchive"):
-        events.create_archive(ArchiveName="far", EventSourceArn=ARN.format("events", "x"))
+        events.create_archive(ArchiveName="far", EventSourceArn=ARN.format("events", "event-bus/x"))
 
 
 def test_a_bucket_reaches_functions_by_eventbridge(aws: LocalAws) -> None:

@@ -154,12 +154,16 @@ def test_an_operation_that_shares_a_path_harms_nothing(counted: Counted) -> None
 
 
 def test_a_failure_inside_says_where_and_why(counted: Counted) -> None:
-    ecr = client("ecr", counted.server.endpoint, retries={"total_max_attempts": 1})
+    ecs = client("ecs", counted.server.endpoint, retries={"total_max_attempts": 1})
+    machine = json.dumps({"instanceId": "i-0"})
     with pytest.raises(ClientError) as raised:
-        ecr.put_image(repositoryName="none", imageManifest="{}", imageTag="t")
+        ecs.register_container_instance(cluster="none", instanceIdentityDocument=machine)
     answer = raised.value.response
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 500
-    assert "ecr:PutImage: Exception: none is not a repository" in answer["Error"]["Message"]
+    assert (
+        "ecs:RegisterContainerInstance: Exception: none is not a cluster"
+        in answer["Error"]["Message"]
+    )
     assert "Traceback" in counted.log.read_text()
 
 

@@ -186,14 +186,15 @@ def make_service(folder: Path, aws: LocalAws) -> Checkout:
 def make_role(
     aws: LocalAws, name: str, principal: Mapping[str, str], policies: Iterable[Mapping[str, Any]]
 ) -> str:
-    """Make the role `kennel-dev-<name>` for a principal, with inline policies; give its ARN."""
+    """Make the role `kennel-dev-<name>` for a principal, with policies attached; give its ARN."""
     role, iam = f"kennel-dev-{name}", aws.client("iam")
     trust = _document({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
     made = iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
     for number, policy in enumerate(policies):
-        iam.put_role_policy(
-            RoleName=role, PolicyName=f"policy-{number}", PolicyDocument=json.dumps(policy)
-        )
+        made_policy = iam.create_policy(
+            PolicyName=f"{role}-{number}", PolicyDocument=json.dumps(policy)
+        )["Policy"]
+        iam.attach_role_policy(RoleName=role, PolicyArn=made_policy["Arn"])
     return str(made["Arn"])
 
 
