@@ -254,6 +254,11 @@ def up(folder: Path, options: Options) -> str:
     log = folder / "server.log"
     command = [sys.executable, "-m", "localaws.server", "run", "--state", str(folder)]
     command += options.arguments
+    # Who is told to end leaves nothing behind that nobody knows of. An exception in the midst of
+    # `Popen` would: the server runs by then, and nothing has its number.
+    signals: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: signals.append(number))
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
@@ -264,15 +269,13 @@ def up(folder: Path, options: Options) -> str:
         )
     # A start is slow where others use the machine, too.
     progress = Progress()
-    try:
-        while process.poll() is None and not progress.stalled(processor_seconds(process.pid)):
-            if server := Server.of(folder):
-                return f"localaws is up at {server.endpoint}"
-            time.sleep(_POLL_SECONDS)
-    except BaseException:
-        # Who was told to end leaves nothing behind that nobody knows of.
-        process.kill()
-        raise
+    while process.poll() is None and not progress.stalled(processor_seconds(process.pid)):
+        if signals:
+            process.kill()
+            sys.exit(128 + signals[0])
+        if server := Server.of(folder):
+            return f"localaws is up at {server.endpoint}"
+        time.sleep(_POLL_SECONDS)
     if process.poll() is None:
         process.kill()
         raise ServerError(f"localaws does nothing and does not answer; see {log}")
@@ -406,7 +409,6 @@ def main(arguments: list[str] | None = None) -> None:
         if command == "run":
             run(folder, options)
         elif command == "up":
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
             print(up(folder, options))
         else:
             print({"down": down, "reset": reset, "status": status}[command](folder))

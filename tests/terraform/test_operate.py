@@ -6,6 +6,7 @@ import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from terraform.cli.function import Answer
 from terraform.cli.logs import age
 from terraform.cli.model import Archive, publish
 from tests.archives import make_archive
-from tests.localaws.conftest import SECONDS
+from tests.localaws.conftest import SECONDS, until
 from tests.terraform.checkout import Checkout
 from tests.terraform.conftest import CommandLine, LocalAws
 from tests.terraform.service import BUCKET, FUNCTION, make_service
@@ -308,6 +309,8 @@ def test_status_counts_what_runs_by_the_hour(command: CommandLine, aws: LocalAws
         InstanceType="ml.t3.medium",
         RoleArn="arn:aws:iam::123456789012:role/kennel-dev-serving",
     )
+    describe = partial(sagemaker.describe_notebook_instance, NotebookInstanceName="kennel-dev")
+    until(describe, lambda found: found["NotebookInstanceStatus"] == "InService")
     tags = [{"Key": "Name", "Value": "kennel-dev-trainer"}]
     (machine,) = ec2.run_instances(
         ImageId="ami-999844e0",
