@@ -183,18 +183,25 @@ def make_service(folder: Path, aws: LocalAws) -> Checkout:
     return checkout
 
 
+LONGEST_ATTACHED = 6144
+"""Characters of a policy that can be attached, by IAM's quota."""
+
+
 def make_role(
     aws: LocalAws, name: str, principal: Mapping[str, str], policies: Iterable[Mapping[str, Any]]
 ) -> str:
-    """Make the role `kennel-dev-<name>` for a principal, with policies attached; give its ARN."""
+    """Make the role `kennel-dev-<name>` for a principal, with policies; give its ARN."""
     role, iam = f"kennel-dev-{name}", aws.client("iam")
     trust = _document({"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"})
     made = iam.create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(trust))["Role"]
     for number, policy in enumerate(policies):
-        made_policy = iam.create_policy(
-            PolicyName=f"{role}-{number}", PolicyDocument=json.dumps(policy)
-        )["Policy"]
-        iam.attach_role_policy(RoleName=role, PolicyArn=made_policy["Arn"])
+        document = json.dumps(policy, separators=(",", ":"))
+        # Many small ones are attached to a role of the stacks, a large one is the role's own.
+        if len(document) > LONGEST_ATTACHED:
+            iam.put_role_policy(RoleName=role, PolicyName=str(number), PolicyDocument=document)
+            continue
+        attached = iam.create_policy(PolicyName=f"{role}-{number}", PolicyDocument=document)
+        iam.attach_role_policy(RoleName=role, PolicyArn=attached["Policy"]["Arn"])
     return str(made["Arn"])
 
 

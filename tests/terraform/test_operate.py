@@ -327,6 +327,7 @@ def test_status_counts_what_runs_by_the_hour(command: CommandLine, aws: LocalAws
     finally:
         ec2.terminate_instances(InstanceIds=[machine["InstanceId"]])
         sagemaker.stop_notebook_instance(NotebookInstanceName="kennel-dev")
+        until(describe, lambda found: found["NotebookInstanceStatus"] == "Stopped")
     assert found["notebook"]["status"] == "InService"
     cost = found["cost"]
     usd = {line["what"]: line["usd_an_hour"] for line in cost["hourly"]}
