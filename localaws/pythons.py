@@ -92,8 +92,9 @@ def _candidates(minor: str) -> Iterator[Path]:
     """Where a Python may be: on the path, and where pyenv and uv keep theirs."""
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         for name in (f"python{minor}", "python3"):
-            if (Path(folder) / name).is_file():
-                yield Path(folder) / name
+            # A folder that may not be entered is one without programs.
+            if program := shutil.which(name, path=folder):
+                yield Path(program)
     home = Path.home()
     pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
     data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))

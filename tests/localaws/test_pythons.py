@@ -99,6 +99,16 @@ def invoke(client: Any, event: object = ()) -> dict[str, Any]:
     return content
 
 
+def test_a_folder_that_may_not_be_entered_has_no_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python3"
+    program.symlink_to(shutil.which("sh") or "/bin/sh")
+    # A name that is too long fails as a folder does that may not be entered, for root as well.
+    monkeypatch.setenv("PATH", f"/{'x' * 300}:{tmp_path}")
+    assert program in list(pythons._candidates("3.11"))
+
+
 @pytest.mark.parametrize("minor", [OWN, "another", STOOD_IN])
 def test_a_function_sees_its_zip_the_standard_library_and_lambdas_own_packages(
     function: Any, minor: str, aws: LocalAws
