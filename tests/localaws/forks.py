@@ -61,6 +61,7 @@ class Fork(ManagedProcess):
     """`python -m localaws.server` with arguments."""
 
     def __init__(self, arguments: Sequence[str], log: Path, environ: Mapping[str, str]) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
         self._reaper = reaper()
         process = _context.Process(
