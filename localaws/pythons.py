@@ -99,10 +99,10 @@ def _candidates(minor: str) -> Iterator[Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
     data = Path(os.environ.get("XDG_DATA_HOME", home / ".local/share"))
     uv = Path(os.environ.get("UV_PYTHON_INSTALL_DIR", data / "uv/python"))
-    kept = [
-        *pyenv.glob(f"versions/{minor}.*/bin/python{minor}"),
-        *uv.glob(f"cpython-{minor}.*/bin/python{minor}"),
-    ]
+    kept: list[Path] = []
+    for place, pattern in ((pyenv, f"versions/{minor}.*"), (uv, f"cpython-{minor}.*")):
+        with suppress(OSError):
+            kept += place.glob(f"{pattern}/bin/python{minor}")
     # Those without a global lock have another name: 3.13.1t, 3.13.1+freethreaded. Lambda has none.
     odd = re.compile(r"[\d.]+t$|\+")
     yield from sorted(path for path in kept if not odd.search(path.parents[1].name))

@@ -105,7 +105,10 @@ def test_a_folder_that_may_not_be_entered_has_no_python(
     program = tmp_path / "python3"
     program.symlink_to(shutil.which("sh") or "/bin/sh")
     # A name that is too long fails as a folder does that may not be entered, for root as well.
-    monkeypatch.setenv("PATH", f"/{'x' * 300}:{tmp_path}")
+    closed = f"/{'x' * 300}"
+    monkeypatch.setenv("PATH", f"{closed}:{tmp_path}")
+    monkeypatch.setenv("PYENV_ROOT", closed)
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", closed)
     assert program in list(pythons._candidates("3.11"))
 
 
