@@ -25,7 +25,7 @@ import inference
 import trainer
 from localaws.jobs.transfers import Mirror
 from tests.localaws.conftest import LocalAws, until
-from tests.localaws.roles import create_role
+from tests.localaws.job_account import JobAccount
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 PRELUDE = """
@@ -73,26 +73,11 @@ class KilledLocalAws(LocalAws):
             return any(name.encode() in zlib.decompress(state.read(member)) for member in members)
 
 
-class Account:
+class Account(JobAccount):
     """A localaws with a bucket, and a role for jobs."""
 
     def __init__(self, aws: KilledLocalAws) -> None:
-        self.aws = aws
-        self.s3 = aws.client("s3")
-        self.sagemaker = aws.client("sagemaker")
-        self.role = create_role(aws.client("iam"), "training", "sagemaker")
-        self.s3.create_bucket(Bucket="kennel")
-
-    def put(self, key: str, content: bytes) -> None:
-        self.s3.put_object(Bucket="kennel", Key=key, Body=content)
-
-    def read(self, key: str) -> bytes:
-        content: bytes = self.s3.get_object(Bucket="kennel", Key=key)["Body"].read()
-        return content
-
-    def keys(self, prefix: str) -> list[str]:
-        found = self.s3.list_objects_v2(Bucket="kennel", Prefix=prefix)
-        return [content["Key"] for content in found.get("Contents", [])]
+        super().__init__(aws, "training", GROUP)
 
     def create(
         self, name: str, script: str, shell: str = "exec {}", hosts: int = 1, **more: Any
@@ -138,23 +123,6 @@ class Account:
         """What is told of a job that has ended."""
         until(lambda: self.describe(name)["TrainingJobStatus"] not in ("InProgress", "Stopping"))
         return self.describe(name)
-
-    def log(self, name: str) -> dict[str, list[str]]:
-        """A job's messages by stream."""
-        logs = self.aws.client("logs")
-        try:
-            streams = logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")
-        except logs.exceptions.ResourceNotFoundException:
-            return {}  # The first job of the account makes it.
-        return {
-            stream: [
-                event["message"]
-                for event in logs.get_log_events(
-                    logGroupName=GROUP, logStreamName=stream, startFromHead=True
-                )["events"]
-            ]
-            for stream in (found["logStreamName"] for found in streams["logStreams"])
-        }
 
     def model(self, name: str) -> dict[str, bytes]:
         """The files of a job's archive."""

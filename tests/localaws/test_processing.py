@@ -14,7 +14,7 @@ from localaws.jobs import processing
 from localaws.jobs.hosts import Cluster, HostError
 from localaws.jobs.processing import has_views
 from tests.localaws.conftest import LocalAws, until
-from tests.localaws.roles import create_role
+from tests.localaws.job_account import JobAccount
 
 GROUP = "/aws/sagemaker/ProcessingJobs"
 CODE = "/opt/ml/processing/input/code"
@@ -41,22 +41,15 @@ def target(name: str, mode: str = "EndOfJob", path: str = OUT) -> dict[str, Any]
     return {"OutputName": "out", "S3Output": output}
 
 
-class Account:
+class Account(JobAccount):
     """A localaws with a bucket, and a role for jobs."""
 
     def __init__(self, aws: LocalAws) -> None:
-        self.aws = aws
-        self.s3 = aws.client("s3")
-        self.sagemaker = aws.client("sagemaker")
-        self.role = create_role(aws.client("iam"), "processing", "sagemaker")
-        self.s3.create_bucket(Bucket="kennel")
-
-    def put(self, key: str, content: str) -> None:
-        self.s3.put_object(Bucket="kennel", Key=key, Body=content.encode())
+        super().__init__(aws, "processing", GROUP)
 
     def create(self, name: str, script: str, hosts: int = 1, **more: Any) -> None:
         """Start a job that runs Python code, which knows the folder of its output as `out`."""
-        self.put(f"code/{name}/main.py", PRELUDE + textwrap.dedent(script))
+        self.put(f"code/{name}/main.py", (PRELUDE + textwrap.dedent(script)).encode())
         inputs = [source("code", f"s3://kennel/code/{name}", CODE), *more.pop("Inputs", [])]
         program = {
             "ImageUri": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1",
@@ -92,33 +85,13 @@ class Account:
             lambda told: told["ProcessingJobStatus"] not in ("InProgress", "Stopping"),
         )
 
-    def results(self, name: str) -> dict[str, str]:
+    def texts(self, name: str) -> dict[str, str]:
         """What a job has left, by what follows its prefix."""
-        prefix = f"out/{name}/"
-        found = self.s3.list_objects_v2(Bucket="kennel", Prefix=prefix).get("Contents", [])
-        return {
-            each["Key"].removeprefix(prefix): self.s3.get_object(Bucket="kennel", Key=each["Key"])[
-                "Body"
-            ]
-            .read()
-            .decode()
-            for each in found
-        }
+        return {key: content.decode() for key, content in self.results(name).items()}
 
-    def log(self, name: str) -> dict[str, list[str]]:
+    def by_host(self, name: str) -> dict[str, list[str]]:
         """A job's messages by host."""
-        logs = self.aws.client("logs")
-        found = logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")
-        streams = [each["logStreamName"] for each in found["logStreams"]]
-        return {
-            stream.rpartition("-")[0]: [
-                event["message"]
-                for event in logs.get_log_events(
-                    logGroupName=GROUP, logStreamName=stream, startFromHead=True
-                )["events"]
-            ]
-            for stream in streams
-        }
+        return {stream.rpartition("-")[0]: lines for stream, lines in self.log(name).items()}
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +105,9 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 @needs_views
 def test_a_job_runs_from_its_inputs_to_its_outputs(account: Account) -> None:
     for key in ("a.txt", "b/b.txt", "c.txt"):
-        account.put(f"data/{key}", key)
-    account.put("lists/c.json", json.dumps([{"prefix": "s3://kennel/data/"}, "c.txt"]))
+        account.put(f"data/{key}", key.encode())
+    listed = [{"prefix": "s3://kennel/data/"}, "c.txt"]
+    account.put("lists/c.json", json.dumps(listed).encode())
     script = """
         place = Path("/opt/ml/processing")
         config, resources = (json.loads(Path(f"/opt/ml/config/{name}.json").read_text())
@@ -171,7 +145,7 @@ def test_a_job_runs_from_its_inputs_to_its_outputs(account: Account) -> None:
     assert told["ExitMessage"] == "algo-1 is done. algo-2 is done. "
     assert told["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
     assert told["Environment"] == {"COLOUR": "blue", "PLACE": OUT}
-    results = account.results("whole")
+    results = account.texts("whole")
     assert set(results) == {"of/algo-1", "of/algo-2"}
     shared = {"of/algo-1": ["a.txt", "c.txt"], "of/algo-2": ["b/b.txt"]}
     for host, content in results.items():
@@ -195,7 +169,7 @@ def test_a_job_runs_from_its_inputs_to_its_outputs(account: Account) -> None:
         assert wrote["environment"]["PLACE"] == OUT
         assert wrote["environment"]["AWS_ENDPOINT_URL"] == account.aws.endpoint
         assert wrote["environment"]["AWS_ACCESS_KEY_ID"].startswith("ASIA")
-    assert account.log("whole") == {"whole/algo-1": ["worked"], "whole/algo-2": ["worked"]}
+    assert account.by_host("whole") == {"whole/algo-1": ["worked"], "whole/algo-2": ["worked"]}
 
 
 def test_a_job_that_fails_uploads_only_what_it_did_as_it_went(account: Account) -> None:
@@ -206,9 +180,9 @@ def test_a_job_that_fails_uploads_only_what_it_did_as_it_went(account: Account) 
         told = account.ended(name)
         assert told["ProcessingJobStatus"] == "Failed"
         assert told["FailureReason"] == "AlgorithmError: See job logs for more information"
-    assert account.results("end") == {}
-    assert account.results("went") == {"x": "x"}
-    assert account.log("end")["end/algo-1"][-1] == "ValueError: no photos"
+    assert account.texts("end") == {}
+    assert account.texts("went") == {"x": "x"}
+    assert account.by_host("end")["end/algo-1"][-1] == "ValueError: no photos"
 
 
 def test_an_exit_message_is_a_kilobyte_of_text(account: Account) -> None:
@@ -226,14 +200,14 @@ def test_what_goes_on_too_long_or_is_stopped(account: Account) -> None:
     account.create("long", hangs, StoppingCondition={"MaxRuntimeInSeconds": 1})
     config = {"Outputs": [target("stopped", "Continuous")]}
     account.create("stopped", hangs, ProcessingOutputConfig=config)
-    until(lambda: account.results("stopped"))
+    until(lambda: account.texts("stopped"))
     account.sagemaker.stop_processing_job(ProcessingJobName="stopped")
     for name in ("long", "stopped"):
         told = account.ended(name)
         assert told["ProcessingJobStatus"] == "Stopped", told
         assert "FailureReason" not in told
-    assert account.results("long") == {}
-    assert account.results("stopped") == {"x": "x"}
+    assert account.texts("long") == {}
+    assert account.texts("stopped") == {"x": "x"}
     with pytest.raises(ClientError, match="processing job is in status Stopped"):
         account.sagemaker.stop_processing_job(ProcessingJobName="stopped")
     account.sagemaker.delete_processing_job(ProcessingJobName="stopped")
@@ -245,7 +219,7 @@ def test_an_isolated_job_gets_no_credentials(account: Account) -> None:
     script = "(out / 'keys').write_text(str([n for n in os.environ if 'ACCESS_KEY' in n]))"
     account.create("isolated", script, NetworkConfig={"EnableNetworkIsolation": True})
     assert account.ended("isolated")["ProcessingJobStatus"] == "Completed"
-    assert account.results("isolated") == {"keys": "[]"}
+    assert account.texts("isolated") == {"keys": "[]"}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.archives import make_archive
 from tests.localaws.conftest import until
+from tests.localaws.job_account import JobAccount
 from tests.localaws.roles import create_role
 from tests.localaws.test_jobs import KilledLocalAws
 
@@ -60,15 +61,11 @@ server.serve_forever()
 """
 
 
-class Account:
+class Account(JobAccount):
     """A localaws with a bucket, a role for models, and models of the server above."""
 
     def __init__(self, aws: KilledLocalAws, code: Path) -> None:
-        self.aws = aws
-        self.s3 = aws.client("s3")
-        self.sagemaker = aws.client("sagemaker")
-        self.role = create_role(aws.client("iam"), "serving", "sagemaker")
-        self.s3.create_bucket(Bucket="kennel")
+        super().__init__(aws, "serving", GROUP)
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as archive:
             for name in ("manifest.json", "model.onnx"):
@@ -87,9 +84,6 @@ class Account:
                 "Environment": environment,
             },
         )
-
-    def put(self, key: str, content: bytes) -> None:
-        self.s3.put_object(Bucket="kennel", Key=key, Body=content)
 
     def create(self, name: str, source: str, model: str = "stub", **more: Any) -> None:
         """Start a job over a prefix; members of the request's structures may be given by name."""
@@ -116,32 +110,6 @@ class Account:
             lambda: self.describe(name),
             lambda told: told["TransformJobStatus"] not in ("InProgress", "Stopping"),
         )
-
-    def results(self, name: str) -> dict[str, bytes]:
-        """What a job has left, by what follows its prefix."""
-        prefix = f"out/{name}/"
-        found = self.s3.list_objects_v2(Bucket="kennel", Prefix=prefix).get("Contents", [])
-        return {
-            each["Key"].removeprefix(prefix): self.s3.get_object(Bucket="kennel", Key=each["Key"])[
-                "Body"
-            ].read()
-            for each in found
-        }
-
-    def log(self, name: str) -> dict[str, list[str]]:
-        """A job's messages by stream."""
-        logs = self.aws.client("logs")
-        found = logs.describe_log_streams(logGroupName=GROUP, logStreamNamePrefix=f"{name}/")
-        streams = [each["logStreamName"] for each in found["logStreams"]]
-        return {
-            stream: [
-                event["message"]
-                for event in logs.get_log_events(
-                    logGroupName=GROUP, logStreamName=stream, startFromHead=True
-                )["events"]
-            ]
-            for stream in streams
-        }
 
     def data_log(self, name: str) -> list[str]:
         """The lines of a job's data logs, without their times."""
