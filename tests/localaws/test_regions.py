@@ -70,7 +70,7 @@ def test_a_function_runs_in_its_region(aws: LocalAws) -> None:
             return []
         return [event["message"] for event in found["events"]]
 
-    assert any(line.startswith("REPORT") for line in until(lines))
+    until(lines, lambda told: any(line.startswith("REPORT") for line in told))
 
 
 def test_an_alarm_is_evaluated_in_its_region(aws: LocalAws) -> None:
