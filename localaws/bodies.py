@@ -359,14 +359,30 @@ def _parsed(
 class _Violation(NamedTuple):
     """A member that is not as the model has it: where, its value, what it must be."""
 
+    shape: Any
     where: str
     value: Any
     must: str
 
     def __str__(self) -> str:
-        given = "null" if self.value is None else f"'{self.value}'"
+        given = "null" if self.value is None else f"'{_told(self.shape, self.value)}'"
         constraint = f"failed to satisfy constraint: Member must {self.must}"
         return f"Value {given} at '{self.where}' {constraint}"
+
+
+def _told(shape: Any, value: Any) -> str:
+    """A value as AWS's services, which are no Python, tell it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if shape.type_name == "list" and isinstance(value, list):
+        if shape.member.type_name == "structure":
+            # Whatever is in them, and however many they are.
+            return f"[{shape.member.name}]" if value else "[]"
+        return f"[{', '.join(_told(shape.member, item) for item in value)}]"
+    if shape.type_name == "map" and isinstance(value, Mapping):
+        pairs = (f"{key}={_told(shape.value, item)}" for key, item in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    return str(shape.name if shape.type_name == "structure" else value)
 
 
 _THERE = "not be null"
@@ -386,7 +402,7 @@ def _violations(shape: Any, value: Any, where: str, breaks: _Breaks) -> Iterator
                 inner = _fits_all if is_outside else breaks
                 yield from _violations(member, value[name], path, inner)
             elif name in shape.required_members and not _is_part_of_host(member):
-                yield _Violation(path, None, _THERE)
+                yield _Violation(member, path, None, _THERE)
     elif kind == "list" and isinstance(value, list):
         for number, item in enumerate(value, 1):
             yield from _violations(shape.member, item, f"{where}.{number}.member", breaks)
@@ -395,7 +411,7 @@ def _violations(shape: Any, value: Any, where: str, breaks: _Breaks) -> Iterator
             yield from _violations(shape.key, key, f"{where}.{key}.key", breaks)
             yield from _violations(shape.value, item, f"{where}.{key}.value", breaks)
     if must := breaks(shape, value):
-        yield _Violation(where, value, must)
+        yield _Violation(shape, where, value, must)
 
 
 def _fits_all(shape: Any, value: Any) -> None:

@@ -13,6 +13,7 @@ from moto.core.common_types import TYPE_RESPONSE
 from localaws.execution import running
 from localaws.functions.records import InvocationError, function_of, version_of
 from localaws.functions.service import Functions
+from localaws.operations import RefusedError
 
 MAX_BYTES = 6_291_456
 MAX_ASYNCHRONOUS_BYTES = 1_048_576
@@ -34,25 +35,18 @@ class ResourceConflictException(LambdaClientError):
 
 
 class InvocationAnswers(responses.LambdaResponse):
-    """Moto's answers, with functions that run unless localaws keeps records only."""
+    """Moto's answers, with functions that run; where localaws keeps records only, none does."""
 
     def invoke(self) -> TYPE_RESPONSE:
         """Run a function."""
-        service = running(Functions)
-        if not service:
-            answer: TYPE_RESPONSE = super().invoke()
-            return answer
         try:
-            return self._invoke(service)
+            return self._invoke(_service())
         except InvocationError as error:
             return _refused(error)
 
     def invoke_async(self) -> TYPE_RESPONSE:
         """The operation that `Invoke` with an event has replaced."""
-        service = running(Functions)
-        if not service:
-            answer: TYPE_RESPONSE = super().invoke_async()
-            return answer
+        service = _service()
         try:
             payload = _checked(self._payload(), MAX_ASYNCHRONOUS_BYTES)
         except InvocationError as error:
@@ -109,6 +103,12 @@ class InvocationAnswers(responses.LambdaResponse):
     def _payload(self) -> bytes:
         body: Any = self.body
         return body.encode() if isinstance(body, str) else bytes(body or b"")
+
+
+def _service() -> Functions:
+    if service := running(Functions):
+        return service
+    raise RefusedError("it keeps records only, so no function runs")
 
 
 def _headers(status: int, request_id: str) -> Headers:

@@ -105,10 +105,13 @@ def refuse_code(code: Json) -> None:
         bucket = s3_backends[ACCOUNT]["aws"].buckets.get(code["S3Bucket"])
         key = bucket.keys.get(str(code.get("S3Key"))) if bucket else None
         if not (bucket and key):
-            missing = ("Key", "key") if bucket else ("Bucket", "bucket")
+            # S3 ends the one with a full stop, and not the other.
+            missing = (
+                ("Key", "key does not exist.") if bucket else ("Bucket", "bucket does not exist")
+            )
             raise InvalidParameterValueException(
                 f"Error occurred while GetObject. S3 Error Code: NoSuch{missing[0]}. S3 Error"
-                f" Message: The specified {missing[1]} does not exist."
+                f" Message: The specified {missing[1]}"
             )
         if bucket.region_name != regions.current():
             raise InvalidParameterValueException(

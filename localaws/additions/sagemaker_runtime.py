@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from typing import cast
 from urllib.parse import urlsplit
 
 from moto.core.request import Request
-from moto.sagemakerruntime import responses, urls
+from moto.sagemakerruntime import urls
 from urllib3 import HTTPHeaderDict
 
 from localaws.additions import Gap
 from localaws.additions._moto import plain_client, refuses
 from localaws.execution import running
 from localaws.hosting.endpoints import Endpoints, InvocationError, endpoint_name
+from localaws.operations import RefusedError
 
 Answer = tuple[int, Mapping[str, str], bytes]
 """Status, headers and body."""
@@ -24,8 +24,7 @@ def _invoke_endpoint(request: Request, url: str, headers: Mapping[str, str]) -> 
     """Answer `InvokeEndpoint`."""
     endpoints = running(Endpoints)
     if not endpoints:
-        answer = responses.SageMakerRuntimeResponse.dispatch(request, url, headers)
-        return cast(Answer, answer)
+        raise RefusedError("it keeps records only, so no endpoint serves")
     name, body = endpoint_name(urlsplit(url).path), request.get_data()
     try:
         with endpoints.execution.waiting():

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import boto3
 import pytest
 from botocore import auth
 from botocore.client import BaseClient
 from botocore.credentials import Credentials
+from botocore.exceptions import ClientError
 
 from localaws import execution, loopback, shell
 from localaws.processes import ManagedProcess
@@ -38,15 +40,11 @@ _SECONDS = 120
 # What keys begin with that IAM and STS gave out. All others are made up by the tests.
 _GIVEN_OUT = ("AKIA", "ASIA", "LSIA")
 _NO_POLICIES = ("some policy", "test policy")
-_TRUST = json.dumps(
-    {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": service}}
-            for service in ("lambda.amazonaws.com", "logs.amazonaws.com", "sagemaker.amazonaws.com")
-        ],
-    }
-)
+_SERVICES = ("lambda.amazonaws.com", "logs.amazonaws.com", "sagemaker.amazonaws.com")
+_TRUST = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": _SERVICES}}
+_RIGHTS = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+_FAKE_ROLE = "FakeRole"
+_FAKE_MODEL = "s3://MyBucket/model.tar.gz"
 # Which of them a machine has is not what is tested.
 _RUNTIMES = ",".join(f"python3.{minor}" for minor in range(9, 15))
 
@@ -72,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if AGAINST == "localaws":
         _sign_as_administrator()
         _sign_by_the_clock()
-        _trust_in_earnest()
+        _be_in_earnest()
 
 
 class _Server:
@@ -134,19 +132,51 @@ def _sign_by_the_clock() -> None:
     auth.get_current_datetime = now
 
 
-def _trust_in_earnest() -> None:
-    """Have roles trust the services, where a test has any text for a policy that says so.
+def _be_in_earnest() -> None:
+    """Have what AWS asks for, where a test has made it up or does not wait for it.
 
-    Without it the tests of Lambda would say nothing but that such a role cannot be made.
+    Without it the tests of Lambda and SageMaker would say nothing but that there is no such role.
     """
     original = BaseClient._make_api_call
 
     def call(self: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
         if parameters.get("AssumeRolePolicyDocument") in _NO_POLICIES and operation == "CreateRole":
-            parameters = {**parameters, "AssumeRolePolicyDocument": _TRUST}
-        return original(self, operation, parameters)
+            parameters = {**parameters, "AssumeRolePolicyDocument": _policy(_TRUST)}
+        try:
+            return original(self, operation, parameters)
+        except ClientError as error:
+            said = str(error)
+            if "An update is in progress for resource" in said and "FunctionName" in parameters:
+                waiter = self.get_waiter("function_updated_v2")
+                waiter.wait(FunctionName=parameters["FunctionName"], WaiterConfig={"Delay": 1})
+            elif _FAKE_ROLE in said and operation.startswith("Create"):
+                parameters = _with_role_and_model(self, parameters)
+            else:
+                raise
+            return original(self, operation, parameters)
 
     BaseClient._make_api_call = call
+
+
+def _policy(statement: Mapping[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def _with_role_and_model(client: BaseClient, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Make the role and, in place of one whose name no bucket can have, the model."""
+    iam, s3 = (
+        boto3.client(service, "us-east-1", endpoint_url=client.meta.endpoint_url)
+        for service in ("iam", "s3")
+    )
+    with suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_role(RoleName=_FAKE_ROLE, AssumeRolePolicyDocument=_policy(_TRUST))
+    iam.put_role_policy(RoleName=_FAKE_ROLE, PolicyName="all", PolicyDocument=_policy(_RIGHTS))
+    bucket, key = _FAKE_MODEL.lower().removeprefix("s3://").split("/")
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key=key, Body=b"")
+    text = json.dumps(parameters, default=str)
+    made: dict[str, Any] = json.loads(text.replace(_FAKE_MODEL, _FAKE_MODEL.lower()))
+    return made
 
 
 @pytest.hookimpl(tryfirst=True)
