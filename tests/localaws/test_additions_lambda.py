@@ -404,3 +404,13 @@ def test_all_is_there_after_a_restart_and_gone_after_its_end(aws: LocalAws, lamb
     assert lambdas.list_aliases(**NAME)["Aliases"] == []
     with pytest.raises(ClientError):
         lambdas.get_policy(**NAME)
+
+
+def test_code_that_is_not_in_s3_is_told_in_s3s_words(aws: LocalAws, lambdas: Any) -> None:
+    update = lambdas.update_function_code
+    with pytest.raises(ClientError, match=r"The specified bucket does not exist$"):
+        update(**NAME, S3Bucket="kennel-nowhere", S3Key="code.zip")
+    aws.client("s3").create_bucket(Bucket="kennel-code")
+    with pytest.raises(ClientError, match=r"The specified key does not exist\.$"):
+        update(**NAME, S3Bucket="kennel-code", S3Key="code.zip")
+    aws.client("s3").delete_bucket(Bucket="kennel-code")

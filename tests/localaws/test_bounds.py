@@ -122,3 +122,27 @@ def test_a_body_without_what_is_required_makes_nothing(
     assert "None" not in [
         found["ModelName"] for found in aws.client("sagemaker").list_models()["Models"]
     ]
+
+
+def test_a_list_is_told_as_aws_tells_it(aws: LocalAws) -> None:
+    event = {"Source": "a", "DetailType": "b", "Detail": "{}"}
+    with pytest.raises(
+        ClientError, match=re.escape("Value '[PutEventsRequestEntry]' at 'entries'")
+    ):
+        aws.client("events").put_events(Entries=[event] * 11)
+    network = {"SecurityGroupIds": ["sg-1", "sg-2"] * 3, "Subnets": ["subnet-1"]}
+    told = "Value '[sg-1, sg-2, sg-1, sg-2, sg-1, sg-2]' at 'vpcConfig.securityGroupIds'"
+    with pytest.raises(ClientError, match=re.escape(told)):
+        aws.client("sagemaker").create_model(
+            ModelName="m", ExecutionRoleArn=ROLE, VpcConfig=network
+        )
+
+
+def test_where_records_only_are_kept_nothing_is_invoked(aws: LocalAws) -> None:
+    body = b"\xff\xd8\xff"
+    with pytest.raises(ClientError, match="no endpoint serves") as refused:
+        aws.client("sagemaker-runtime").invoke_endpoint(EndpointName="kennel", Body=body)
+    assert refused.value.response["Error"]["Code"] == "NotImplemented"
+    with pytest.raises(ClientError, match="no function runs") as refused:
+        aws.client("lambda").invoke(FunctionName="kennel")
+    assert refused.value.response["Error"]["Code"] == "NotImplemented"
