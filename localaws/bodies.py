@@ -167,7 +167,7 @@ def _checked(
     if call.service in SERVICES:
         breaks = _broken
     if violations := list(_violations(shape, told, "", breaks)):
-        _refuse(call, shape, violations)
+        _refuse(call, operation, shape, violations)
     return told
 
 
@@ -356,6 +356,10 @@ def _parsed(
     return told or {}
 
 
+# Logs says of these that they are wrong, and not what they are.
+_UNTOLD = {"LogGroupIdentifier", "StartLiveTailLogGroupIdentifiers"}
+
+
 class _Violation(NamedTuple):
     """A member that is not as the model has it: where, its value, what it must be."""
 
@@ -366,8 +370,8 @@ class _Violation(NamedTuple):
 
     def __str__(self) -> str:
         given = "null" if self.value is None else f"'{_told(self.shape, self.value)}'"
-        constraint = f"failed to satisfy constraint: Member must {self.must}"
-        return f"Value {given} at '{self.where}' {constraint}"
+        told = "Value" if self.shape.name in _UNTOLD else f"Value {given}"
+        return f"{told} at '{self.where}' failed to satisfy constraint: Member must {self.must}"
 
 
 def _told(shape: Any, value: Any) -> str:
@@ -386,6 +390,8 @@ def _told(shape: Any, value: Any) -> str:
 
 
 _THERE = "not be null"
+# What S3's schema takes as any text: it has other words for those that it does not know.
+_TEXTS = {"BucketLocationConstraint", "Event"}
 _Breaks = Callable[[Any, Any], str | None]
 """The bound of a shape that a value breaks, in AWS's words."""
 
@@ -420,7 +426,8 @@ def _fits_all(shape: Any, value: Any) -> None:
 
 def _unlisted(shape: Any, value: Any) -> str | None:
     """Of S3: the bound of a text in XML that is none of those that its schema has."""
-    return _broken(shape, value) if "enum" in shape.metadata else None
+    is_listed = "enum" in shape.metadata and shape.name not in _TEXTS
+    return _broken(shape, value) if is_listed else None
 
 
 def _broken(shape: Any, value: Any) -> str | None:
@@ -463,11 +470,16 @@ def _is_part_of_host(member: Any) -> bool:
     return bool(member.serialization.get("hostLabel"))
 
 
-def _refuse(call: Call, shape: Any, violations: Sequence[_Violation]) -> NoReturn:
-    if call.service in SERVICES:
+def _refuse(
+    call: Call, operation: OperationModel, shape: Any, violations: Sequence[_Violation]
+) -> NoReturn:
+    if code := SERVICES.get(call.service):
         count = f"{len(violations)} validation error{'s' if len(violations) > 1 else ''}"
         told = f"{count} detected: {'; '.join(map(str, violations))}"
-        raise _BadError(SERVICES[call.service], told)
+        # The newer operations of a service may have the other one.
+        errors = {error.error_code for error in operation.error_shapes}
+        is_newer = code not in errors and "ValidationException" in errors
+        raise _BadError("ValidationException" if is_newer else code, told)
     if any(violation.must is not _THERE for violation in violations):
         raise _BadError("MalformedXML", _XML)
     _refuse_missing(call, shape, violations[0])

@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+from moto.core.utils import get_service_model
 from moto.iam.models import iam_backends
 from moto.s3.exceptions import (
+    InvalidArgumentError,
     InvalidBucketName,
+    InvalidLocationConstraintException,
     InvalidPartOrder,
     MalformedXML,
     MissingBucket,
@@ -100,6 +103,11 @@ def _check_new(response: S3Response) -> None:
     taken = name.startswith(_TAKEN_STARTS) or name.endswith(_TAKEN_ENDS)
     if taken or not _NAME.fullmatch(name) or _ADDRESS.fullmatch(name):
         raise InvalidBucketName
+    place = _text(_root(response), "LocationConstraint") if response.body else ""
+    known = get_service_model("s3").shape_for("BucketLocationConstraint").enum
+    # Of other regions' endpoints moto has the words, which are about the endpoint.
+    if place and place not in known and response.region == "us-east-1":
+        raise InvalidLocationConstraintException
     acl = headers.get("x-amz-acl", "private")
     if acl == "private":
         return
@@ -181,10 +189,8 @@ def _check_upload(response: S3Response) -> None:
     bucket, upload = _bucket(response), response.querystring["uploadId"][0]
     number = response.querystring.get("partNumber", ["1"])[0]
     if not number.isdecimal() or not 1 <= int(number) <= _MOST_PARTS:
-        raise S3ClientError(
-            "InvalidArgument",
-            f"Part number must be an integer between 1 and {_MOST_PARTS}, inclusive",
-        )
+        why = f"Part number must be an integer between 1 and {_MOST_PARTS}, inclusive"
+        raise InvalidArgumentError(why, "partNumber", number)
     if bucket is None:
         return
     found = bucket.multiparts.get(upload)
@@ -193,6 +199,11 @@ def _check_upload(response: S3Response) -> None:
 
 
 def _check_completion(response: S3Response) -> None:
+    bucket, upload = _bucket(response), response.querystring["uploadId"][0]
+    made: Any = bucket.keys.get(response.parse_key_name()) if bucket else None
+    if getattr(getattr(made, "multipart", None), "id", None) == upload:
+        # What was completed may be so again: the answer may have been lost.
+        return
     _check_upload(response)
     numbers = [int(n) for n in re.findall(rb"<PartNumber>\s*(\d+)\s*<", response.body or b"")]
     if numbers != sorted(set(numbers)):

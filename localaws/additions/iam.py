@@ -189,9 +189,11 @@ def _check_policy(document: str) -> None:
     except (KeyError, TypeError, ValueError):
         return
     for statement in statements if isinstance(statements, list) else [statements]:
+        if not isinstance(statement, dict) or not isinstance(statement.get("Sid", ""), str):
+            return
         if {"Principal", "NotPrincipal"} & set(statement):
             raise MalformedPolicyDocument("Policy document should not specify a principal.")
-        if not _SID.fullmatch(str(statement.get("Sid", ""))):
+        if not _SID.fullmatch(statement.get("Sid", "")):
             raise MalformedPolicyDocument(
                 "Statement IDs (SID) must be alpha-numeric. Check that your input satisfies the "
                 "regular expression [0-9A-Za-z]*"

@@ -317,6 +317,7 @@ def install() -> None:
 
     wrap(S3Backend, "put_bucket_encryption", _put_bucket_encryption)
     wrap(S3Backend, "copy_object", _copy_object)
+    wrap(S3Backend, "put_object", _put_object)
     backend: Any = S3Backend
     backend.create_bucket = create_encrypted_bucket
     backend.delete_bucket_encryption = delete_bucket_encryption
@@ -335,10 +336,18 @@ def install() -> None:
 
 
 def _put_bucket_encryption(
-    original: Any, backend: S3Backend, bucket_name: str, *given: Any
+    original: Any, backend: S3Backend, bucket_name: str, *given: Any, **named: Any
 ) -> None:
-    original(backend, bucket_name, *given)
+    original(backend, bucket_name, *given, **named)
     vars(backend.get_bucket(bucket_name)).update(encryption_was_put=True)
+
+
+def _put_object(original: Any, backend: S3Backend, *given: Any, **named: Any) -> FakeKey:
+    """Tell of a bucket key only where there is one."""
+    made: FakeKey = original(backend, *given, **named)
+    if str(made.bucket_key_enabled).lower() != "true":
+        made.bucket_key_enabled = None
+    return made
 
 
 def _copy_object(

@@ -402,8 +402,12 @@ class _Version2(HmacV1QueryAuth):  # type: ignore[misc]
         query = parse_qs(split.query, keep_blank_values=True)
         headers = HTTPHeaders()
         for name in {*map(str.lower, sent.headers), *query}:
-            if name.startswith("x-amz-") or name in ("content-md5", "content-type"):
+            if name.startswith("x-amz-"):
                 headers[name] = ",".join(sent.headers.get_all(name) or query.get(name, []))
+        # botocore writes them into the URL too, where S3 does not look.
+        for name in ("content-md5", "content-type"):
+            if values := sent.headers.get_all(name):
+                headers[name] = ",".join(values)
         bucket = re.sub(r"\.?localhost$", "", split.hostname or "")
         in_host = bucket != split.hostname and bucket
         path = f"/{bucket}{split.path}" if in_host else None

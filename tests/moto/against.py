@@ -44,7 +44,22 @@ _SERVICES = ("lambda.amazonaws.com", "logs.amazonaws.com", "sagemaker.amazonaws.
 _TRUST = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": _SERVICES}}
 _RIGHTS = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 _FAKE_ROLE = "FakeRole"
-_FAKE_MODEL = "s3://MyBucket/model.tar.gz"
+# In small letters: no bucket can have this name.
+_FAKE_BUCKET = "MyBucket"
+_MADE_UP = re.compile(
+    f"Could not (assume role|access model data at) .*{_FAKE_ROLE}"
+    f"|Could not find model data at s3://{_FAKE_BUCKET.lower()}"
+)
+_IN_BETWEEN = re.compile(
+    r"update is in progress for resource|Cannot update in-progress endpoint"
+    r"|Status \((Pending|Stopping|Updating|Deleting)\) not in"
+)
+_NO_ACLS = "AccessControlListNotSupported"
+_DESCRIBED = {
+    "EndpointName": "DescribeEndpoint",
+    "FunctionName": "GetFunctionConfiguration",
+    "NotebookInstanceName": "DescribeNotebookInstance",
+}
 # Which of them a machine has is not what is tested.
 _RUNTIMES = ",".join(f"python3.{minor}" for minor in range(9, 15))
 
@@ -88,7 +103,9 @@ class _Server:
         # As moto's own tests have it.
         self.endpoint = f"http://localhost:{port}"
         log = folder / "log"
-        environment = {**os.environ, "LOCALAWS_STAND_IN": _RUNTIMES}
+        # moto's tests set some for themselves, and localaws' images are those of no such setting.
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MOTO_")}
+        environment = {**kept, "LOCALAWS_STAND_IN": _RUNTIMES}
         command = [sys.executable, *program, "--port", str(port)]
         self._process = ManagedProcess(command, log, environment)
         deadline = time.monotonic() + _SECONDS
@@ -142,18 +159,27 @@ def _be_in_earnest() -> None:
     def call(self: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
         if parameters.get("AssumeRolePolicyDocument") in _NO_POLICIES and operation == "CreateRole":
             parameters = {**parameters, "AssumeRolePolicyDocument": _policy(_TRUST)}
-        try:
-            return original(self, operation, parameters)
-        except ClientError as error:
-            said = str(error)
-            if "An update is in progress for resource" in said and "FunctionName" in parameters:
-                waiter = self.get_waiter("function_updated_v2")
-                waiter.wait(FunctionName=parameters["FunctionName"], WaiterConfig={"Delay": 1})
-            elif _FAKE_ROLE in said and operation.startswith("Create"):
-                parameters = _with_role_and_model(self, parameters)
-            else:
-                raise
-            return original(self, operation, parameters)
+        if operation == "CreateModel":
+            text = json.dumps(parameters).replace(_FAKE_BUCKET, _FAKE_BUCKET.lower())
+            parameters = json.loads(text)
+        for _ in range(_SECONDS):
+            try:
+                return original(self, operation, parameters)
+            except ClientError as error:
+                said = str(error)
+                if operation.startswith("Create") and _MADE_UP.search(said):
+                    _make_role_and_bucket(self)
+                    break
+                if _NO_ACLS in said and "Bucket" in parameters:
+                    _allow_acls(self, parameters["Bucket"])
+                    break
+                if not _IN_BETWEEN.search(said):
+                    raise
+                # What is described goes on.
+                for name in _DESCRIBED.keys() & parameters.keys():
+                    original(self, _DESCRIBED[name], {name: parameters[name]})
+                time.sleep(1)
+        return original(self, operation, parameters)
 
     BaseClient._make_api_call = call
 
@@ -162,8 +188,14 @@ def _policy(statement: Mapping[str, Any]) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
-def _with_role_and_model(client: BaseClient, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Make the role and, in place of one whose name no bucket can have, the model."""
+def _allow_acls(client: Any, bucket: str) -> None:
+    """As all buckets did before April 2023."""
+    rules = [{"ObjectOwnership": "ObjectWriter"}]
+    client.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": rules})
+    client.delete_public_access_block(Bucket=bucket)
+
+
+def _make_role_and_bucket(client: BaseClient) -> None:
     iam, s3 = (
         boto3.client(service, "us-east-1", endpoint_url=client.meta.endpoint_url)
         for service in ("iam", "s3")
@@ -171,12 +203,8 @@ def _with_role_and_model(client: BaseClient, parameters: dict[str, Any]) -> dict
     with suppress(iam.exceptions.EntityAlreadyExistsException):
         iam.create_role(RoleName=_FAKE_ROLE, AssumeRolePolicyDocument=_policy(_TRUST))
     iam.put_role_policy(RoleName=_FAKE_ROLE, PolicyName="all", PolicyDocument=_policy(_RIGHTS))
-    bucket, key = _FAKE_MODEL.lower().removeprefix("s3://").split("/")
-    s3.create_bucket(Bucket=bucket)
-    s3.put_object(Bucket=bucket, Key=key, Body=b"")
-    text = json.dumps(parameters, default=str)
-    made: dict[str, Any] = json.loads(text.replace(_FAKE_MODEL, _FAKE_MODEL.lower()))
-    return made
+    s3.create_bucket(Bucket=_FAKE_BUCKET.lower())
+    s3.put_object(Bucket=_FAKE_BUCKET.lower(), Key="model.tar.gz", Body=b"")
 
 
 @pytest.hookimpl(tryfirst=True)
