@@ -370,8 +370,14 @@ class _Violation(NamedTuple):
 
     def __str__(self) -> str:
         given = "null" if self.value is None else f"'{_told(self.shape, self.value)}'"
-        told = "Value" if self.shape.name in _UNTOLD else f"Value {given}"
+        told = "Value" if _is_untold(self.shape) and self.value is not None else f"Value {given}"
         return f"{told} at '{self.where}' failed to satisfy constraint: Member must {self.must}"
+
+
+def _is_untold(shape: Any) -> bool:
+    """Whether a value is not repeated: what is secret, or no text."""
+    is_secret = bool(shape.metadata.get("sensitive")) or shape.type_name == "blob"
+    return is_secret or shape.name in _UNTOLD
 
 
 def _told(shape: Any, value: Any) -> str:

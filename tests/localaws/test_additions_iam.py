@@ -136,3 +136,15 @@ def test_a_role_keeps_what_is_not_changed(iam: Any, role: str) -> None:
     iam.update_role(RoleName="simulated", Description="serves")
     found = iam.get_role(RoleName="simulated")["Role"]
     assert (found["Description"], found["MaxSessionDuration"]) == ("serves", 3600)
+
+
+@pytest.mark.parametrize("statement", ["text", None, {"Sid": {}}, {"Sid": 1}, [[]]])
+def test_what_is_no_statement_is_a_syntax_error(iam: Any, statement: Any) -> None:
+    whole = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}
+    if isinstance(statement, dict):
+        statement = whole | statement
+    for listed in (statement, [statement]):
+        document = json.dumps({"Version": "2012-10-17", "Statement": listed})
+        with pytest.raises(ClientError) as refused:
+            iam.create_policy(PolicyName="none", PolicyDocument=document)
+        assert refused.value.response["Error"]["Code"] == "MalformedPolicyDocument"

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
@@ -11,6 +12,7 @@ from botocore.session import Session
 
 from localaws.additions import s3 as addition
 from tests.localaws.conftest import LocalAws
+from tests.localaws.raw import send
 
 BUCKET = "kennel-conditions"
 EVERYTHING = [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]
@@ -169,3 +171,76 @@ def test_a_bucket_in_which_objects_were_deleted_can_be_emptied(aws: LocalAws) ->
     for found in (*listed["Versions"], *listed["DeleteMarkers"]):
         s3.delete_object(Bucket="emptied", Key="photo", VersionId=found["VersionId"])
     s3.delete_bucket(Bucket="emptied")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"), [("", 403), ("application/unknown", 403), ("image/jpeg", 200)]
+)
+def test_a_presigned_type_is_looked_for_in_the_header(
+    aws: LocalAws, s3: Any, kind: str, status: int
+) -> None:
+    given = {"Bucket": BUCKET, "Key": "dog.jpg", "ContentType": "image/jpeg"}
+    url = urlsplit(s3.generate_presigned_url("put_object", given))
+    headers = {"Content-Type": kind} if kind else {}
+    answer = send(aws.endpoint, "PUT", f"{url.path}?{url.query}", headers, b"dog")
+    assert answer.status == status
+
+
+def test_a_completed_upload_can_be_completed_again(s3: Any) -> None:
+    upload = s3.create_multipart_upload(Bucket=BUCKET, Key="dogs.tar")["UploadId"]
+    given = {"Bucket": BUCKET, "Key": "dogs.tar", "UploadId": upload}
+    with pytest.raises(ClientError) as refused:
+        s3.upload_part(**given, PartNumber=10_001, Body=b"")
+    error = refused.value.response["Error"]
+    assert (error["ArgumentName"], error["ArgumentValue"]) == ("partNumber", "10001")
+    part = {"PartNumber": 1, "ETag": s3.upload_part(**given, PartNumber=1, Body=b"dogs")["ETag"]}
+    parts = {"MultipartUpload": {"Parts": [part]}}
+    made = s3.complete_multipart_upload(**given, **parts)["ETag"]
+    assert s3.complete_multipart_upload(**given, **parts, IfNoneMatch="*")["ETag"] == made
+    s3.put_object(Bucket=BUCKET, Key="dogs.tar", Body=b"others")
+    with pytest.raises(ClientError, match="NoSuchUpload"):
+        s3.complete_multipart_upload(**given, **parts)
+
+
+def test_only_a_bucket_key_that_is_used_is_told(s3: Any) -> None:
+    given = {"Bucket": BUCKET, "Key": "k", "ServerSideEncryption": "aws:kms"}
+    assert "BucketKeyEnabled" not in s3.put_object(**given, BucketKeyEnabled=False)
+    assert s3.put_object(**given, BucketKeyEnabled=True)["BucketKeyEnabled"] is True
+    copied = s3.copy_object(**given, CopySource=f"{BUCKET}/k")
+    assert "BucketKeyEnabled" not in copied
+
+
+@pytest.mark.parametrize("place", ["us-east-1", "nowhere-9"])
+def test_a_location_that_is_none_is_refused_by_name(s3: Any, place: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        s3.create_bucket(
+            Bucket="kennel-nowhere", CreateBucketConfiguration={"LocationConstraint": place}
+        )
+    assert code(refused) == "InvalidLocationConstraint"
+
+
+def test_an_event_that_is_none_is_refused_by_name(s3: Any) -> None:
+    queue = {"QueueArn": "arn:aws:sqs:us-east-1:123456789012:q", "Events": ["s3:Nothing"]}
+    with pytest.raises(ClientError, match="'s3:Nothing' is not supported") as refused:
+        s3.put_bucket_notification_configuration(
+            Bucket=BUCKET, NotificationConfiguration={"QueueConfigurations": [queue]}
+        )
+    assert code(refused) == "InvalidArgument"
+
+
+def test_cloudformation_makes_a_bucket_with_its_encryption(aws: LocalAws) -> None:
+    properties = {
+        "BucketName": "kennel-stack",
+        "BucketEncryption": {
+            "ServerSideEncryptionConfiguration": [
+                {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+            ]
+        },
+    }
+    bucket = {"Type": "AWS::S3::Bucket", "Properties": properties}
+    stacks = aws.client("cloudformation")
+    stacks.create_stack(StackName="s", TemplateBody=json.dumps({"Resources": {"Bucket": bucket}}))
+    found = aws.client("s3").get_bucket_encryption(Bucket="kennel-stack")
+    (rule,) = found["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "aws:kms"
+    stacks.delete_stack(StackName="s")

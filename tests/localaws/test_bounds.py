@@ -138,6 +138,23 @@ def test_a_list_is_told_as_aws_tells_it(aws: LocalAws) -> None:
         )
 
 
+def test_a_secret_and_a_blob_are_not_told(aws: LocalAws) -> None:
+    told = "1 validation error detected: Value at 'plaintext' failed"
+    with pytest.raises(ClientError, match=told) as refused:
+        aws.client("kms").encrypt(KeyId="alias/kennel", Plaintext=b"secret" * 1000)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_code_is_one_that_the_operation_has(aws: LocalAws) -> None:
+    logs = aws.client("logs")
+    with pytest.raises(ClientError) as refused:
+        logs.describe_log_groups(limit=99)
+    assert refused.value.response["Error"]["Code"] == "InvalidParameterException"
+    with pytest.raises(ClientError) as refused:
+        logs.describe_delivery_destinations(limit=99)
+    assert refused.value.response["Error"]["Code"] == "ValidationException"
+
+
 def test_where_records_only_are_kept_nothing_is_invoked(aws: LocalAws) -> None:
     body = b"\xff\xd8\xff"
     with pytest.raises(ClientError, match="no endpoint serves") as refused:
