@@ -120,7 +120,8 @@ class Answers(responses.BudgetsResponse):
         name = name or self._get_param("BudgetName")
         found = self.backend.budgets[self._get_param("AccountId")].get(name)
         if found is None:
-            raise NotFoundException(f"Unable to get budget: {name} - the budget doesn't exist.")
+            what = _OF_NOTIFICATIONS.get(self._get_action(), f"get budget: {name}")
+            raise NotFoundException(f"Unable to {what} - the budget doesn't exist.")
         return found
 
     def _notification(self, parameter: str = "Notification") -> models.Notification:
@@ -147,6 +148,12 @@ class Answers(responses.BudgetsResponse):
 # CreateBudget of the API reference.
 _MOST_SUBSCRIBERS = {"EMAIL": 10, "SNS": 1}
 _ADDRESSES = {"EMAIL": r"[^@\s]+@[^@\s]+\.[^@\s]+", "SNS": r"arn:aws[\w-]*:sns:[\w-]+:\d{12}:.+"}
+
+
+_OF_NOTIFICATIONS = {
+    "CreateNotification": "create notification",
+    "DeleteNotification": "delete notification",
+}
 
 
 def _check_subscribers(subscribers: Iterable[Mapping[str, str]]) -> None:
