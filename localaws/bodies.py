@@ -309,6 +309,11 @@ def _check_policy(body: bytes) -> None:
         raise _BadError("MalformedPolicy", told)
 
 
+def _malformed(call: Call) -> _BadError:
+    is_acl = call.operation in {"PutBucketAcl", "PutObjectAcl"}
+    return _BadError("MalformedACLError" if is_acl else "MalformedXML", _XML)
+
+
 def _check_xml(call: Call, shape: Any, body: bytes) -> None:
     payload = shape.serialization.get("payload")
     if _is_content(shape):
@@ -324,10 +329,10 @@ def _check_xml(call: Call, shape: Any, body: bytes) -> None:
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 (expat expands no entity that is large)
     except (ElementTree.ParseError, ValueError) as error:
-        raise _BadError("MalformedXML", _XML) from error
+        raise _malformed(call) from error
     name = expected.serialization.get("name", expected.name)
     if call.service == "s3" and root.tag.rpartition("}")[2] not in {name, expected.name}:
-        raise _BadError("MalformedXML", _XML)
+        raise _malformed(call)
 
 
 def _parsed(
@@ -350,7 +355,7 @@ def _parsed(
     # moto's parser raises what it stumbles over.
     except Exception as error:
         if call.protocol == "rest-xml" and body:
-            raise _BadError("MalformedXML", _XML) from error
+            raise _malformed(call) from error
         code = _UNREADABLE.get(call.protocol, _SERIALIZATION)
         raise _BadError(code, f"The request cannot be read: {error}") from error
     return told or {}
@@ -487,7 +492,7 @@ def _refuse(
         is_newer = code not in errors and "ValidationException" in errors
         raise _BadError("ValidationException" if is_newer else code, told)
     if any(violation.must is not _THERE for violation in violations):
-        raise _BadError("MalformedXML", _XML)
+        raise _malformed(call)
     _refuse_missing(call, shape, violations[0])
 
 
@@ -496,7 +501,7 @@ def _refuse_missing(call: Call, shape: Any, missing: _Violation) -> NoReturn:
     if call.protocol == "rest-xml" and call.service == "s3":
         first = where.partition(".")[0]
         if "." in where or first[:1].upper() + first[1:] == shape.serialization.get("payload"):
-            raise _BadError("MalformedXML", _XML)
+            raise _malformed(call)
         raise _BadError("InvalidRequest", f"Missing required parameter: {where}")
     name = where.rpartition(".")[2]
     if call.protocol == "ec2" and name[:1].upper() + name[1:] == "InstanceIds":

@@ -178,6 +178,17 @@ def install() -> None:
     before(LaunchTemplates, "create_launch_template", checks.template)
     for way in ("egress", "ingress"):
         before(SecurityGroups, f"authorize_security_group_{way}", checks.rules)
+    wrap(EC2Backend, "describe_key_pairs", _describe_key_pairs)
+
+
+def _describe_key_pairs(
+    original: Any, backend: EC2Backend, key_names: list[str], *given: Any, **named: Any
+) -> Any:
+    """Say in AWS's words which one is not there."""
+    for name in filter(None, key_names):
+        if name not in backend.key_pairs:
+            raise EC2ClientError("InvalidKeyPair.NotFound", f"The key pair '{name}' does not exist")
+    return original(backend, key_names, *given, **named)
 
 
 def _mend_templates() -> None:

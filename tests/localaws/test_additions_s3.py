@@ -219,6 +219,15 @@ def test_a_location_that_is_none_is_refused_by_name(s3: Any, place: str) -> None
     assert code(refused) == "InvalidLocationConstraint"
 
 
+def test_an_acl_that_is_none_has_a_code_of_its_own(s3: Any) -> None:
+    grantee = {"Type": "Group", "URI": "http://acs.amazonaws.com/groups/s3/LogDelivery"}
+    grant = {"Grantee": grantee, "Permission": "lskjflkasdjflkdsjfalisdjflkdsjf"}
+    policy = {"Grants": [grant], "Owner": s3.get_bucket_acl(Bucket=BUCKET)["Owner"]}
+    with pytest.raises(ClientError) as refused:
+        s3.put_bucket_acl(Bucket=BUCKET, AccessControlPolicy=policy)
+    assert code(refused) == "MalformedACLError"
+
+
 def test_an_event_that_is_none_is_refused_by_name(s3: Any) -> None:
     queue = {"QueueArn": "arn:aws:sqs:us-east-1:123456789012:q", "Events": ["s3:Nothing"]}
     with pytest.raises(ClientError, match="'s3:Nothing' is not supported") as refused:

@@ -756,3 +756,12 @@ def test_a_budget_tells_those_who_can_be_told(aws: LocalAws) -> None:
     budgets.create_budget(**budget(topic, "a@example.com"))
     budgets.delete_budget(AccountId=ACCOUNT, BudgetName="limited")
     sns.delete_topic(TopicArn=topic)
+
+
+def test_the_key_pair_that_is_not_there_is_named(aws: LocalAws) -> None:
+    ec2 = aws.client("ec2")
+    ec2.create_key_pair(KeyName="there")
+    with pytest.raises(ClientError, match=r"The key pair 'none' does not exist$"):
+        ec2.describe_key_pairs(KeyNames=["there", "none"])
+    assert len(ec2.describe_key_pairs(KeyNames=["there"])["KeyPairs"]) == 1
+    ec2.delete_key_pair(KeyName="there")

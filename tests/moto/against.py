@@ -54,6 +54,7 @@ _IN_BETWEEN = re.compile(
     r"update is in progress for resource|Cannot update in-progress endpoint"
     r"|Status \((Pending|Stopping|Updating|Deleting)\) not in"
 )
+_NO_KEY = re.compile("(?:RunInstances|Request.*) operation: The key pair '(.*)' does not exist")
 _NO_ACLS = "AccessControlListNotSupported"
 _DESCRIBED = {
     "EndpointName": "DescribeEndpoint",
@@ -173,6 +174,9 @@ def _be_in_earnest() -> None:
                     break
                 if _NO_ACLS in said and "Bucket" in parameters:
                     _allow_acls(self, parameters["Bucket"])
+                    break
+                if key := _NO_KEY.search(said):
+                    original(self, "CreateKeyPair", {"KeyName": key[1]})
                     break
                 if not _IN_BETWEEN.search(said):
                     raise
