@@ -221,16 +221,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if AGAINST == "moto":
         return
     _, *failing = _FAILS_ON_MOTO.read_text().splitlines()
-    left_out = set(failing)
+    tests = {item.nodeid for item in items}
+    left_out = set(failing) & tests
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
     items[:] = [item for item in items if item.nodeid not in left_out]
     named = _Differences(items)
     config.pluginmanager.register(named)
     # A test that is named alone says nothing about the others of its file.
-    collected = {item.nodeid.partition("::")[0] for item in items}
-    stale = [name for name in named.unused if name.partition("::")[0] in collected]
-    if stale and not any("::" in argument for argument in config.args):
-        raise pytest.UsageError(f"{_DIFFERENCES} names no test of moto's: {', '.join(stale)}")
+    if any("::" in argument for argument in config.args):
+        return
+    collected = {name.partition("::")[0] for name in tests}
+    for file, names in (
+        (_DIFFERENCES, named.unused),
+        (_FAILS_ON_MOTO, sorted(set(failing) - tests)),
+    ):
+        if stale := [name for name in names if name.partition("::")[0] in collected]:
+            raise pytest.UsageError(f"{file} names no test of moto's: {', '.join(stale)}")
 
 
 class _Differences:
