@@ -122,7 +122,11 @@ def identify(request: Request, form: Mapping[str, str]) -> Call:
         prefix, _, operation = target.rpartition(".")
         return call(_by_target(signing_name, prefix), operation, "json")
     if action:
-        service = next((name for name in names if _has(name, action)), signing_name)
+        version = form.get("Version") or request.args.get("Version", "")
+        having = [name for name in names if _has(name, action)]
+        # The two of load balancers have one name, and many an operation in common.
+        dated = [name for name in having if get_service_model(name).api_version == version]
+        service = next(iter(dated or having), signing_name)
         return call(service, action, "ec2" if service == "ec2" else "query")
     # S3's routes take almost any path, so the services beside it (S3 Control) are asked first.
     first = request.path.split("/", 2)[1]

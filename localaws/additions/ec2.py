@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 from xml.sax.saxutils import escape
 
+from botocore.exceptions import ClientError
 from moto.core.responses import ActionResult
 from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError, InvalidLaunchTemplateIdNotFound
@@ -123,7 +124,22 @@ def _keeps_used_groups() -> bool:
         return refuses(lambda: ec2.delete_security_group(GroupId=group))
 
 
+def _names_the_missing_key_pair() -> bool:
+    with plain_client("ec2") as ec2:
+        try:
+            ec2.describe_key_pairs(KeyNames=["probe"])
+        except ClientError as error:
+            return "The key pair 'probe' does not exist" in str(error)
+    return False
+
+
 GAPS = [
+    Gap(
+        service="ec2",
+        operation="DescribeKeyPairs",
+        effect="the message of a missing key pair shows a set, with those that are there",
+        closed=_names_the_missing_key_pair,
+    ),
     Gap(
         service="ec2",
         operation="RunInstances.ImageId, InstanceType, KeyName, SecurityGroupIds",

@@ -174,6 +174,13 @@ def _encrypts() -> bool:
         return not refuses(lambda: s3.get_bucket_encryption(Bucket="probe"))
 
 
+def _tells_no_key_that_is_unused() -> bool:
+    given = {"Bucket": "probe", "Key": "key", "ServerSideEncryption": "aws:kms"}
+    with plain_client("s3") as s3:
+        s3.create_bucket(Bucket="probe")
+        return "BucketKeyEnabled" not in s3.put_object(**given, BucketKeyEnabled=False)
+
+
 def _has_owners() -> bool:
     with plain_client("s3") as s3:
         s3.create_bucket(Bucket="probe")
@@ -245,6 +252,12 @@ GAPS = [
         operation="GetBucketEncryption",
         effect="a bucket that was not told how to encrypt seems not to",
         closed=_encrypts,
+    ),
+    Gap(
+        service="s3",
+        operation="PutObject.BucketKeyEnabled",
+        effect="tells of a bucket key that is not used",
+        closed=_tells_no_key_that_is_unused,
     ),
     *notifications.GAPS,
 ]
