@@ -231,6 +231,7 @@ def _mend_instances() -> None:
         checks.networks(self, told, template)
         checks.user_data(user_data)
         checks.volumes(self, image_id or template.get("ImageId"), told, template)
+        checks.processors(self, count, told, template)
         _check_capacity(self, told, template)
         reservation = run_instances(
             self, image_id, count, user_data, security_group_names, **_completed(told, template)
