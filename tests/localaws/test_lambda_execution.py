@@ -61,6 +61,12 @@ def handler(event, context):
     return {"version": context.function_version, "started": STARTED, "event": event}
 """
 
+# Of a function that is not ready before a file is there.
+WAIT = """
+while "GATE" in os.environ and not os.path.exists(os.environ["GATE"]):
+    time.sleep(0.01)
+"""
+
 
 def package(code: str, **more: str) -> bytes:
     packed = io.BytesIO()
@@ -406,6 +412,37 @@ def test_provisioned_concurrency_is_ready_before_it_is_used(
             == "on-demand"
         )
     )
+
+
+def test_an_alias_that_moves_is_answered_by_the_version_before_until_all_are_ready(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    client = make(FUNCTION + WAIT)
+    client.publish_version(**NAME)
+    client.create_alias(**NAME, Name="live", FunctionVersion="1")
+    client.put_provisioned_concurrency_config(**LIVE, ProvisionedConcurrentExecutions=1)
+    until_ready(client)
+    gate = tmp_path / "gate"
+    client.update_function_configuration(**NAME, Environment={"Variables": {"GATE": str(gate)}})
+    client.publish_version(**NAME)
+
+    alias = {**NAME, "Name": "live"}
+    moved = client.update_alias(**alias, FunctionVersion="2")
+    weights = {"AdditionalVersionWeights": {"1": 1.0}}
+    assert moved["FunctionVersion"] == "2"
+    assert moved["RoutingConfig"] == weights
+    assert client.get_alias(**alias)["RoutingConfig"] == weights
+    assert client.list_aliases(**NAME)["Aliases"][0]["RoutingConfig"] == weights
+    assert invoke(client, **LIVE)[1]["ExecutedVersion"] == "1"
+    with pytest.raises(ClientError, match="Alias with weights can not be used"):
+        client.put_provisioned_concurrency_config(**LIVE, ProvisionedConcurrentExecutions=2)
+    with pytest.raises(ClientError, match="aliases reference it"):
+        client.delete_function(**NAME, Qualifier="1")
+
+    gate.touch()
+    until(lambda: "RoutingConfig" not in client.get_alias(**alias))
+    assert client.get_provisioned_concurrency_config(**LIVE)["Status"] == "READY"
+    assert invoke(client, **LIVE)[1]["ExecutedVersion"] == "2"
 
 
 def reaches(aws: LocalAws, name: str, least: float) -> bool:
