@@ -13,6 +13,7 @@ from moto.ec2.exceptions import (
     DependencyViolationError,
     EC2ClientError,
     InvalidAMIIdError,
+    InvalidLaunchTemplateIdNotFound,
     InvalidVPCIdError,
     MalformedAMIIdError,
 )
@@ -226,6 +227,14 @@ def template(_: LaunchTemplates, told: Mapping[str, Any]) -> None:
         raise EC2ClientError(
             "InvalidUserData.Malformed", "Invalid BASE64 encoding of user data."
         ) from error
+
+
+def known_templates(response: LaunchTemplates, told: Mapping[str, Any]) -> None:
+    """Templates named by id are there; deleting one twice is a success to Terraform's provider."""
+    known = response.ec2_backend.launch_templates
+    for template in told.get("LaunchTemplateIds") or [told.get("LaunchTemplateId")]:
+        if template and template not in known:
+            raise InvalidLaunchTemplateIdNotFound(template)
 
 
 def volumes(

@@ -93,6 +93,24 @@ def test_a_zone_of_another_region_is_refused_as_such(aws: LocalAws) -> None:
     assert refused.value.response["Error"]["Code"] == "InvalidParameterValue"
 
 
+def test_a_template_that_is_gone_is_refused_by_its_id(aws: LocalAws) -> None:
+    ec2 = aws.client("ec2")
+    made = ec2.create_launch_template(
+        LaunchTemplateName="gone", LaunchTemplateData={"InstanceType": "g5.xlarge"}
+    )["LaunchTemplate"]["LaunchTemplateId"]
+    ec2.delete_launch_template(LaunchTemplateId=made)
+    for call, given in (
+        (ec2.delete_launch_template, {"LaunchTemplateId": made}),
+        (ec2.modify_launch_template, {"LaunchTemplateId": made, "DefaultVersion": "1"}),
+        (ec2.describe_launch_templates, {"LaunchTemplateIds": [made]}),
+    ):
+        with pytest.raises(
+            ClientError, match=f"with template ID {made}, does not exist"
+        ) as refused:
+            call(**given)
+        assert refused.value.response["Error"]["Code"] == "InvalidLaunchTemplateId.NotFound"
+
+
 @pytest.mark.parametrize(
     ("market", "code"),
     [({}, "VcpuLimitExceeded"), ({"MarketType": "spot"}, "MaxSpotInstanceCountExceeded")],
