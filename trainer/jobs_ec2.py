@@ -40,6 +40,7 @@ _GONE = frozenset({"terminated", "stopped"})
 _UNKNOWN = timedelta(minutes=10)
 # A zone has none left, or never had any of this type: the next one may.
 _NOT_HERE = ("InsufficientInstanceCapacity", "Unsupported")
+_TOO_MANY = ("MaxSpotInstanceCountExceeded", "VcpuLimitExceeded")
 
 
 def submit(
@@ -146,9 +147,14 @@ def _launch(
                 **options,
             )
         except ClientError as error:
-            if error.response["Error"]["Code"] not in _NOT_HERE:
+            code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+            if code in _TOO_MANY:
+                raise KennelError(
+                    f"{code}: {message.rstrip('.')}; `make preflight` names the quota to raise"
+                ) from error
+            if code not in _NOT_HERE:
                 raise
-            sys.stderr.write(f"{subnet}: {error.response['Error']['Message']}\n")
+            sys.stderr.write(f"{subnet}: {message}\n")
         else:
             instance: dict[str, Any] = started["Instances"][0]
             return instance

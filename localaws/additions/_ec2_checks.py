@@ -13,6 +13,7 @@ from moto.ec2.exceptions import (
     DependencyViolationError,
     EC2ClientError,
     InvalidAMIIdError,
+    InvalidLaunchTemplateIdNotFound,
     InvalidVPCIdError,
     MalformedAMIIdError,
 )
@@ -23,12 +24,16 @@ from moto.ec2.responses.launch_templates import LaunchTemplates
 from moto.ec2.responses.security_groups import SecurityGroups
 from moto.iam.models import iam_backends
 
+from localaws.additions.service_quotas import VCPUS
+
 _MOST_USER_DATA_BYTES = 16 * 1024
 _IMAGE = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 # "You can use a-z, A-Z, 0-9, spaces, and ._-:/()#,@[]+=&;{}!$*": CreateSecurityGroup.
 _GROUP_TEXT = re.compile(r"[\w\s.:/()#,@\[\]+=&;{}!$*-]{0,255}", re.ASCII)
 _TEMPLATE_NAME = re.compile(r"[a-zA-Z0-9().\-/_]{3,128}")
 _MOST_PORT = 65535
+# https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
+_GROUPS = ("a c d h i im is m r t z", "g gr vt")
 
 
 def user_data(text: Any) -> None:
@@ -87,6 +92,46 @@ def machine(
     if key:
         # It raises where there is no such key pair.
         backend.describe_key_pairs([key])
+
+
+def processors(
+    backend: EC2Backend, count: int, told: dict[str, Any], template: dict[str, Any]
+) -> None:
+    """The account may have as many processors of that group of types at a time."""
+    kind, is_spot = kind_of(told, template), _is_spot(told, template)
+    used = sum(
+        _vcpus(each.instance_type)
+        for reservation in backend.reservations.values()
+        for each in reservation.instances
+        if each.state in {"pending", "running"}
+        and (each.lifecycle == "spot") == is_spot
+        and _group(each.instance_type) == _group(kind)
+    )
+    if used + count * _vcpus(kind) <= VCPUS:
+        return
+    if is_spot:
+        raise EC2ClientError("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+    raise EC2ClientError(
+        "VcpuLimitExceeded",
+        f"You have requested more vCPU capacity than your current vCPU limit of {VCPUS:.0f} allows "
+        "for the instance bucket that the specified instance type belongs to. Please visit "
+        "http://aws.amazon.com/contact-us/ec2-request to request an adjustment to this limit.",
+    )
+
+
+def _is_spot(told: dict[str, Any], template: dict[str, Any]) -> bool:
+    market = template.get("InstanceMarketOptions", {}).get("MarketType")
+    return bool(told.get("instance_market_options") or market)
+
+
+def _group(kind: str) -> str:
+    """What Service Quotas counts together; a family of its own where it is none of these."""
+    family = re.split(r"\d", kind)[0]
+    return next((group for group in _GROUPS if family in group.split()), family)
+
+
+def _vcpus(kind: str) -> int:
+    return int(INSTANCE_TYPES.get(kind, {}).get("VCpuInfo", {}).get("DefaultVCpus", 0))
 
 
 def kind_of(told: dict[str, Any], template: dict[str, Any]) -> str:
@@ -182,6 +227,14 @@ def template(_: LaunchTemplates, told: Mapping[str, Any]) -> None:
         raise EC2ClientError(
             "InvalidUserData.Malformed", "Invalid BASE64 encoding of user data."
         ) from error
+
+
+def known_templates(response: LaunchTemplates, told: Mapping[str, Any]) -> None:
+    """Templates named by id are there; deleting one twice is a success to Terraform's provider."""
+    known = response.ec2_backend.launch_templates
+    for template in told.get("LaunchTemplateIds") or [told.get("LaunchTemplateId")]:
+        if template and template not in known:
+            raise InvalidLaunchTemplateIdNotFound(template)
 
 
 def volumes(

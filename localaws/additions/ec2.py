@@ -35,6 +35,7 @@ from localaws.iam.actions import lent_key
 from localaws.instances import Instances
 
 _CREDENTIAL = re.compile(r"Credential=([^/]+)/")
+_NO_TEMPLATE = "lt-00000000000000000"
 _OWN_TAGS = "launch-template"
 
 
@@ -133,12 +134,39 @@ def _names_the_missing_key_pair() -> bool:
     return False
 
 
+def _knows_templates_by_id() -> bool:
+    with plain_client("ec2") as ec2:
+        return refuses(lambda: ec2.describe_launch_templates(LaunchTemplateIds=[_NO_TEMPLATE]))
+
+
+def _refuses_beyond_a_quota() -> bool:
+    with plain_client("ec2") as ec2:
+        return refuses(
+            lambda: ec2.run_instances(
+                ImageId="ami-12c6146b", InstanceType="p5.48xlarge", MinCount=9, MaxCount=9
+            )
+        )
+
+
 GAPS = [
     Gap(
         service="ec2",
         operation="DescribeKeyPairs",
         effect="the message of a missing key pair shows a set, with those that are there",
         closed=_names_the_missing_key_pair,
+    ),
+    Gap(
+        service="ec2",
+        operation="DescribeLaunchTemplates.LaunchTemplateIds, DeleteLaunchTemplate",
+        effect="an unknown id is none of an answer, or the error of an unknown name, at which"
+        " Terraform stops",
+        closed=_knows_templates_by_id,
+    ),
+    Gap(
+        service="ec2",
+        operation="RunInstances.MaxCount",
+        effect="more launch than the account's quota allows",
+        closed=_refuses_beyond_a_quota,
     ),
     Gap(
         service="ec2",
@@ -192,6 +220,8 @@ def install() -> None:
     before(SecurityGroups, "create_security_group", checks.group)
     before(SecurityGroups, "delete_security_group", checks.unused)
     before(LaunchTemplates, "create_launch_template", checks.template)
+    for name in ("delete_launch_template", "describe_launch_templates", "modify_launch_template"):
+        before(LaunchTemplates, name, checks.known_templates)
     for way in ("egress", "ingress"):
         before(SecurityGroups, f"authorize_security_group_{way}", checks.rules)
     wrap(EC2Backend, "describe_key_pairs", _describe_key_pairs)
@@ -258,6 +288,7 @@ def _mend_instances() -> None:
         checks.networks(self, told, template)
         checks.user_data(user_data)
         checks.volumes(self, image_id or template.get("ImageId"), told, template)
+        checks.processors(self, count, told, template)
         _check_capacity(self, told, template)
         reservation = run_instances(
             self, image_id, count, user_data, security_group_names, **_completed(told, template)

@@ -47,7 +47,7 @@ from localaws.additions._lambda_sources import GAPS as SOURCE_GAPS
 from localaws.additions._lambda_sources import SourceAnswers
 from localaws.additions._moto import ACCOUNT, REGION, ROLE, answer_with, plain_client, refuses
 from localaws.execution import RoleError, require_trust, running
-from localaws.functions.records import LATEST, functions, versions_of
+from localaws.functions.records import LATEST, function_of, functions, versions_of, weights_of
 from localaws.functions.service import (
     CONCURRENCY,
     NOT_ASSUMED,
@@ -151,6 +151,28 @@ class Qualified:
     event_invoke: models.EventInvokeConfig | None = None
     provisioned: Provisioned | None = None
     url: Url | None = None
+    former: str | None = None
+    """The version that answers for an alias until what is provisioned for its new one is ready."""
+
+
+class Alias(models.LambdaAlias):
+    """An alias whose weights Lambda changes, too."""
+
+    def update(self, description: Any, function_version: Any, routing_config: Any) -> None:
+        """Change what is given; the version before answers until what is provisioned is ready."""
+        held = function_of(self.arn.split(":")[6]).at(self.name)
+        if held.provisioned and function_version and running(Functions):
+            before = held.former or self.function_version
+            held.former = before if function_version != before else None
+        super().update(description, function_version, routing_config)
+
+    def to_json(self) -> Json:
+        """What Lambda answers."""
+        weights = weights_of(self)
+        return {
+            **super().to_json(),
+            "RoutingConfig": {"AdditionalVersionWeights": weights} if weights else None,
+        }
 
 
 class Function(models.LambdaFunction):
@@ -392,7 +414,7 @@ class Answers(SourceAnswers):
                 for alias in self.backend._lambdas._get_function_aliases(
                     function.function_name
                 ).values()
-                if qualifier in {alias.function_version, *_weights(alias)}
+                if qualifier in {alias.function_version, *weights_of(alias)}
             ]
             if held:
                 raise ResourceConflictException(
@@ -444,7 +466,7 @@ class Answers(SourceAnswers):
                 "Provisioned Concurrency Configs cannot be applied to unpublished function"
                 " versions."
             )
-        _refuse_weights(alias and alias.routing_config)
+        _refuse_weights(alias and alias.to_json()["RoutingConfig"])
         executions = self.json_body["ProvisionedConcurrentExecutions"]
         others = sum(
             found.provisioned.executions
@@ -481,7 +503,8 @@ class Answers(SourceAnswers):
     def delete_provisioned_concurrency_config(self) -> TYPE_RESPONSE:
         """Keep none ready."""
         self._provisioned()
-        self._function().at(self._qualifier()).provisioned = None
+        held = self._function().at(self._qualifier())
+        held.provisioned = held.former = None
         return 204, {"status": 204}, ""
 
     def list_provisioned_concurrency_configs(self) -> ActionResult:
@@ -678,10 +701,6 @@ def _provisioned(function: Function) -> int:
     """How many environments of a function are kept ready."""
     found = [held.provisioned for held in function.qualified.values()]
     return sum(each.executions for each in found if each)
-
-
-def _weights(alias: models.LambdaAlias) -> Json:
-    return (cast(Any, alias.routing_config) or {}).get("AdditionalVersionWeights") or {}
 
 
 def _storage(function: models.LambdaFunction) -> models.LambdaStorage:
@@ -930,4 +949,5 @@ GAPS = [
 def install() -> None:
     """Put the additions in moto's place."""
     models.LambdaFunction = Function  # type: ignore[misc]
+    models.LambdaAlias = Alias  # type: ignore[misc]
     answer_with(urls, Answers, _PROVISIONED_CONCURRENCY, _ACCOUNT_SETTINGS)

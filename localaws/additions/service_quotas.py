@@ -19,7 +19,8 @@ from localaws.additions._moto import ACCOUNT, answer_with, page, plain_client, r
 
 INSTANCES = 20.0
 """Of each of SageMaker's types, for each use."""
-_VCPUS = 64.0
+VCPUS = 64.0
+"""Of each of EC2's groups of types."""
 _PAGE = 100
 _SERVICES = {"ec2": "Amazon Elastic Compute Cloud (Amazon EC2)", "sagemaker": "Amazon SageMaker"}
 # SageMaker's own list of types, and what it calls their use.
@@ -97,7 +98,7 @@ def _machines() -> Iterator[tuple[str, str, float]]:
 
 def _processors() -> Iterator[tuple[str, str, float]]:
     for code, name in _VCPU_QUOTAS.items():
-        yield code, name, _VCPUS
+        yield code, name, VCPUS
 
 
 def _lists() -> bool:

@@ -14,6 +14,7 @@ from localaws.execution import ACCOUNT
 from localaws.functions.environment import Outcome
 
 LATEST = "$LATEST"
+_WEIGHTS = "AdditionalVersionWeights"
 
 Key = tuple[str, str, str]
 
@@ -74,19 +75,41 @@ def versions_of(function: Any) -> list[Any]:
 
 
 def version_of(name: str, qualifier: str | None) -> Any:
-    """What a qualifier stands for; an alias with weights draws.
+    """What answers for a qualifier; an alias with weights draws.
 
     Raises:
         JsonRESTError: There is no such function, alias or version; moto's own answer.
     """
+    return _version(name, qualifier, drawn=True)
+
+
+def chosen_version_of(name: str, qualifier: str | None) -> Any:
+    """What a qualifier stands for, whatever else answers for it meanwhile.
+
+    Raises:
+        JsonRESTError: There is no such function, alias or version; moto's own answer.
+    """
+    return _version(name, qualifier, drawn=False)
+
+
+def weights_of(alias: Any) -> dict[str, float]:
+    """The shares of other versions in what an alias is asked.
+
+    While environments are made ready for the version that an alias has been moved to, Lambda
+    itself gives all to the one before: hashicorp/terraform-provider-aws#48116.
+    """
+    name = alias.arn.split(":")[6]
+    former = function_of(name).at(alias.name).former
+    return {former: 1.0} if former else (alias.routing_config or {}).get(_WEIGHTS) or {}
+
+
+def _version(name: str, qualifier: str | None, *, drawn: bool) -> Any:
     backend = get_backend(ACCOUNT, regions.current())
     number = qualifier or LATEST
     with suppress(UnknownAliasException):
         alias = backend.get_alias(number, name)
         number = alias.function_version
-        routing: Any = alias.routing_config or {}
-        weights = routing.get("AdditionalVersionWeights") or {}
-        for other, weight in weights.items():
+        for other, weight in weights_of(alias).items() if drawn else ():
             if random.random() < float(weight):
                 number = other
     return backend.get_function(name, number)

@@ -36,6 +36,7 @@ from localaws.functions.records import (
     Invoked,
     Key,
     arn_of,
+    chosen_version_of,
     function_of,
     functions,
     key_of,
@@ -176,7 +177,8 @@ class Functions(Service):
     def readiness(self, name: str, qualifier: str, wanted: int) -> Readiness:
         """How far what is to be kept ready for a qualifier is."""
         try:
-            reserve = self.fleet(name, qualifier).reserves().get(qualifier)
+            version = chosen_version_of(name, qualifier)
+            reserve = self._fleet(version).reserves().get(qualifier)
         except InvocationError as error:
             return Readiness(0, "FAILED", str(error))
         if reserve is None:
@@ -189,7 +191,7 @@ class Functions(Service):
     def try_again(self, name: str, qualifier: str) -> None:
         """Start what is to be kept ready anew, where that failed."""
         with suppress(InvocationError):
-            self.fleet(name, qualifier).try_again(qualifier)
+            self._fleet(chosen_version_of(name, qualifier)).try_again(qualifier)
         self.changed()
 
     @contextmanager
@@ -296,9 +298,13 @@ class Functions(Service):
             for qualifier, found in list(function.qualified.items()):
                 with suppress(InvocationError, JsonRESTError):
                     if found.provisioned:
-                        version = version_of(function.function_name, qualifier)
-                        self._fleet(version)
-                        wanted[key_of(version), qualifier] = found.provisioned.executions
+                        name, executions = function.function_name, found.provisioned.executions
+                        if self.readiness(name, qualifier, executions).status != "IN_PROGRESS":
+                            found.former = None
+                        for version in (chosen_version_of, version_of):
+                            answering = version(name, qualifier)
+                            self._fleet(answering)
+                            wanted[key_of(answering), qualifier] = executions
         with self._lock:
             held = {key_of(version) for each in functions() for version in versions_of(each)}
             gone = [self._fleets.pop(key) for key in set(self._fleets) - held]

@@ -1,16 +1,18 @@
-"""What changes by itself: an endpoint as autoscaling acts, and while SageMaker maintains it.
+"""What changes by itself: an endpoint as autoscaling acts, an alias as Lambda moves it.
 
-It serves all the while, but SageMaker refuses to update or to delete it until that is over.
+Both serve all the while, but AWS refuses to change them further until that is over.
 """
 
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from terraform.cli import function
 from trainer.errors import KennelError
 from trainer.target import Target
 
@@ -37,7 +39,10 @@ _BUSY = {
 _LONGEST_SECONDS = 4 * 3600.0
 _POLL_SECONDS = 5.0
 _TELL_SECONDS = 60.0
-_REFUSAL = re.compile(r"in-progress\s+endpoint")
+_ONE_AT_A_TIME = "SageMaker changes one thing at a time"
+_WARM_FIRST = "Lambda makes its environments ready first"
+# Terraform breaks the lines of what it says.
+_REFUSAL = re.compile(r"in-progress[\s│]+endpoint|Alias[\s│]+with[\s│]+weights[\s│]+can[\s│]+not")
 
 
 def live(target: Target) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def runs(endpoint: Mapping[str, Any], configuration: str) -> bool:
 
 
 def refused(said: str) -> bool:
-    """Whether SageMaker refused a change since the endpoint was changing already."""
+    """Whether AWS refused a change since the endpoint or the alias was changing already."""
     return _REFUSAL.search(said) is not None
 
 
@@ -86,23 +91,54 @@ def wait(
         KennelError: Something goes on changing after that time.
     """
     for kind, name in resources:
-        if kind not in _BUSY:
-            continue
-        started, told = time.monotonic(), -_TELL_SECONDS
-        while status := _busy(target, kind, name):
-            passed = time.monotonic() - started
-            if passed > seconds:
-                raise KennelError(
-                    f"{name} is still {status} after {passed / 60:.0f} minutes, nothing was "
-                    "changed: give the command again when it is InService"
-                )
-            if passed - told >= _TELL_SECONDS:
-                sys.stderr.write(
-                    f"waiting for {name}, which is {status}: SageMaker changes one thing at a time "
-                    f"({passed:.0f} s)\n"
-                )
-                told = passed
-            time.sleep(min(_POLL_SECONDS, seconds))
+        if kind in _BUSY:
+            _wait(partial(_busy, target, kind, name), name, _ONE_AT_A_TIME, seconds)
+
+
+def wait_for_alias(target: Target, seconds: float = _LONGEST_SECONDS) -> None:
+    """Wait until Lambda has moved the function's alias to the version that it has been given.
+
+    It first makes ready there what is provisioned, and has the version before answer meanwhile, by
+    weights. Terraform's provider takes those into its state, for a change to be undone, and no
+    other number of ready environments is taken until they are gone:
+    hashicorp/terraform-provider-aws#48116.
+
+    Args:
+        target: Where.
+        seconds: How long to wait.
+
+    Raises:
+        KennelError: It is still not moved after that time.
+    """
+    if name := target.parameter("function_name"):
+        _wait(partial(_moving, target, name), name, _WARM_FIRST, seconds)
+
+
+def _wait(busy: Callable[[], str | None], name: str, why: str, seconds: float) -> None:
+    started, told = time.monotonic(), -_TELL_SECONDS
+    while status := busy():
+        passed = time.monotonic() - started
+        if passed > seconds:
+            raise KennelError(
+                f"{name} is still {status} after {passed / 60:.0f} minutes: give the command again "
+                "when it is not"
+            )
+        if passed - told >= _TELL_SECONDS:
+            sys.stderr.write(f"waiting for {name}, which is {status}: {why} ({passed:.0f} s)\n")
+            told = passed
+        time.sleep(min(_POLL_SECONDS, seconds))
+
+
+def _moving(target: Target, name: str) -> str | None:
+    """What Lambda does with the function's alias; None if it leaves it alone, or has none."""
+    client = target.client("lambda")
+    try:
+        alias = client.get_alias(FunctionName=name, Name=function.ALIAS)
+    except client.exceptions.ResourceNotFoundException:
+        return None
+    routing = alias.get("RoutingConfig") or {}
+    is_moving = bool(routing.get("AdditionalVersionWeights"))
+    return f"moving to version {alias['FunctionVersion']}" if is_moving else None
 
 
 def _busy(target: Target, kind: str, name: str) -> str | None:

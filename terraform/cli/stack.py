@@ -456,8 +456,9 @@ def _choice(archive: model.Archive | None) -> Choice:
 
 
 def _opened(stack: Stack, code: int) -> int:
-    """Give the code, after a success with all that a public function URL needs."""
+    """Give the code, after a success with the new version and all that its URL needs in service."""
     if code == 0 and stack.name == "serving":
+        settling.wait_for_alias(stack.target)
         function.complete_url(stack.target)
     return code
 
@@ -472,6 +473,8 @@ def _apply(
     tries: int = _TRIES,
     patience: int = _ROLE_ATTEMPTS,
 ) -> int:
+    if stack.name == "serving":
+        settling.wait_for_alias(stack.target)
     code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
     if code != CHANGES:
         return code

@@ -42,6 +42,10 @@ def handler(event, context):
         os._exit(3)
     if do == "sleep":
         time.sleep(event["seconds"])
+    if do == "meet":
+        open(os.path.join(event["at"], str(os.getpid())), "w").close()
+        while len(os.listdir(event["at"])) < event["of"]:
+            time.sleep(0.01)
     if do == "eat":
         eaten = b"x" * (event["mb"] << 20)
     if do == "environment":
@@ -59,6 +63,12 @@ def handler(event, context):
     if do == "large":
         return "x" * 7_000_000
     return {"version": context.function_version, "started": STARTED, "event": event}
+"""
+
+# Of a function that is not ready before a file is there.
+WAIT = """
+while "GATE" in os.environ and not os.path.exists(os.environ["GATE"]):
+    time.sleep(0.01)
 """
 
 
@@ -314,7 +324,9 @@ def test_a_role_that_lambda_may_not_assume(make: Callable[..., Any], aws: LocalA
     assert code_of(refused) == ("AccessDeniedException", 403)
 
 
-def test_concurrency_is_reserved_and_limited(make: Callable[..., Any], aws: LocalAws) -> None:
+def test_concurrency_is_reserved_and_limited(
+    make: Callable[..., Any], aws: LocalAws, tmp_path: Path
+) -> None:
     client = make()
     client.put_function_concurrency(**NAME, ReservedConcurrentExecutions=0)
     with pytest.raises(ClientError) as throttled:
@@ -324,24 +336,29 @@ def test_concurrency_is_reserved_and_limited(make: Callable[..., Any], aws: Loca
         "ReservedFunctionConcurrentInvocationLimitExceeded"
     )
     client.put_function_concurrency(**NAME, ReservedConcurrentExecutions=1)
+    refused = tmp_path / "refused"
+    refused.mkdir()
     with ThreadPoolExecutor(2) as threads:
-        both = list(threads.map(lambda _: throttles(client), range(2)))
+        both = list(threads.map(lambda _: throttles(client, refused), range(2)))
     assert sorted(both) == [False, True]
     with pytest.raises(ClientError, match=r"below its minimum value of \[100\]"):
         client.put_function_concurrency(**NAME, ReservedConcurrentExecutions=901)
     client.delete_function_concurrency(**NAME)
+    met = tmp_path / "met"
+    met.mkdir()
     with ThreadPoolExecutor(2) as threads:
-        both = list(threads.map(lambda _: throttles(client), range(2)))
+        both = list(threads.map(lambda _: throttles(client, met), range(2)))
     assert both == [False, False]
     until(lambda: metric(aws, "Throttles", **NAME) >= 2)
-    until(lambda: metric(aws, "Duration", **NAME) > 2000)
+    until(lambda: metric(aws, "Duration", **NAME) > 0)
 
 
-def throttles(client: Any) -> bool:
-    """Whether an invocation that takes 2 s is throttled."""
+def throttles(client: Any, folder: Path) -> bool:
+    """Whether one of two invocations at a time is throttled; each ends after both have begun."""
     try:
-        invoke(client, {"do": "sleep", "seconds": 2})
+        invoke(client, {"do": "meet", "at": str(folder), "of": 2})
     except ClientError:
+        (folder / "refused").touch()
         return True
     return False
 
@@ -361,7 +378,7 @@ def metric(aws: LocalAws, name: str, namespace: str = "AWS/Lambda", **dimensions
 
 
 def test_provisioned_concurrency_is_ready_before_it_is_used(
-    make: Callable[..., Any], aws: LocalAws
+    make: Callable[..., Any], aws: LocalAws, tmp_path: Path
 ) -> None:
     client = make(FUNCTION, Environment={"Variables": {}})
     client.publish_version(**NAME)
@@ -374,10 +391,9 @@ def test_provisioned_concurrency_is_ready_before_it_is_used(
     found, _ = invoke(client, {"do": "environment"}, **LIVE)
     assert found["AWS_LAMBDA_INITIALIZATION_TYPE"] == "provisioned-concurrency"
     assert invoke(client, **LIVE)[0]["started"] < begun
+    met = {"do": "meet", "at": str(tmp_path), "of": 2}
     with ThreadPoolExecutor(2) as threads:
-        kinds = list(
-            threads.map(lambda _: invoke(client, {"do": "sleep", "seconds": 2}, **LIVE), range(2))
-        )
+        kinds = list(threads.map(lambda _: invoke(client, met, **LIVE), range(2)))
     assert len({found["started"] for found, _ in kinds}) == 2
     for name, least in (
         ("Invocations", 4),
@@ -406,6 +422,37 @@ def test_provisioned_concurrency_is_ready_before_it_is_used(
             == "on-demand"
         )
     )
+
+
+def test_an_alias_that_moves_is_answered_by_the_version_before_until_all_are_ready(
+    make: Callable[..., Any], tmp_path: Path
+) -> None:
+    client = make(FUNCTION + WAIT)
+    client.publish_version(**NAME)
+    client.create_alias(**NAME, Name="live", FunctionVersion="1")
+    client.put_provisioned_concurrency_config(**LIVE, ProvisionedConcurrentExecutions=1)
+    until_ready(client)
+    gate = tmp_path / "gate"
+    client.update_function_configuration(**NAME, Environment={"Variables": {"GATE": str(gate)}})
+    client.publish_version(**NAME)
+
+    alias = {**NAME, "Name": "live"}
+    moved = client.update_alias(**alias, FunctionVersion="2")
+    weights = {"AdditionalVersionWeights": {"1": 1.0}}
+    assert moved["FunctionVersion"] == "2"
+    assert moved["RoutingConfig"] == weights
+    assert client.get_alias(**alias)["RoutingConfig"] == weights
+    assert client.list_aliases(**NAME)["Aliases"][0]["RoutingConfig"] == weights
+    assert invoke(client, **LIVE)[1]["ExecutedVersion"] == "1"
+    with pytest.raises(ClientError, match="Alias with weights can not be used"):
+        client.put_provisioned_concurrency_config(**LIVE, ProvisionedConcurrentExecutions=2)
+    with pytest.raises(ClientError, match="aliases reference it"):
+        client.delete_function(**NAME, Qualifier="1")
+
+    gate.touch()
+    until(lambda: "RoutingConfig" not in client.get_alias(**alias))
+    assert client.get_provisioned_concurrency_config(**LIVE)["Status"] == "READY"
+    assert invoke(client, **LIVE)[1]["ExecutedVersion"] == "2"
 
 
 def reaches(aws: LocalAws, name: str, least: float) -> bool:

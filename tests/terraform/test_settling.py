@@ -50,8 +50,33 @@ def test_what_changes_is_waited_for(
 
 def test_what_goes_on_changing_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     states_of(monkeypatch, {"endpoint": ["Updating"]})
-    with pytest.raises(KennelError, match=r"^endpoint is still Updating after 0 minutes, nothing"):
+    with pytest.raises(KennelError, match=r"^endpoint is still Updating after 0 minutes: give"):
         settling.wait(Target("kennel", "dev", "us-east-1"), RESOURCES, seconds=-1)
+
+
+def test_an_alias_that_lambda_moves_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers: list[dict[str, Any]] = [
+        {"FunctionVersion": "2", "RoutingConfig": {"AdditionalVersionWeights": {"1": 1.0}}},
+        {"FunctionVersion": "2"},
+    ]
+
+    class Lambda:
+        def get_alias(self, FunctionName: str, Name: str) -> Any:
+            assert (FunctionName, Name) == ("kennel-dev", "live")
+            return answers.pop(0)
+
+    monkeypatch.setattr(Target, "parameter", lambda *_: "kennel-dev")
+    monkeypatch.setattr(Target, "client", lambda *_: Lambda())
+    monkeypatch.setattr(Lambda, "exceptions", Lambda, raising=False)
+    monkeypatch.setattr(Lambda, "ResourceNotFoundException", LookupError, raising=False)
+    monkeypatch.setattr(settling.time, "sleep", lambda _: None)
+    settling.wait_for_alias(Target("kennel", "dev", "us-east-1"))
+    assert not answers
+    assert capsys.readouterr().err.startswith(
+        "waiting for kennel-dev, which is moving to version 2: Lambda makes its environments ready"
+    )
 
 
 def test_what_is_not_there_is_not_waited_for(
@@ -60,3 +85,16 @@ def test_what_is_not_there_is_not_waited_for(
     for name, value in localaws.environment.items():
         monkeypatch.setenv(name, value)
     settling.wait(Target("kennel", "dev", "us-east-1"), RESOURCES)
+    settling.wait_for_alias(Target("kennel", "dev", "us-east-1"))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Cannot update in-progress\n│ endpoint",
+        "InvalidParameterValueException: Alias with weights can\nnot be used with Provisioned",
+    ],
+)
+def test_a_refusal_that_passes_is_told_from_others(said: str) -> None:
+    assert settling.refused(said)
+    assert not settling.refused("AccessDenied")

@@ -249,6 +249,13 @@ def test_a_zone_that_never_has_the_type_is_passed_over(aws: LocalAws, ec2: Machi
         submit(TrainConfig())
 
 
+def test_a_quota_that_is_used_up_ends_the_search_for_a_subnet(aws: LocalAws, ec2: Machines) -> None:
+    ec2._full, ec2.code = ("subnet-a", "subnet-b"), "VcpuLimitExceeded"
+    with pytest.raises(KennelError, match="VcpuLimitExceeded: none here; `make preflight` names"):
+        submit(TrainConfig())
+    assert len(ec2.asked) == 1
+
+
 def test_without_capacity_anywhere_the_remedy_is_told(aws: LocalAws, ec2: Machines) -> None:
     ec2._full = ("subnet-a", "subnet-b")
     with pytest.raises(KennelError, match="none of the subnets subnet-a, subnet-b has a machine"):

@@ -28,7 +28,8 @@ resource "aws_cloudwatch_metric_alarm" "errors" {
   threshold          = var.thresholds.error_percent / 100
   treat_missing_data = "notBreaching"
 
-  # CloudWatch keeps an alarm while a composite alarm names it: that one has to change first.
+  # CloudWatch keeps an alarm while a composite alarm names it: that one has to change first. What an alarm here refers to is made before it
+  # is destroyed as well, so it refers to no resource.
   lifecycle {
     create_before_destroy = true
   }
@@ -52,7 +53,8 @@ resource "aws_cloudwatch_metric_alarm" "latency" {
   threshold                             = var.thresholds.latency_p99_ms * 1000
   treat_missing_data                    = "notBreaching"
 
-  # CloudWatch keeps an alarm while a composite alarm names it: that one has to change first.
+  # CloudWatch keeps an alarm while a composite alarm names it: that one has to change first. What an alarm here refers to is made before it
+  # is destroyed as well, so it refers to no resource.
   lifecycle {
     create_before_destroy = true
   }

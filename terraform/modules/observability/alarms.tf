@@ -126,11 +126,6 @@ resource "aws_cloudwatch_metric_alarm" "health" {
       }
     }
   }
-
-  # CloudWatch keeps an alarm while a composite alarm names it: that one has to change first.
-  lifecycle {
-    create_before_destroy = true
-  }
 }
 
 resource "aws_cloudwatch_metric_alarm" "warning" {
