@@ -374,9 +374,12 @@ class _Violation(NamedTuple):
     must: str
 
     def __str__(self) -> str:
-        given = "null" if self.value is None else f"'{_told(self.shape, self.value)}'"
-        told = "Value" if _is_untold(self.shape) and self.value is not None else f"Value {given}"
-        return f"{told} at '{self.where}' failed to satisfy constraint: Member must {self.must}"
+        given = "" if _is_untold(self.shape) else f" '{_told(self.shape, self.value)}'"
+        if self.value is None:
+            given = " null"
+        return (
+            f"Value{given} at '{self.where}' failed to satisfy constraint: Member must {self.must}"
+        )
 
 
 def _is_untold(shape: Any) -> bool:
@@ -387,6 +390,8 @@ def _is_untold(shape: Any) -> bool:
 
 def _told(shape: Any, value: Any) -> str:
     """A value as AWS's services, which are no Python, tell it."""
+    if _is_untold(shape):
+        return "***"
     if isinstance(value, bool):
         return str(value).lower()
     if shape.type_name == "list" and isinstance(value, list):
