@@ -247,6 +247,8 @@ class _Differences:
         self.unused: list[str] = []
         tests = {item.nodeid for item in items}
         for difference in tomllib.loads(_DIFFERENCES.read_text())["difference"]:
+            told = f"{difference['reason']} ({difference['source']})"
+            difference = {"may_pass": False, **difference, "told": told}
             for name in difference["tests"]:
                 pattern = re.compile(re.escape(name).replace(r"\*", ".*"))
                 matching = filter(pattern.fullmatch, tests) if "*" in name else {name} & tests
@@ -262,7 +264,7 @@ class _Differences:
         """Take the failure that is described for an expected one."""
         report = yield
         if difference := self._of_test.get(item.nodeid):
-            is_over = report.passed and report.when == "call" and not difference.get("may_pass")
+            is_over = report.passed and report.when == "call" and not difference["may_pass"]
             if is_over or report.skipped:
                 does = "is skipped" if report.skipped else "passes"
                 report.outcome = "failed"
@@ -271,7 +273,7 @@ class _Differences:
                 difference["says"], call.excinfo.exconly(tryshort=True)
             ):
                 report.outcome = "skipped"
-                report.wasxfail = f"{difference['reason']} ({difference['source']})"
+                report.wasxfail = difference["told"]
         return report
 
 
