@@ -231,6 +231,12 @@ def template(_: LaunchTemplates, told: Mapping[str, Any]) -> None:
 
 def known_templates(response: LaunchTemplates, told: Mapping[str, Any]) -> None:
     """Templates named by id are there; deleting one twice is a success to Terraform's provider."""
+    if told.get("LaunchTemplateId") and told.get("LaunchTemplateName"):
+        does = response._get_action().removesuffix("LaunchTemplate").lower()
+        raise EC2ClientError(
+            "InvalidParameterCombination",
+            f"Either provide launch template ID or launch template name to {does} the template.",
+        )
     known = response.ec2_backend.launch_templates
     for template in told.get("LaunchTemplateIds") or [told.get("LaunchTemplateId")]:
         if template and template not in known:

@@ -774,3 +774,10 @@ def test_services_of_one_name_are_told_apart_by_their_version(
     told = {"Name": "kennel", "Type": "network", "Subnets": [networks["subnet"]]}
     (made,) = balancers.create_load_balancer(**told)["LoadBalancers"]
     balancers.delete_load_balancer(LoadBalancerArn=made["LoadBalancerArn"])
+
+
+@pytest.mark.parametrize("verb", ["Delete", "Modify"])
+def test_a_template_is_named_by_id_or_by_name(aws: LocalAws, verb: str) -> None:
+    both = {"LaunchTemplateId": "lt-0123456789abcdef0", "LaunchTemplateName": "kennel"}
+    code = refused(aws, "ec2", f"{verb}LaunchTemplate", **both)
+    assert code == "InvalidParameterCombination"

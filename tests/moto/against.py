@@ -56,6 +56,7 @@ _IN_BETWEEN = re.compile(
 )
 _NO_KEY = re.compile("(?:RunInstances|Request.*) operation: The key pair '(.*)' does not exist")
 _NO_ACLS = "AccessControlListNotSupported"
+_ZONES = {"AvailabilityZone", "AvailabilityZoneId"}
 _DESCRIBED = {
     "EndpointName": "DescribeEndpoint",
     "FunctionName": "GetFunctionConfiguration",
@@ -163,6 +164,9 @@ def _be_in_earnest() -> None:
         if operation == "CreateModel":
             text = json.dumps(parameters).replace(_FAKE_BUCKET, _FAKE_BUCKET.lower())
             parameters = json.loads(text)
+        if operation == "CreateSubnet" and not _ZONES & parameters.keys():
+            # Not every one has every type of instance, and EC2 takes any.
+            parameters = {**parameters, "AvailabilityZone": f"{self.meta.region_name}a"}
         for _ in range(_SECONDS):
             try:
                 return original(self, operation, parameters)
