@@ -122,7 +122,8 @@ def identify(request: Request, form: Mapping[str, str]) -> Call:
         prefix, _, operation = target.rpartition(".")
         return call(_by_target(signing_name, prefix), operation, "json")
     if action:
-        service = next((name for name in names if _has(name, action)), signing_name)
+        own = sorted(names, key=signing_name.__ne__)
+        service = next((name for name in own if _has(name, action)), signing_name)
         return call(service, action, "ec2" if service == "ec2" else "query")
     # S3's routes take almost any path, so the services beside it (S3 Control) are asked first.
     first = request.path.split("/", 2)[1]

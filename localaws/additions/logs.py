@@ -11,14 +11,17 @@ from moto.logs.exceptions import (
     LogsClientError,
     ResourceNotFoundException,
 )
+from moto.logs.models import LogGroup
 from moto.logs.responses import LogsResponse
 
 from localaws import regions
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, REGION, before, plain_client, refuses
+from localaws.additions._moto import ACCOUNT, REGION, before, plain_client, refuses, wrap
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate
+from localaws.operations import RefusedError
 
 _GROUP = "probe"
+_CLASS = "STANDARD"
 _KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/probe"
 _OPEN = {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}
 
@@ -57,7 +60,19 @@ def _checks_retention() -> bool:
         return refuses(lambda: logs.put_retention_policy(logGroupName=_GROUP, retentionInDays=2))
 
 
+def _keeps_the_class() -> bool:
+    with plain_client("logs") as logs:
+        logs.create_log_group(logGroupName=_GROUP, logGroupClass="INFREQUENT_ACCESS")
+        return "logGroupClass" in logs.describe_log_groups()["logGroups"][0]
+
+
 GAPS = [
+    Gap(
+        service="logs",
+        operation="CreateLogGroup.logGroupClass",
+        effect="the class is dropped: each plan replaces the group with what it holds",
+        closed=_keeps_the_class,
+    ),
     Gap(
         service="logs",
         operation="CreateLogGroup.kmsKeyId",
@@ -105,6 +120,8 @@ def install() -> None:
             self.body = json.dumps({**json.loads(self.body), "logStreamNames": names or [""]})
         return plain(self)
 
+    wrap(LogsResponse, "create_log_group", _create_group)
+    wrap(LogGroup, "to_describe_dict", _described)
     before(LogsResponse, "create_log_group", _check_key)
     before(LogsResponse, "put_retention_policy", _check_retention)
     before(LogsResponse, "put_log_events", _check_batch)
@@ -116,6 +133,20 @@ def install() -> None:
     before(LogsResponse, "filter_log_events", _check_streams)
     mended.associate_kms_key = associate_kms_key
     mended.disassociate_kms_key = disassociate_kms_key
+
+
+def _create_group(original: Callable[[LogsResponse], str], response: LogsResponse) -> str:
+    told = json.loads(response.body)
+    if told.get("deletionProtectionEnabled"):
+        raise RefusedError("nothing here would protect the group (deletionProtectionEnabled)")
+    answer = original(response)
+    group: Any = response.logs_backend.groups[told["logGroupName"]]
+    group.log_group_class = told.get("logGroupClass", _CLASS)
+    return answer
+
+
+def _described(original: Callable[[LogGroup], dict[str, Any]], group: LogGroup) -> dict[str, Any]:
+    return original(group) | {"logGroupClass": getattr(group, "log_group_class", _CLASS)}
 
 
 def _set_key(response: LogsResponse, key: str | None) -> None:
