@@ -24,6 +24,8 @@ from moto.core.utils import get_service_model
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from localaws.operations import KEPT
+
 CALL = "localaws.call"
 """Where a request's environ has its call, once that is known."""
 
@@ -122,12 +124,15 @@ def identify(request: Request, form: Mapping[str, str]) -> Call:
         prefix, _, operation = target.rpartition(".")
         return call(_by_target(signing_name, prefix), operation, "json")
     if action:
-        own = sorted(names, key=signing_name.__ne__)
-        service = next((name for name in own if _has(name, action)), signing_name)
+        known = [name for name in names if _has(name, action)]
+        # Amazon DocumentDB and Neptune sign as RDS, whose name is the one that people look for.
+        own = sorted(known, key=lambda name: (name not in KEPT, name != signing_name))
+        service = own[0] if own else signing_name
         return call(service, action, "ec2" if service == "ec2" else "query")
     # S3's routes take almost any path, so the services beside it (S3 Control) are asked first.
     first = request.path.split("/", 2)[1]
-    for name in sorted(names, key=signing_name.__eq__):
+    # So are services of which localaws keeps nothing, but only where no other has the path.
+    for name in sorted(names, key=lambda name: (name not in KEPT, name == signing_name)):
         if first not in (_first_segments(name) or {first}):
             continue
         try:

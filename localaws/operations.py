@@ -290,7 +290,9 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
             "PutDestination PutDeliverySource PutDeliveryDestination CreateDelivery",
             "nothing would be delivered",
         ),
+        ("PutMetricFilter", "no metric would be published"),
         ("StartLiveTail", "no event would follow"),
+        ("StartQuery", "no query would be computed; FilterLogEvents finds"),
     ),
     "s3": _notes(
         ("PutBucketReplication", "nothing would be replicated"),

@@ -31,7 +31,7 @@ Json = dict[str, Any]
 
 _HAPPEN = ("ObjectAcl", "ObjectCreated", "ObjectRemoved", "ObjectTagging")
 _ACTIONS = {"lambda": "lambda:InvokeFunction", "sns": "sns:Publish", "sqs": "sqs:SendMessage"}
-_BRIDGE = "<EventBridgeConfiguration/>"
+_END = "</NotificationConfiguration>"
 _SKIP = "X-Amz-Skip-Destination-Validation"
 _REASONS = {
     "Put": "PutObject",
@@ -77,9 +77,8 @@ def _tell_configuration(original: Any, response: S3Response) -> Any:
         response.bucket_name
     )
     if configuration and configuration.event_bridge is not None:
-        body = body.replace(
-            "</NotificationConfiguration>", f"{_BRIDGE}</NotificationConfiguration>"
-        )
+        opened = body if _END in body else body.replace("/>", f">{_END}")
+        body = opened.replace(_END, f"<EventBridgeConfiguration/>{_END}")
     return status, headers, body
 
 

@@ -43,6 +43,7 @@ def error_of(call: Any, **parameters: Any) -> tuple[str, str]:
             "put_delivery_source",
             {"name": "d", "resourceArn": "arn:aws:s3:::b", "logType": "x"},
         ),
+        ("logs", "start_query", {"startTime": 0, "endTime": 9, "queryString": "nonsense |"}),
         ("s3", "restore_object", {"Bucket": "b-b", "Key": "k"}),
         (
             "s3",
@@ -169,3 +170,16 @@ def test_a_mapping_calls_the_alias_and_the_function_that_it_was_given(aws: Local
     client.update_event_source_mapping(UUID=uuid, FunctionName="foreign-second")
     found = client.list_event_source_mappings(FunctionName="foreign-second")
     assert [each["FunctionArn"] for each in found["EventSourceMappings"]] == [arns[1]]
+    # A service beside Lambda has the same path.
+    assert client.list_tags(Resource=mapping["EventSourceMappingArn"])["Tags"] == {}
+    client.delete_event_source_mapping(UUID=uuid)
+    for arn in arns:
+        client.delete_function(FunctionName=arn)
+
+
+@pytest.mark.parametrize("pattern", ["{ $.a = 1 }", "?dogs ?cats", "%do+gs%", "dogs -cats", '"'])
+def test_a_pattern_that_is_not_understood_finds_nothing(aws: LocalAws, pattern: str) -> None:
+    code, message = error_of(
+        aws.client("logs").filter_log_events, logGroupName="/foreign", filterPattern=pattern
+    )
+    assert (code, pattern in message) == ("NotImplemented", True)
