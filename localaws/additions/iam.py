@@ -142,7 +142,8 @@ def _get_user(original: Any, response: IamResponse) -> Any:
         return original(response)
     if key.startswith("ASIA"):
         raise ValidationError("Must specify userName when calling with non-User credentials")
-    user: Any = User(response.current_account, region_name=response.region, name="administrator")
+    made: Any = User
+    user = made(response.current_account, region_name=response.region, name="administrator")
     user.id, user.create_date = _ADMINISTRATOR_ID, _SINCE
     return ActionResult({"User": user})
 
