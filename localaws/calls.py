@@ -24,6 +24,8 @@ from moto.core.utils import get_service_model
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from localaws.operations import KEPT
+
 CALL = "localaws.call"
 """Where a request's environ has its call, once that is known."""
 
@@ -123,14 +125,23 @@ def identify(request: Request, form: Mapping[str, str]) -> Call:
         return call(_by_target(signing_name, prefix), operation, "json")
     if action:
         version = form.get("Version") or request.args.get("Version", "")
-        having = [name for name in names if _has(name, action)]
-        # The two of load balancers have one name, and many an operation in common.
-        dated = [name for name in having if get_service_model(name).api_version == version]
-        service = next(iter(dated or having), signing_name)
+        known = [name for name in names if _has(name, action)]
+        # The two of load balancers have one name, and many an operation in common. Amazon DocumentDB
+        # and Neptune sign as RDS, whose name is the one that people look for.
+        own = sorted(
+            known,
+            key=lambda name: (
+                get_service_model(name).api_version != version,
+                name not in KEPT,
+                name != signing_name,
+            ),
+        )
+        service = own[0] if own else signing_name
         return call(service, action, "ec2" if service == "ec2" else "query")
     # S3's routes take almost any path, so the services beside it (S3 Control) are asked first.
     first = request.path.split("/", 2)[1]
-    for name in sorted(names, key=signing_name.__eq__):
+    # So are services of which localaws keeps nothing, but only where no other has the path.
+    for name in sorted(names, key=lambda name: (name not in KEPT, name == signing_name)):
         if first not in (_first_segments(name) or {first}):
             continue
         try:

@@ -5,8 +5,9 @@ localaws; reading it is counted as that. *Refused*: AWS would do something that 
 so a success would be a lie; the answer is 501 with the operation's name.
 
 Of the services in `STRICT` an operation is refused unless it stands in `EXECUTED` or `RECORDED`:
-what a later moto adds is refused until somebody has read what it does. Of all other services moto's
-records are answered as they are, but for what stands in `REFUSED`.
+what a later moto adds is refused until somebody has read what it does. Of the other services named
+here or in `AS_MOTO` moto's records are answered as they are, but for what stands in `REFUSED`. A
+service that is named nowhere is refused as a whole.
 `python -m localaws.additions --operations` writes docs/localaws-operations.md from this file.
 """
 
@@ -262,6 +263,17 @@ RECORDED: Mapping[str, Mapping[str, str]] = {
 REFUSED: Mapping[str, Mapping[str, str]] = {
     "athena": _notes(("StartQueryExecution", "no query would run")),
     "batch": _notes(("SubmitJob", "no job would run")),
+    "cloudwatch": _notes(("PutInsightRule EnableInsightRules", "no rule would be evaluated")),
+    "ec2": _notes(
+        ("RequestSpotInstances RequestSpotFleet CreateFleet", "no user data would run"),
+        ("RebootInstances", "nothing would start again"),
+        ("CreateFlowLogs CreateTrafficMirrorSession", "no traffic would be seen"),
+        ("BundleInstance ImportVolume", "no disk would be read"),
+    ),
+    "ecr": _notes(
+        ("StartImageScan", "no image would be scanned"),
+        ("PutReplicationConfiguration", "nothing would be replicated"),
+    ),
     "events": _notes(
         ("CreateArchive StartReplay", "no event would come back"),
         ("CreateApiDestination CreateConnection", "no call would leave"),
@@ -274,10 +286,21 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
     "glue": _notes(("StartJobRun StartCrawler StartTrigger", "nothing would run")),
     "logs": _notes(
         ("PutSubscriptionFilter", "nothing would be sent to the filter's destination"),
+        (
+            "PutDestination PutDeliverySource PutDeliveryDestination CreateDelivery",
+            "nothing would be delivered",
+        ),
+        ("PutMetricFilter", "no metric would be published"),
+        ("StartLiveTail", "no event would follow"),
+        ("StartQuery", "no query would be computed; FilterLogEvents finds"),
     ),
     "s3": _notes(
         ("PutBucketReplication", "nothing would be replicated"),
         ("PutBucketInventoryConfiguration", "no inventory would be written"),
+        ("PutBucketWebsite", "no page would be served"),
+        ("PutBucketAccelerateConfiguration", "nothing would be nearer"),
+        ("RestoreObject", "nothing here comes back from an archive"),
+        ("SelectObjectContent", "no query would run; S3 has closed it to new customers"),
     ),
     "sagemaker": _notes(
         ("CreateAutoMLJobV2 StopAutoMLJob", "no candidate would be trained"),
@@ -300,9 +323,41 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
     "sns": _notes(
         ("CreatePlatformApplication CreatePlatformEndpoint", "no message would leave"),
     ),
+    "ssm": _notes(
+        ("SendCommand", "no command would run"),
+        (
+            "CreateMaintenanceWindow RegisterTaskWithMaintenanceWindow",
+            "no task would run",
+        ),
+    ),
     "stepfunctions": _notes(("StartExecution StartSyncExecution", "no step would run")),
+    "sts": _notes(
+        ("GetSessionToken GetFederationToken AssumeRoleWithSAML", "its keys would open nothing"),
+    ),
 }
 """Why an operation is refused; for those of `STRICT` that are not here nobody has said why."""
+
+
+AS_MOTO = (
+    "budgets",
+    "ce",
+    "cloudformation",
+    "config",
+    "dynamodb",
+    "dynamodbstreams",
+    "ecs",
+    "iam",
+    "kinesis",
+    "kms",
+    "resourcegroupstaggingapi",
+    "s3control",
+    "secretsmanager",
+    "service-quotas",
+)
+"""Services of which nothing is executed, and moto's records are what AWS would keep, too."""
+
+KEPT = frozenset({*STRICT, *AS_MOTO, *EXECUTED, *RECORDED, "ecr", "logs", "ssm", "sts"})
+"""All services that are answered: in any other a record would say that something runs."""
 
 
 def refusal(service: str, operation: str) -> str | None:
@@ -312,11 +367,14 @@ def refusal(service: str, operation: str) -> str | None:
         service: The service's name in botocore.
         operation: The operation's name in botocore.
     """
-    why = REFUSED.get(service, {}).get(operation)
-    if why or service not in STRICT:
+    if why := REFUSED.get(service, {}).get(operation):
         return why
-    answered = any(operation in kind.get(service, ()) for kind in (EXECUTED, RECORDED))
-    return None if answered else ""
+    if service not in KEPT:
+        return "the service is none of those that it keeps"
+    known = service not in STRICT or any(
+        operation in kind.get(service, ()) for kind in (EXECUTED, RECORDED)
+    )
+    return None if known else ""
 
 
 _HEAD = """# What localaws does with each operation
@@ -332,8 +390,9 @@ _HEAD = """# What localaws does with each operation
 what would go wrong without localaws, with the last moto that was seen to have the fault. An
 operation that neither moto nor localaws knows is refused, too, and not listed. What a later moto
 adds to {strict}
-is refused until somebody has said here what becomes of it. Services that are not listed
-answer with moto's records, for which localaws does not vouch.
+is refused until somebody has said here what becomes of it. Services that are not listed are
+refused, but for {as_moto}:
+they answer with moto's records, for which localaws does not vouch.
 """
 _ROW = "| {} | {} | {} | {} |"
 
@@ -350,8 +409,10 @@ def document(gaps: Iterable[Gap]) -> str:
         mended.setdefault((gap.service, name), []).append(gap)
     kinds = {"executed": EXECUTED, "recorded": RECORDED, "refused": REFUSED}
     services = {service for kind in kinds.values() for service in kind}
-    lines = [_HEAD.format(strict=", ".join(STRICT))]
-    for service in sorted(services | {service for service, _ in mended}):
+    listed = services | {service for service, _ in mended}
+    as_moto = ", ".join(service for service in AS_MOTO if service not in listed)
+    lines = [_HEAD.format(strict=", ".join(STRICT), as_moto=as_moto)]
+    for service in sorted(listed):
         told = {
             name: (kind, note)
             for kind, of in kinds.items()

@@ -14,7 +14,7 @@ from localaws.additions._lambda_invocation import InvocationAnswers, ResourceCon
 from localaws.additions._moto import ROLE, plain_client, refuses
 from localaws.deliveries import DeliveryError, kind_of
 from localaws.execution import ACCOUNT, running
-from localaws.functions.records import function_of
+from localaws.functions.records import arn_of, function_of
 from localaws.functions.sources import EventSources, called, require_role
 from localaws.operations import RefusedError
 
@@ -77,7 +77,8 @@ class SourceAnswers(InvocationAnswers):
         _, headers, body = super().create_event_source_mapping()
         # moto would hand over each message as it is sent, and take it for handled.
         found.lambda_event_source_mappings.clear()
-        return 202, {**headers, "status": "202"}, _in_state("Creating", body)
+        mapping = self.backend.get_event_source_mapping(json.loads(body)["UUID"])
+        return 202, {**headers, "status": "202"}, _told(mapping, "Creating", body)
 
     def update_event_source_mapping(self) -> TYPE_RESPONSE:
         """Change a mapping."""
@@ -93,11 +94,17 @@ class SourceAnswers(InvocationAnswers):
                 mapping.event_source_arn,
             )
         status, headers, body = super().update_event_source_mapping()
-        return status, headers, _in_state("Updating", body) if mapping else body
+        if not mapping:
+            return status, headers, body
+        mapping.function_name = self.json_body.get("FunctionName") or mapping.function_name
+        return status, headers, _told(mapping, "Updating", body)
 
 
-def _in_state(state: str, body: Any) -> str:
-    return json.dumps({**json.loads(body), "State": state})
+def _told(mapping: Any, state: str, body: Any) -> str:
+    """What Lambda says of a mapping, which calls the alias, not the version behind it today."""
+    name, qualifier = called(mapping.function_name)
+    mapping.function_arn = arn_of(function_of(name), qualifier)
+    return json.dumps({**json.loads(body), "FunctionArn": mapping.function_arn, "State": state})
 
 
 def _refuse_unknown(given: Mapping[str, Any]) -> None:
@@ -144,11 +151,38 @@ def _checks_batch() -> bool:
         )
 
 
+def _calls_the_alias() -> bool:
+    with plain_client("iam") as iam, plain_client("sqs") as sqs, plain_client("lambda") as client:
+        iam.create_role(RoleName="probe", AssumeRolePolicyDocument="{}")
+        sqs.create_queue(QueueName="probe")
+        client.create_function(
+            FunctionName="probe",
+            Role=ROLE,
+            Runtime="python3.13",
+            Handler="probe.handler",
+            Code={"ZipFile": b"probe"},
+            Publish=True,
+        )
+        client.create_alias(FunctionName="probe", Name="live", FunctionVersion="1")
+        mapping = client.create_event_source_mapping(
+            EventSourceArn=f"arn:aws:sqs:{regions.current()}:{ACCOUNT}:probe",
+            FunctionName="probe:live",
+        )
+        return str(mapping["FunctionArn"]).endswith(":live")
+
+
 GAPS = [
     Gap(
         "lambda",
         "CreateEventSourceMapping",
         "the queue's messages vanish and no function runs",
         _checks_batch,
-    )
+    ),
+    Gap(
+        "lambda",
+        "CreateEventSourceMapping.FunctionName, UpdateEventSourceMapping",
+        "a mapping of an alias tells the version behind it, a difference on each plan; one that is"
+        " given another function goes on with the former",
+        _calls_the_alias,
+    ),
 ]

@@ -18,6 +18,7 @@ from moto.s3 import models, notifications
 from moto.s3.exceptions import S3ClientError
 from moto.s3.models import FakeBucket, FakeKey, S3Backend
 from moto.s3.notifications import S3NotificationEvent
+from moto.s3.responses import S3Response
 
 from localaws import deliveries, regions, rules
 from localaws.additions import Gap
@@ -30,6 +31,7 @@ Json = dict[str, Any]
 
 _HAPPEN = ("ObjectAcl", "ObjectCreated", "ObjectRemoved", "ObjectTagging")
 _ACTIONS = {"lambda": "lambda:InvokeFunction", "sns": "sns:Publish", "sqs": "sqs:SendMessage"}
+_END = "</NotificationConfiguration>"
 _SKIP = "X-Amz-Skip-Destination-Validation"
 _REASONS = {
     "Put": "PutObject",
@@ -66,6 +68,18 @@ def _set_configuration(original: Any, bucket: FakeBucket, given: Json | None) ->
         raise
     if bucket.notification_configuration:
         _send_test(bucket)
+
+
+def _tell_configuration(original: Any, response: S3Response) -> Any:
+    """Tell of EventBridge, too, which moto keeps and tells of, but not to whoever asks."""
+    status, headers, body = original(response)
+    configuration: Any = response.backend.get_bucket_notification_configuration(
+        response.bucket_name
+    )
+    if configuration and configuration.event_bridge is not None:
+        opened = body if _END in body else body.replace("/>", f">{_END}")
+        body = opened.replace(_END, f"<EventBridgeConfiguration/>{_END}")
+    return status, headers, body
 
 
 def _check(bucket: FakeBucket, configuration: Any) -> None:
@@ -239,19 +253,36 @@ def _checks_destination() -> bool:
         )
 
 
+def _tells_of_event_bridge() -> bool:
+    with plain_client("s3") as s3:
+        s3.create_bucket(Bucket="probe")
+        s3.put_bucket_notification_configuration(
+            Bucket="probe", NotificationConfiguration={"EventBridgeConfiguration": {}}
+        )
+        told = s3.get_bucket_notification_configuration(Bucket="probe")
+        return "EventBridgeConfiguration" in told
+
+
 GAPS = [
     Gap(
         "s3",
         "PutBucketNotificationConfiguration",
         "destinations that are not there or let nobody in are taken, and functions get nothing",
         _checks_destination,
-    )
+    ),
+    Gap(
+        "s3",
+        "GetBucketNotificationConfiguration.EventBridgeConfiguration",
+        "nobody sees that EventBridge is told: a difference on each plan",
+        _tells_of_event_bridge,
+    ),
 ]
 
 
 def install() -> None:
     """Put the notifications in moto's place."""
     wrap(FakeBucket, "set_notification_configuration", _set_configuration)
+    wrap(S3Response, "get_bucket_notification", _tell_configuration)
     wrap(S3Backend, "_set_delete_marker", _set_delete_marker)
     wrap(S3Backend, "delete_object", _delete_object)
     notifications.send_event = _send_event  # type: ignore[assignment]

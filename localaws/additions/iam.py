@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from moto.iam.exceptions import (
     NotFoundException,
     ValidationError,
 )
-from moto.iam.models import AWSManagedPolicy, IAMBackend
+from moto.iam.models import AWSManagedPolicy, IAMBackend, User
 from moto.iam.responses import IamResponse
 
 from localaws.additions import Gap
@@ -25,6 +26,8 @@ from localaws.iam.authorization import default_version, policies_of
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate, parse
 
 _ANY_POLICY = "arn:aws:iam::aws:policy/AdministratorAccess"
+_ADMINISTRATOR_ID = "AKIAIOSFODNN7EXAMPLE"  # as GetCallerIdentity says
+_SINCE = datetime(2024, 1, 1, tzinfo=UTC)
 _TRUST = (
     '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole",'
     '"Principal":{"Service":"lambda.amazonaws.com"}}]}'
@@ -71,7 +74,18 @@ def _has_quotas() -> bool:
         )
 
 
+def _tells_who_asks() -> bool:
+    with plain_client("iam") as iam:
+        return bool(iam.get_user()["User"]["UserName"] != "default_user")
+
+
 GAPS = [
+    Gap(
+        service="iam",
+        operation="GetUser.UserName",
+        effect="a caller who names nobody is told of a user whom no other call knows",
+        closed=_tells_who_asks,
+    ),
     Gap(
         service="iam",
         operation="PutRolePolicy and others that have a quota",
@@ -117,6 +131,21 @@ def install() -> None:
     mended.update_role = _update_role
     mended.simulate_principal_policy = _simulate_principal
     mended.simulate_custom_policy = _simulate_custom
+    wrap(IamResponse, "get_user", _get_user)
+
+
+def _get_user(original: Any, response: IamResponse) -> Any:
+    """Tell a caller who names nobody about itself, as GetCallerIdentity does."""
+    key = response.get_access_key()
+    is_user = response._get_param("UserName") or response.backend.get_user_from_access_key_id(key)
+    if is_user:
+        return original(response)
+    if key.startswith("ASIA"):
+        raise ValidationError("Must specify userName when calling with non-User credentials")
+    made: Any = User
+    user = made(response.current_account, region_name=response.region, name="administrator")
+    user.id, user.create_date = _ADMINISTRATOR_ID, _SINCE
+    return ActionResult({"User": user})
 
 
 def _create_role(

@@ -1,6 +1,7 @@
 """CloudWatch Logs: the KMS key of a log group, set later; events of streams by their prefix."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,14 +12,18 @@ from moto.logs.exceptions import (
     LogsClientError,
     ResourceNotFoundException,
 )
+from moto.logs.models import LogGroup
 from moto.logs.responses import LogsResponse
 
 from localaws import regions
 from localaws.additions import Gap
-from localaws.additions._moto import ACCOUNT, REGION, before, plain_client, refuses
+from localaws.additions._moto import ACCOUNT, REGION, before, plain_client, refuses, wrap
 from localaws.iam.policy import PolicyError, Principal, Request, evaluate
+from localaws.operations import RefusedError
 
 _GROUP = "probe"
+_CLASS = "STANDARD"
+_PATTERN = re.compile(r'[^\W\d_]\w*( \w+)*|"[^"]+"')
 _KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/probe"
 _OPEN = {"Effect": "Allow", "Principal": "*", "Action": "kms:*", "Resource": "*"}
 
@@ -57,7 +62,38 @@ def _checks_retention() -> bool:
         return refuses(lambda: logs.put_retention_policy(logGroupName=_GROUP, retentionInDays=2))
 
 
+def _knows_patterns() -> bool:
+    with plain_client("logs") as logs:
+        logs.create_log_group(logGroupName=_GROUP)
+        logs.create_log_stream(logGroupName=_GROUP, logStreamName="probe")
+        event = {"timestamp": int(time.time() * 1000), "message": "probe"}
+        logs.put_log_events(logGroupName=_GROUP, logStreamName="probe", logEvents=[event])
+        try:
+            found = logs.filter_log_events(logGroupName=_GROUP, filterPattern="?other")
+        except NotImplementedError:
+            return True
+        return not found["events"]
+
+
+def _keeps_the_class() -> bool:
+    with plain_client("logs") as logs:
+        logs.create_log_group(logGroupName=_GROUP, logGroupClass="INFREQUENT_ACCESS")
+        return "logGroupClass" in logs.describe_log_groups()["logGroups"][0]
+
+
 GAPS = [
+    Gap(
+        service="logs",
+        operation="FilterLogEvents.filterPattern",
+        effect="a pattern that is not understood finds all events",
+        closed=_knows_patterns,
+    ),
+    Gap(
+        service="logs",
+        operation="CreateLogGroup.logGroupClass",
+        effect="the class is dropped: each plan replaces the group with what it holds",
+        closed=_keeps_the_class,
+    ),
     Gap(
         service="logs",
         operation="CreateLogGroup.kmsKeyId",
@@ -105,17 +141,33 @@ def install() -> None:
             self.body = json.dumps({**json.loads(self.body), "logStreamNames": names or [""]})
         return plain(self)
 
+    wrap(LogsResponse, "create_log_group", _create_group)
+    wrap(LogGroup, "to_describe_dict", _described)
     before(LogsResponse, "create_log_group", _check_key)
     before(LogsResponse, "put_retention_policy", _check_retention)
     before(LogsResponse, "put_log_events", _check_batch)
     before(LogsResponse, "list_tags_for_resource", _check_tagged)
-    before(LogsResponse, "put_metric_filter", lambda response, told: _group(response, told))
     mended: Any = LogsResponse
     plain: Callable[[LogsResponse], str] = mended.filter_log_events
     mended.filter_log_events = filter_log_events
     before(LogsResponse, "filter_log_events", _check_streams)
+    before(LogsResponse, "filter_log_events", _check_pattern)
     mended.associate_kms_key = associate_kms_key
     mended.disassociate_kms_key = disassociate_kms_key
+
+
+def _create_group(original: Callable[[LogsResponse], str], response: LogsResponse) -> str:
+    told = json.loads(response.body)
+    if told.get("deletionProtectionEnabled"):
+        raise RefusedError("nothing here would protect the group (deletionProtectionEnabled)")
+    answer = original(response)
+    group: Any = response.logs_backend.groups[told["logGroupName"]]
+    group.log_group_class = told.get("logGroupClass", _CLASS)
+    return answer
+
+
+def _described(original: Callable[[LogGroup], dict[str, Any]], group: LogGroup) -> dict[str, Any]:
+    return original(group) | {"logGroupClass": getattr(group, "log_group_class", _CLASS)}
 
 
 def _set_key(response: LogsResponse, key: str | None) -> None:
@@ -210,6 +262,13 @@ def _check_tagged(response: LogsResponse, told: Mapping[str, Any]) -> None:
     _, kind, name = told["resourceArn"].partition(":log-group:")
     if kind:
         _group(response, {"logGroupName": name})
+
+
+def _check_pattern(_: LogsResponse, told: Mapping[str, Any]) -> None:
+    """Refuse the patterns for which moto answers every event: JSON, fields, options, regexes."""
+    pattern = told.get("filterPattern", "").strip()
+    if pattern and not _PATTERN.fullmatch(pattern):
+        raise RefusedError(f"it finds words and one quoted phrase, not {pattern}")
 
 
 def _check_streams(response: LogsResponse, told: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.iam.exceptions import NotFoundException
 from moto.iam.models import iam_backends
-from moto.sts.exceptions import STSValidationError
+from moto.sts.exceptions import STSClientError, STSValidationError
 from moto.sts.models import STSBackend
 from moto.sts.responses import TokenResponse
 
@@ -33,12 +33,23 @@ def _looks_at_duration() -> bool:
         )
 
 
+def _looks_for_the_role() -> bool:
+    with plain_client("sts") as sts:
+        return refuses(lambda: sts.assume_role(RoleArn=ROLE, RoleSessionName="probe"))
+
+
 GAPS = [
     Gap(
         service="sts",
         operation="GetCallerIdentity.Arn",
         effect="commands name a caller `moto`, in a form that no ARN of AWS has",
         closed=_is_a_user_of_iam,
+    ),
+    Gap(
+        service="sts",
+        operation="AssumeRole.RoleArn",
+        effect="there are keys for a role that is not there",
+        closed=_looks_for_the_role,
     ),
     Gap(
         service="sts",
@@ -98,7 +109,11 @@ def _refuse_session(request: TokenResponse) -> None:
     try:
         role: Any = iam_backends[ACCOUNT]["aws"].get_role_by_arn(role_arn)
     except NotFoundException:
-        return
+        _, caller, _ = request.backend.get_caller_identity(request.get_access_key(), request.region)
+        raise STSClientError(
+            "AccessDenied",
+            f"User: {caller} is not authorized to perform: sts:AssumeRole on resource: {role_arn}",
+        ) from None
     if seconds > int(role.max_session_duration or _CHAINED_SECONDS):
         raise STSValidationError(
             "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."

@@ -534,7 +534,7 @@ class TestWhoSigns:
             ("lambda", "list_functions"),
             ("iam", "list_roles"),
             ("s3", "list_buckets"),
-            ("cloudfront", "list_distributions"),
+            ("kms", "list_keys"),
             ("ec2", "describe_vpcs"),
             ("cloudwatch", "list_metrics"),
         ],

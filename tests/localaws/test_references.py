@@ -183,8 +183,6 @@ def test_logs_holds_batches_and_days_to_its_limits(aws: LocalAws) -> None:
     now = int(time.time() * 1000)
     large = [{"timestamp": now, "message": "a" * 200_000}] * 6
     late = [{"timestamp": now - 90_000_000, "message": "a"}, {"timestamp": now, "message": "a"}]
-    filtered = {"filterName": "f", "filterPattern": "a"}
-    into = {"metricName": "m", "metricNamespace": "n", "metricValue": "1"}
     for operation, given, code in (
         ("PutRetentionPolicy", {**group, "retentionInDays": 2}, "InvalidParameterException"),
         ("PutLogEvents", {**group, **stream, "logEvents": large}, "InvalidParameterException"),
@@ -194,11 +192,6 @@ def test_logs_holds_batches_and_days_to_its_limits(aws: LocalAws) -> None:
             "FilterLogEvents",
             {**group, "logStreamNames": ["s"], "logStreamNamePrefix": "s"},
             "InvalidParameterException",
-        ),
-        (
-            "PutMetricFilter",
-            {"logGroupName": "/nobody", **filtered, "metricTransformations": [into]},
-            "ResourceNotFoundException",
         ),
         (
             "ListTagsForResource",
