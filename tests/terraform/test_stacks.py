@@ -125,6 +125,7 @@ class Operator:
     def provider(self, folder: Path) -> Iterator[dict[str, str]]:
         """Run one for what `make` does not run, in an empty folder; give what leads to it."""
         environment = {**os.environ, **self.environment("none")}
+        del environment["TF_DATA_DIR"]
         with attach(folder, binary.find(), environment) as environ:
             name = "TF_REATTACH_PROVIDERS"
             yield {name: environ[name]}
