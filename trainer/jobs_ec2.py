@@ -27,7 +27,6 @@ from trainer.jobs_sagemaker import Work
 from trainer.make_command import make_command
 from trainer.prices import hourly_usd
 from trainer.target import Target
-from trainer.upload import require_manifest
 
 RECORD = "instance.json"
 """Object that tells a job's machine."""
@@ -68,6 +67,8 @@ def submit(
         KennelError: The foundation is missing, or no subnet has such a machine.
         UsageError: The data set has not been uploaded, or the foundation has no EC2 trainer.
     """
+    from trainer.upload import require_manifest
+
     bucket = target.required_parameter("bucket")
     template = target.parameter("ec2_launch_template_id")
     if template is None:

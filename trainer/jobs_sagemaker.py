@@ -21,7 +21,6 @@ from trainer.metric_lines import METRICS, TOP1_SERVED, TOP1_TRAINED, metric_rege
 from trainer.patience import was_done
 from trainer.prices import hourly_usd
 from trainer.target import Target
-from trainer.upload import address, require_manifest
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 FINGERPRINT = "dataset-fingerprint"
@@ -193,6 +192,8 @@ def channels(target: Target, work: Work) -> list[Any]:
     """The data set as the SDK's input configuration."""
     from sagemaker.core.training.configs import InputData
 
+    from trainer.upload import address
+
     return [InputData(channel_name="training", data_source=address(target, work.dataset))]
 
 
@@ -208,6 +209,9 @@ def model_trainer(
         checkpoints: Prefix in the bucket that its states are kept under.
         named: Is told a job's name, which the SDK makes up, before the job is asked for.
     """
+    # It loads what reads photos, which those who only look at jobs need not wait for.
+    from trainer.upload import require_manifest
+
     session = target.new_session()
 
     def tell(params: Mapping[str, Any], **_: object) -> None:

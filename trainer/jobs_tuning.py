@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trainer import config as configuration
-from trainer import search_page
 from trainer.config import TrainConfig
 from trainer.errors import KennelError, UsageError
 from trainer.files import json_text, write_bytes_atomic
@@ -308,6 +307,9 @@ class TuningJob(Job):
 
     def page(self) -> str:
         """The search as a page; early stopping is what `trainer.tune` calls pruning."""
+        # With Optuna, which takes longer to load than most commands take that know of jobs.
+        from trainer import search_page
+
         answer = self.describe()
         space = _space(answer["HyperParameterTuningJobConfig"].get("ParameterRanges", {}))
         states = {"Completed": "complete", "Stopped": "pruned", "Failed": "failed"}

@@ -4,26 +4,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from terraform.cli import (
-    bootstrap,
-    check,
-    deploy,
-    docs,
-    image,
-    invoke,
-    job_logs,
-    logs,
-    outputs,
-    preflight,
-    provider_lock,
-    stack,
-    status,
-    teardown,
-    verify,
-)
+from terraform.cli import bootstrap, outputs, provider_lock, stack
 from terraform.cli.paths import ROOT
 from terraform.cli.stack import STACKS, Stack
 from trainer.errors import ArgumentParser, KennelError, run_command
@@ -38,7 +23,7 @@ OUT = ROOT / "build"
 def main() -> None:
     """Parse the command line and run it; Terraform's exit code is this process's."""
     own, extra = _split(sys.argv[1:])
-    options = _parser().parse_args(own)
+    options = _parser(own[:1]).parse_args(own)
     run: Command = options.run
     with explained(options.debug):
         code = run(options, extra)
@@ -51,7 +36,8 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:cut], arguments[cut + 1 :]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(asked: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands; the module of one that brings its own arguments is loaded if it is asked."""
     parser = ArgumentParser(
         prog="python -m terraform.cli",
         description="Deploy the stacks. What follows -- goes to Terraform.",
@@ -101,26 +87,26 @@ def _parser() -> argparse.ArgumentParser:
             )
         if run is _image:
             command.add_argument("--python-image", help="base image: its tag, or better its digest")
-    for name, run, add, summary in (
-        ("deploy", deploy.run, deploy.add_arguments, "put a model in service and check it"),
+    for name, module, run_name, add_name, summary in (
+        ("deploy", "deploy", "run", "add_arguments", "put a model in service and check it"),
         (
-            "rollback",
-            deploy.run_rollback,
-            deploy.add_rollback_arguments,
+            *("rollback", "deploy", "run_rollback", "add_rollback_arguments"),
             "go back to the model before, or to the one that serves after a failed release",
         ),
-        ("verify", verify.run, None, "check that what was deployed serves, and answers"),
-        ("preflight", preflight.run, preflight.add_arguments, "check what a deployment needs"),
-        ("invoke", invoke.run, invoke.add_arguments, "classify photos with what is deployed"),
-        ("logs", logs.run, logs.add_arguments, "print what endpoint, function and jobs wrote"),
-        ("status", status.run, None, "one page on what runs and what it costs"),
+        ("verify", "verify", "run", "", "check that what was deployed serves, and answers"),
+        ("preflight", "preflight", "run", "add_arguments", "check what a deployment needs"),
+        ("invoke", "invoke", "run", "add_arguments", "classify photos with what is deployed"),
+        ("logs", "logs", "run", "add_arguments", "print what endpoint, function and jobs wrote"),
+        ("status", "status", "run", "", "one page on what runs and what it costs"),
     ):
         command = commands.add_parser(name, help=summary, description=summary)
-        command.set_defaults(run=run)
         add_arguments(command)
-        if add:
-            add(command)
-        if run in (deploy.run, deploy.run_rollback, verify.run):
+        if name in asked:
+            loaded = import_module(f"terraform.cli.{module}")
+            command.set_defaults(run=getattr(loaded, run_name))
+            if add_name:
+                getattr(loaded, add_name)(command)
+        if module in ("deploy", "verify"):
             _add_out(command)
     checked = commands.add_parser("check", help="check the sources' format and validity")
     checked.set_defaults(run=_check)
@@ -170,6 +156,8 @@ def _apply(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _destroy(options: argparse.Namespace, extra: list[str]) -> int:
+    from terraform.cli import job_logs, teardown
+
     stacks = _stacks(options)[::-1]
     code = teardown.destroy(stacks, extra, options.auto_approve, options.delete_data)
     # Who names targets has not destroyed a whole stack.
@@ -231,6 +219,8 @@ def _bootstrap(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _image(options: argparse.Namespace, _: list[str]) -> int:
+    from terraform.cli import image
+
     target = load(options.env)
     uri = image.build(target, options.python_image)
     if uri:
@@ -251,11 +241,15 @@ def _lock(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _check(_: argparse.Namespace, __: list[str]) -> int:
+    from terraform.cli import check
+
     check.check()
     return 0
 
 
 def _docs(options: argparse.Namespace, _: list[str]) -> int:
+    from terraform.cli import docs
+
     if not options.check:
         docs.write()
     elif out_of_date := list(docs.stale()):

@@ -74,6 +74,18 @@ def read(target: Target) -> Settings:
     )
 
 
+def architecture(target: Target) -> str:
+    """The same as `read` gives, without its syntax check where no file names one.
+
+    Raises:
+        UsageError: A file is not Terraform's syntax.
+    """
+    # The parser takes longer to load than all else that a plan does before Terraform begins.
+    if not any("architecture" in path.read_text() for path in target.variable_files("serving")):
+        return Settings.architecture
+    return read(target).architecture
+
+
 def _variables(target: Target, stack: str) -> dict[str, Any]:
     """A stack's variables, as far as the environment sets them."""
     # Imported here, for it takes longer than all the rest.

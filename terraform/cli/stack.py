@@ -562,7 +562,7 @@ def _plan(
 
 def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     """Write what the environment's variables cannot say: the models and the function's zip."""
-    architecture = settings.read(stack.target).architecture
+    architecture = settings.architecture(stack.target)
     zip_path = (stack.out / "lambda" / f"kennel-lambda-{architecture}.zip").absolute()
     if not zip_path.exists():
         raise KennelError(f"{zip_path} is not there: `make lambda` builds it")

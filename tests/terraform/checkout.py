@@ -134,10 +134,11 @@ def make_checkout(folder: Path, aws: Mapping[str, str] | None = None) -> Checkou
         folder: Where.
         aws: The variables that lead to an AWS; without them there is none.
     """
+    # With the bytecode, which else each command would make again; not what is being written.
     shutil.copytree(
         ROOT / "terraform/cli",
         folder / "terraform/cli",
-        ignore=shutil.ignore_patterns("__pycache__"),
+        ignore=shutil.ignore_patterns("*.pyc.*"),
     )
     for package in ("trainer", "inference"):
         (folder / package).symlink_to(ROOT / package)

@@ -4,7 +4,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -87,30 +88,32 @@ def terraform_binary() -> Path:
     return binary.find()
 
 
-@pytest.fixture(scope="session")
-def attached(
-    tmp_path_factory: pytest.TempPathFactory,
-    terraform_binary: Path,
-    terraform_environment: dict[str, str],
+@contextmanager
+def attach(
+    folder: Path, terraform: Path, environment: Mapping[str, str]
 ) -> Iterator[dict[str, str]]:
-    """Run the provider once, as for a debugger; give what makes Terraform talk to it.
+    """Run the provider, as for a debugger; give the environment in which Terraform talks to it.
 
     By itself Terraform starts it twice for each plan, which is most of the work of a small one.
+
+    Args:
+        folder: An empty one.
+        terraform: The program.
+        environment: That of both; what it says of AWS holds for the provider's whole life.
     """
     # It takes this setting only the first time that it is configured.
-    environment = {k: v for k, v in terraform_environment.items() if k != "AWS_CA_BUNDLE"}
-    folder = tmp_path_factory.mktemp("provider")
+    environ = {k: v for k, v in environment.items() if k != "AWS_CA_BUNDLE"}
     (folder / "main.tf").write_text('provider "aws" {}\n')
     subprocess.run(
-        [terraform_binary, "init", "-input=false"],
+        [terraform, "init", "-input=false"],
         cwd=folder,
-        env=environment,
+        env=environ,
         check=True,
         stdout=subprocess.DEVNULL,
     )
     (program,) = folder.glob(".terraform/providers/*/*/*/*/*/terraform-provider-aws_*")
     log = folder / "log"
-    with ManagedProcess([str(program), "-debug"], log, environment) as process:
+    with ManagedProcess([str(program), "-debug"], log, environ) as process:
 
         def announced() -> re.Match[str] | None:
             assert process.exit_code is None, log.read_text()
@@ -118,4 +121,17 @@ def attached(
 
         found = until(announced)
         assert found
-        yield {**environment, "TF_REATTACH_PROVIDERS": found[1]}
+        yield {**environ, "TF_REATTACH_PROVIDERS": found[1]}
+
+
+@pytest.fixture(scope="session")
+def attached(
+    tmp_path_factory: pytest.TempPathFactory,
+    terraform_binary: Path,
+    terraform_environment: dict[str, str],
+) -> Iterator[dict[str, str]]:
+    """Give the environment for a provider that runs once for all tests."""
+    with attach(
+        tmp_path_factory.mktemp("provider"), terraform_binary, terraform_environment
+    ) as environ:
+        yield environ

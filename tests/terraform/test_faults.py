@@ -72,16 +72,17 @@ APPLY = ("apply", "foundation", "--env", "faults", "--auto-approve", "--")
 
 @pytest.fixture(scope="module")
 def checkout(
-    localaws: LocalAws, provider: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    localaws: LocalAws, attached: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Checkout:
     """A small foundation in an environment of its own, in a region that no other test uses."""
     folder = tmp_path_factory.mktemp("faults")
     told = {
         "KENNEL_STARTED": str(folder / "started"),
+        "TF_REATTACH_PROVIDERS": attached["TF_REATTACH_PROVIDERS"],
         # On a slow machine Terraform would save what it has made so far before it is killed.
         "TF_STATE_PERSIST_INTERVAL": "600",
     }
-    made = make_checkout(folder / "checkout", {**localaws.environment, **provider, **told})
+    made = make_checkout(folder / "checkout", {**localaws.environment, **told})
     environments = made.folder / "terraform/environments"
     (environments / "faults.tfvars").write_text(
         'environment = "faults"\nregion      = "eu-west-1"\n'

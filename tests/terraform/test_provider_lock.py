@@ -25,7 +25,8 @@ resource "aws_cloudwatch_log_group" "this" {
 """
 )
 LOCK = ("lock", "--env", "dev")
-PLAN = ("plan", "foundation", "--env")
+OUTPUT = ("output", "foundation", "--env")
+"""Which initializes a stack and checks its provider, and does no more."""
 
 
 @pytest.fixture
@@ -55,13 +56,13 @@ def test_a_locked_environment_takes_the_provider_of_its_lock_alone(checkout: Che
     said = done(checkout.run(*LOCK, "--platform", binary.resolve().platform)).stdout
     assert re.fullmatch(rf"{re.escape(str(own))}: \d+\.\d+\.\d+\n", said)
     assert done(checkout.run(*LOCK, "--check")).stdout == said
-    done(checkout.run(*PLAN, "dev"))
+    done(checkout.run(*OUTPUT, "dev"))
     assert taken.read_text() == own.read_text()
 
     # A package that is not the one that was reviewed.
     right = own.read_text()
     own.write_text(re.sub(r'"(h1|zh):.', r'"\1:0', right))
-    refused = checkout.run(*PLAN, "dev")
+    refused = checkout.run(*OUTPUT, "dev")
     assert refused.returncode == 1
     assert f"(remove {own} if it asks" in refused.stderr
     own.write_text(right)
@@ -73,7 +74,7 @@ def test_a_locked_environment_takes_the_provider_of_its_lock_alone(checkout: Che
     # An environment without a lock chooses for itself, whatever another one has left there.
     taken.write_text(right := f"# of another\n{right}")
     own.write_text(right)
-    done(checkout.run(*PLAN, "two"))
+    done(checkout.run(*OUTPUT, "two"))
     assert not taken.read_text().startswith("# of another")
     own.write_text("nothing")
     damaged = checkout.run(*LOCK, "--check")

@@ -5,10 +5,13 @@ look at what was seen on the way.
 """
 
 import json
+import os
 import re
 import socket
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from terraform.cli import binary, job_logs
 from tests.archives import make_archive
 from tests.localaws.conftest import until
 from tests.outside import Outside
+from tests.terraform.conftest import attach
 from tests.terraform.iam_calls import refused
 
 # Most of it is waiting: for the provider, which waits for AWS, and for other tests beside this one.
@@ -92,6 +96,8 @@ class Operator:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self._port = free.getsockname()[1]
         self.out = out
+        self.attached: dict[str, str] = {}
+        """What makes Terraform talk to a provider that runs already, once it does."""
         self.endpoint = f"http://127.0.0.1:{self._port}"
 
     def make(self, target: str, **variables: object) -> str:
@@ -115,10 +121,20 @@ class Operator:
         assert run.returncode == 0, run.stdout + run.stderr
         return run.stdout
 
+    @contextmanager
+    def provider(self, folder: Path) -> Iterator[dict[str, str]]:
+        """Run one for what `make` does not run, in an empty folder; give what leads to it."""
+        environment = {**os.environ, **self.environment("none")}
+        del environment["TF_DATA_DIR"]
+        with attach(folder, binary.find(), environment) as environ:
+            name = "TF_REATTACH_PROVIDERS"
+            yield {name: environ[name]}
+
     def environment(self, stack: str) -> dict[str, str]:
         """What `make` runs Terraform with."""
         return {
             **self._provider,
+            **self.attached,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
@@ -250,6 +266,7 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
     build(folder / "out/lambda", "arm64")
     build(folder / "out/lambda", "x86_64")
     (folder / "outside").mkdir()
+    (folder / "provider").mkdir()
     outside = Outside(folder / "outside")
     operator = Operator(folder / "out", provider, outside)
     seen = Cycle()
@@ -260,6 +277,7 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
         seen.outputs[step] = Stack(operator, "serving").outputs()
 
     operator.make("local-up")
+    beside = ExitStack()
     try:
         operator.make("bootstrap")
         bootstrap_calls = len(operator.calls())
@@ -279,6 +297,7 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
         # What localaws knows outlives it.
         operator.make("local-down")
         operator.make("local-up")
+        operator.attached = beside.enter_context(operator.provider(folder / "provider"))
         for stack in ("foundation", "serving"):
             seen.plans[stack] = Stack(operator, stack).plan()
 
@@ -308,6 +327,7 @@ def cycle(tmp_path_factory: pytest.TempPathFactory, provider: dict[str, str]) ->
         seen.plans["no network"] = foundation.plan(enable_ec2_trainer=False, alarm_emails=[])
         seen.refusal = foundation.refusal(enable_ec2_trainer=True)
     finally:
+        beside.close()
         operator.make("local-reset")
     seen.outside = outside.seen
     outside.stop()
