@@ -126,8 +126,8 @@ def identify(request: Request, form: Mapping[str, str]) -> Call:
     if action:
         version = form.get("Version") or request.args.get("Version", "")
         known = [name for name in names if _has(name, action)]
-        # The two of load balancers have one name, and many an operation in common. Amazon DocumentDB
-        # and Neptune sign as RDS, whose name is the one that people look for.
+        # The two of load balancers have one name, and many an operation in common. DocumentDB and
+        # Neptune sign as RDS, whose name is the one that people look for.
         own = sorted(
             known,
             key=lambda name: (
