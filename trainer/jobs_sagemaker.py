@@ -1,6 +1,7 @@
 """Training jobs on SageMaker, submitted with its Python SDK and followed with boto3."""
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -239,6 +241,7 @@ def model_trainer(
     from sagemaker.train.distributed import Torchrun
 
     _quieten_sdk()
+    _check_sdk_schema_no_more()
     stopping = {"max_runtime_in_seconds": machines.max_seconds}
     if machines.spot:
         stopping["max_wait_time_in_seconds"] = 2 * machines.max_seconds
@@ -319,6 +322,25 @@ def _quieten_sdk() -> None:
     for name in list(logging.root.manager.loggerDict):
         if name.partition(".")[0] == "sagemaker":
             logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@cache
+def _check_sdk_schema_no_more() -> None:
+    """Spare each job a second.
+
+    The SDK looks at its configuration a dozen times, and each time checks its own schema, too.
+    The configuration itself is checked as before.
+    """
+    from sagemaker.core.config.config_schema import SAGEMAKER_PYTHON_SDK_CONFIG_SCHEMA
+
+    validator: Any = importlib.import_module("jsonschema").Draft202012Validator
+    check = validator.check_schema
+
+    def check_others(schema: object, *arguments: Any, **options: Any) -> None:
+        if schema is not SAGEMAKER_PYTHON_SDK_CONFIG_SCHEMA:
+            check(schema, *arguments, **options)
+
+    validator.check_schema = check_others
 
 
 class TrainingJob(Job):

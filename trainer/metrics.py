@@ -6,8 +6,6 @@ from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from inference.predictor import Probabilities
 from trainer.predictions import Targets, accuracy, hits
@@ -105,6 +103,8 @@ def share_interval(outcomes: NDArray[np.bool_]) -> tuple[float, float]:
     Where all outcomes are alike, every resample is, too, and would give an interval of no width:
     there the exact binomial interval (Clopper and Pearson) is given.
     """
+    from scipy import stats  # a second to import, and only needed here
+
     count, images = int(outcomes.sum()), len(outcomes)
     if count in (0, images):
         exact = stats.binomtest(count, images).proportion_ci(CONFIDENCE_LEVEL, "exact")
@@ -144,6 +144,9 @@ def summarize(
     split: str, probabilities: Probabilities, targets: Targets, labels: Sequence[str]
 ) -> Summary:
     """Give all figures of a split."""
+    # As long to import.
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     predicted, indices = probabilities.argmax(axis=1), np.arange(len(labels))
     confusion = confusion_matrix(targets, predicted, labels=indices)
     scores = precision_recall_fscore_support(targets, predicted, labels=indices, zero_division=0)

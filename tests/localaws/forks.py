@@ -1,4 +1,4 @@
-"""localaws as a fork of a process that has imported it, which takes two seconds of a core.
+"""localaws as a fork of a process that has imported it, which takes a second of a core.
 
 What it does is what `python -m localaws.server` does; that a start from nothing works is seen in
 `test_server.py`, and by whatever runs `make`.
@@ -11,14 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from localaws import additions
 from localaws.processes import ManagedProcess, reaper
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(
-    ["localaws.server", "localaws.application", "localaws.execution", "localaws.web"]
-    + [module.__name__ for module in additions.modules()]
-)
+_context.set_forkserver_preload(["tests.localaws.preloaded"])
 
 
 def _serve(arguments: Sequence[str], log: str, environ: Mapping[str, str], group: int) -> None:

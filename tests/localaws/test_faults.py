@@ -6,7 +6,6 @@ import io
 import json
 import os
 import resource
-import signal
 import threading
 import time
 import urllib.error
@@ -282,6 +281,17 @@ class Callers:
             thread.join()
 
 
+def has_unread(server: psutil.Process) -> bool:
+    """Whether something was sent to a server that it has not read yet."""
+    ports = {found.laddr.port for found in server.net_connections() if found.status == "LISTEN"}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        established, port, unread = state == "01", local[-4:], queues[-8:]
+        if established and int(port, 16) in ports and int(unread, 16):
+            return True
+    return False
+
+
 def test_an_endpoint_killed_under_load_is_replaced(machine: Machine, tmp_path: Path) -> None:
     machine.put("models/good/model.tar.gz", make_archive(tmp_path).read_bytes())
     sagemaker, functions = machine.aws.client("sagemaker"), machine.aws.client("lambda")
@@ -324,8 +334,12 @@ def test_an_endpoint_killed_under_load_is_replaced(machine: Machine, tmp_path: P
             for found in psutil.Process(machine.pid).children(recursive=True)
             if found.cmdline()[-3:] == ["-m", "inference.server", "serve"]
         )
+        # It is replaced so soon that the function's second try may already be answered: a request
+        # that it has got and will never answer is one that fails.
+        process.suspend()
+        until(lambda: has_unread(process))
         before = len(callers.answers)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         callers.seen(502, before)
         callers.seen(200, before + [status for status, _ in callers.answers[before:]].index(502))
     statuses = [status for status, _ in callers.answers]

@@ -1,16 +1,18 @@
 """What the tests of the launcher share: a foundation's handover, made by hand."""
 
 import json
+from itertools import count
 from typing import Any
 
 import pytest
 
 from tests.localaws.conftest import LocalAws
-from trainer import jobs
+from trainer import jobs, jobs_sagemaker
 from trainer.shards import Manifest
 
 BUCKET = "kennel-local-123456789012-us-east-1"
 FINGERPRINT = "f" * 64
+_numbers = count(1)
 
 
 def hand_over(aws: LocalAws) -> None:
@@ -28,6 +30,13 @@ def work_in(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, poll_seconds: float)
     for name, value in {**aws.environment, "SAGEMAKER_VALIDATE_ROLE": "true"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(jobs, "_POLL_SECONDS", poll_seconds)
+    # A job's name ends with the second, in which a test starts several.
+    base_name = jobs_sagemaker.base_name
+    monkeypatch.setattr(
+        jobs_sagemaker,
+        "base_name",
+        lambda target, dataset: f"{base_name(target, dataset)}-{next(_numbers)}",
+    )
 
 
 def make_role(aws: LocalAws, name: str, service: str) -> str:

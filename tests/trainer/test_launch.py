@@ -708,3 +708,14 @@ def test_hyperparameters_of_a_job_are_read_back(tmp_path: Path) -> None:
     as_sagemaker_keeps_them = {name: str(value) for name, value in config.to_json().items()}
     as_sagemaker_keeps_them |= {"batch_size": '"16"', "sagemaker_program": "run_train.py"}
     assert jobs_tuning.read_config(as_sagemaker_keeps_them) == config
+
+
+def test_the_sdks_own_schema_is_not_checked_again_but_its_configuration_is() -> None:
+    from jsonschema import Draft202012Validator, SchemaError, ValidationError
+    from sagemaker.core.config.config import validate_sagemaker_config
+
+    jobs_sagemaker._check_sdk_schema_no_more()
+    with pytest.raises(ValidationError, match="is not one of"):
+        validate_sagemaker_config({"SchemaVersion": "1.1"})
+    with pytest.raises(SchemaError):
+        Draft202012Validator.check_schema({"type": "nothing"})

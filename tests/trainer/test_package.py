@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -58,7 +59,8 @@ def workspace(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("workspace")
     places = (root / name for name in ("model", "output", "checkpoints", "cache"))
     train(HEAD, Folders(colours, *places, features=None), alone())
-    pack(root, colours, root / "packed" / "model.tar.gz")
+    with mock.patch.object(packaging, "export", return_value=exported(root / "model")):
+        pack(root, colours, root / "packed" / "model.tar.gz")
     return root
 
 
