@@ -98,7 +98,7 @@ def submit(
     ec2 = target.client("ec2", _LAUNCH_ATTEMPTS)
     options["UserData"] = _user_data(ec2, template, job)
     named(job)
-    instance = _launch(ec2, template, subnets, options)
+    instance = _launch(target, ec2, template, subnets, options)
     write_json(
         target,
         bucket,
@@ -135,7 +135,7 @@ def _user_data(ec2: Any, template: str, job: str) -> str:
 
 
 def _launch(
-    ec2: Any, template: str, subnets: list[str], options: Mapping[str, Any]
+    target: Target, ec2: Any, template: str, subnets: list[str], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Ask for a machine in each subnet in turn until there is one."""
     for subnet in subnets:
@@ -151,7 +151,8 @@ def _launch(
             code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
             if code in _TOO_MANY:
                 raise KennelError(
-                    f"{code}: {message.rstrip('.')}; `make preflight` names the quota to raise"
+                    f"{code}: {message.rstrip('.')}; "
+                    f"`{make_command('preflight', target.name)}` names the quota to raise"
                 ) from error
             if code not in _NOT_HERE:
                 raise

@@ -32,7 +32,7 @@ UNKNOWN = {
     "ec2": ("ec2", "DescribeVpcBlockPublicAccessOptions", "localaws/additions/ec2.py"),
     "query or json": ("cloudwatch", "ListManagedInsightRules", "localaws/additions/cloudwatch.py"),
     "rest-xml": ("s3", "DeleteBucketMetricsConfiguration", "localaws/additions/s3.py"),
-    "service of no backend": ("braket", "SearchJobs", "localaws/additions/braket.py"),
+    "service of no backend": ("braket", "SearchJobs", "none of those that it keeps"),
 }
 PARAMETERS: dict[str, dict[str, Any]] = {
     "CreateAlgorithm": {
@@ -95,9 +95,9 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
     running.process.stop()
 
 
-@pytest.mark.parametrize(("service", "operation", "module"), UNKNOWN.values(), ids=UNKNOWN)
+@pytest.mark.parametrize(("service", "operation", "said"), UNKNOWN.values(), ids=UNKNOWN)
 def test_an_unknown_operation_is_named_at_once(
-    counted: Counted, service: str, operation: str, module: str
+    counted: Counted, service: str, operation: str, said: str
 ) -> None:
     aws = counted.client(service)
     name = next(k for k, v in aws.meta.method_to_api_mapping.items() if v == operation)
@@ -108,7 +108,7 @@ def test_an_unknown_operation_is_named_at_once(
     assert answer["ResponseMetadata"]["RetryAttempts"] == 0
     assert answer["Error"]["Code"] == "NotImplemented"
     assert f"{service}:{operation}" in answer["Error"]["Message"]
-    assert module in answer["Error"]["Message"]
+    assert said in answer["Error"]["Message"]
 
 
 def test_what_aws_itself_does_not_have_is_named_too(counted: Counted) -> None:

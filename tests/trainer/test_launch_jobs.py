@@ -251,7 +251,7 @@ def test_a_zone_that_never_has_the_type_is_passed_over(aws: LocalAws, ec2: Machi
 
 def test_a_quota_that_is_used_up_ends_the_search_for_a_subnet(aws: LocalAws, ec2: Machines) -> None:
     ec2._full, ec2.code = ("subnet-a", "subnet-b"), "VcpuLimitExceeded"
-    with pytest.raises(KennelError, match="VcpuLimitExceeded: none here; `make preflight` names"):
+    with pytest.raises(KennelError, match="VcpuLimitExceeded: none here; `make preflight ENV=l"):
         submit(TrainConfig())
     assert len(ec2.asked) == 1
 
