@@ -210,6 +210,8 @@ def test_the_environment_is_lambdas_and_the_functions(
     events = until(lambda: (e := log_of(aws, "/own/group")) and len(e) >= 4 and e)
     assert events[0]["logStreamName"] == found["AWS_LAMBDA_LOG_STREAM_NAME"]
     lines = [json.loads(e["message"]) for e in events if e["message"].startswith("{")]
+    # Where this machine has no Python of the runtime's version, a line of its own says so.
+    lines = [line for line in lines if "type" in line]
     assert [line["type"] for line in lines] == [
         "platform.initStart",
         "platform.start",
