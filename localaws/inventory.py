@@ -28,7 +28,8 @@ def remember_beginnings() -> None:
         backend = original(self, region)
         changes.touch(self.backend)
         if _AT_FIRST not in vars(backend):
-            setattr(backend, _AT_FIRST, frozenset(_names(backend)))
+            # Of threads that come at once, none has made anything before the first is here.
+            vars(backend).setdefault(_AT_FIRST, frozenset(_names(backend)))
         return backend
 
     AccountSpecificBackend.__getitem__ = getitem  # type: ignore[method-assign]
@@ -45,7 +46,8 @@ def resources() -> dict[str, list[str]]:
 
 
 def _names(backend: BaseBackend) -> Iterator[str]:
-    for attribute, value in vars(backend).items():
+    # Another thread may add to it meanwhile.
+    for attribute, value in list(vars(backend).items()):
         for key, model in _models(attribute, value, _DEPTH):
             arn = getattr(model, "arn", None)
             name = arn if isinstance(arn, str) else key

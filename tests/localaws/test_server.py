@@ -11,7 +11,8 @@ import urllib.error
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import boto3
 import psutil
@@ -19,7 +20,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from botocore.parsers import create_parser
+from moto.core.common_models import BaseModel
 
+from localaws import inventory
 from localaws.processes import ManagedProcess
 from localaws.server import Server, main
 from tests.localaws.conftest import SECONDS, until
@@ -227,6 +230,17 @@ def test_the_inventory_is_what_was_made(counted: Counted) -> None:
     counted.client("ec2").delete_security_group(GroupId=group["GroupId"])
     counted.client("ssm").delete_parameter(Name="/mine")
     assert server.ask("GET", "inventory") == before
+
+
+def test_a_backend_to_which_another_thread_adds_is_walked_through() -> None:
+    class Model(BaseModel):
+        @property
+        def arn(self) -> str:
+            vars(backend)["added"] = 1
+            return "arn"
+
+    backend = SimpleNamespace(model=Model())
+    assert list(inventory._names(cast(Any, backend))) == ["Model arn"]
 
 
 def test_its_own_pages(counted: Counted) -> None:
