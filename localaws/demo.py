@@ -5,6 +5,7 @@ the demonstration's own that asks IAM about every call. What no target tells is 
 """
 
 import argparse
+import fcntl
 import gzip
 import hashlib
 import io
@@ -21,7 +22,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -422,6 +423,8 @@ def _learn(chain: Chain, is_coming: Callable[[], bool]) -> dict[str, float | Non
             unpack(chain.archive(name), folder)
         training = _read(chain.job / "training_report.json")
         report["training"] = {n: training[n] for n in ("epochs", "seconds", "images_per_second")}
+        # Beside the archive, as `make package` has it: the page over all runs reads it there.
+        shutil.copyfile(chain.job / "package.json", plan.output / "package.json")
         package = _read(chain.job / "package.json")
         report["package"] = {
             **{name: package[name] for name in ("precision", "bytes", "sha256", "agreement")},
@@ -811,7 +814,8 @@ def main() -> None:
     plan = Plan(**vars(parser.parse_args()))
     shell.leave()
     try:
-        report = demonstrate(plan)
+        with _alone(plan.output):
+            report = demonstrate(plan)
     except OSError as error:
         sys.exit(f"error: {told(error)}")
     page = plan.output / "report.html"
@@ -837,6 +841,21 @@ def main() -> None:
     )
     if report["faults"]:
         sys.exit("error: " + "; ".join(report["faults"]))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, whose former content goes, for one demonstration at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"error: another demonstration runs in {folder}: wait for it, or give another OUT")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _print_logs(logs: Sequence[str]) -> None:

@@ -92,6 +92,12 @@ def searched(folder: Path) -> Iterator[str]:
             yield f"{title}: {folder / name}"
 
 
+def report_on(archive: Path) -> Path:
+    """Where the report on an archive lies: `package.json`, or `NAME.package.json` beside others."""
+    name = archive.name.removesuffix(".tar.gz")
+    return archive.with_name("package.json" if name == "model" else f"{name}.package.json")
+
+
 def packed(archive: Path, report: Mapping[str, Any]) -> Iterator[str]:
     """Say what an archive is, by the report beside it."""
     keys = ("name", "precision", "bytes", "top1_valid_served")
@@ -103,7 +109,7 @@ def packed(archive: Path, report: Mapping[str, Any]) -> Iterator[str]:
         )
     if archive.exists():
         yield f"archive: {archive}{figures}"
-    path = archive.with_name("package.json")
+    path = report_on(archive)
     if path.exists():
         yield f"report: {path}"
 

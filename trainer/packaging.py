@@ -27,6 +27,7 @@ from inference.predictor import Predictor, Probabilities
 from inference.preprocess import center_crop
 from trainer.backbones import LoadedModel, load_model
 from trainer.dataset import Dataset, Split, load
+from trainer.done import report_on
 from trainer.errors import KennelError, UsageError
 from trainer.files import write_json_atomic
 from trainer.onnx_export import export
@@ -92,7 +93,7 @@ def package(
     precision: str,
     calibration_images: int,
 ) -> dict[str, Any]:
-    """Write the archive of a model folder, and `package.json` beside it.
+    """Write the archive of a model folder, and the report on it beside it (`done.report_on`).
 
     Args:
         folder: As `trainer.train` writes it.
@@ -103,7 +104,7 @@ def package(
         calibration_images: How many training images to calibrate int8 with.
 
     Returns:
-        The content of `package.json`.
+        The content of the report.
 
     Raises:
         UsageError: Model or data is unfit, or they have different classes.
@@ -133,7 +134,7 @@ def package(
             "sha256": _sha256(output),
             "largest_difference_from_torch": difference,
         }
-        write_json_atomic(output.parent / "package.json", report)
+        write_json_atomic(report_on(output), report)
     except OSError as error:
         raise KennelError(
             f"cannot write {output}: {error.strerror}; a former archive is left as it was, "

@@ -239,6 +239,20 @@ def test_a_step_that_fails_loses_nothing(demonstration: Demonstration) -> None:
     assert (demonstration.folder / "index.html").is_file()  # brought up to date with it
 
 
+def test_a_second_one_in_the_same_folder_leaves_the_first_alone(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    command = [sys.executable, "-m", "localaws.demo", "--dataset", "digits"]
+    for flag in ("--data", "--cache", "--run", "--output"):
+        command += [flag, str(tmp_path)]
+    with demo._alone(tmp_path):
+        second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 1
+    assert second.stderr == (
+        f"error: another demonstration runs in {tmp_path}: wait for it, or give another OUT\n"
+    )
+    assert [entry.name for entry in tmp_path.iterdir()] == ["logs"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_no_process_and_a_report(
     demonstration: Demonstration, number: signal.Signals

@@ -226,6 +226,11 @@ def test_a_search_and_an_archive_are_told_with_their_figures(tmp_path: Path):
         f"report: {tmp_path}/package.json",
     ]
     assert next(packed(tmp_path / "model.tar.gz", {})) == f"archive: {tmp_path}/model.tar.gz"
+    # An archive beside it has a report of its own.
+    for name in ("second.tar.gz", "second.package.json"):
+        (tmp_path / name).touch()
+    told = list(packed(tmp_path / "second.tar.gz", {}))
+    assert told[-1] == f"report: {tmp_path}/second.package.json"
 
 
 def test_every_target_of_the_makefile_ends_so():
