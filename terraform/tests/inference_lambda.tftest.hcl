@@ -88,7 +88,7 @@ run "defaults" {
   }
 
   assert {
-    condition     = output.invoke_command == "aws lambda invoke --function-name kennel-dev-classify --qualifier live --cli-binary-format raw-in-base64-out --payload '{\"url\": \"https://example.com/dog.jpg\"}' answer.json"
+    condition     = output.invoke_command == "echo '{\"url\": \"https://example.com/dog.jpg\"}' | aws lambda invoke --function-name kennel-dev-classify --qualifier live --payload fileb:///dev/stdin answer.json"
     error_message = "The next command goes through the alias."
   }
 

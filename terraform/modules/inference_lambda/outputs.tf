@@ -35,7 +35,8 @@ output "function_url" {
 
 output "invoke_command" {
   description = "Command that classifies an image by its URL through the alias and writes the answer to answer.json."
-  value       = "aws lambda invoke --function-name ${aws_lambda_function.this.function_name} --qualifier ${aws_lambda_alias.this.name} --cli-binary-format raw-in-base64-out --payload '{\"url\": \"https://example.com/dog.jpg\"}' answer.json"
+  # Both versions of the AWS CLI read a file's bytes as they are.
+  value = "echo '{\"url\": \"https://example.com/dog.jpg\"}' | aws lambda invoke --function-name ${aws_lambda_function.this.function_name} --qualifier ${aws_lambda_alias.this.name} --payload fileb:///dev/stdin answer.json"
 }
 
 output "log_group_name" {
