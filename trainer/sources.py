@@ -125,6 +125,8 @@ def _source(dataset: str, output: Path, archive_url: str) -> _Source:
 
 
 def _given_folder(dataset: str) -> Path:
+    if not dataset:
+        raise UsageError("no data set is named; give digits, dogs or a folder of photos")
     folder = Path(dataset)
     if dataset.startswith("~") and not os.path.lexists(dataset):
         folder = Path(os.path.expanduser(dataset))  # noqa: PTH111 - leaves an unknown user alone

@@ -17,6 +17,7 @@ from terraform.cli import (
     job_logs,
     model,
     objects,
+    outputs,
     provider_lock,
     stack,
 )
@@ -320,10 +321,13 @@ def budget(plan: Plan) -> Iterator[Row]:
     active = {tag["TagKey"] for tag in listed.get("CostAllocationTags", [])}
     if idle := [key for key in keys if key not in active]:
         told = " ".join(f"TagKey={key},Status=Active" for key in idle)
+        command = f"aws ce update-cost-allocation-tags-status --cost-allocation-tags-status {told}"
+        if plan.target.fence:
+            command = outputs.here(command)
         remedy = (
-            "a day after the first resources: `aws ce update-cost-allocation-tags-status "
-            f"--cost-allocation-tags-status {told}` in the account that pays, or budget_scope = "
-            f'"account" in terraform/environments/{plan.target.name}.foundation.tfvars'
+            f"`{command}` in the account that pays, a day after the first resources; or "
+            f'budget_scope = "account" in terraform/environments/{plan.target.name}'
+            ".foundation.tfvars"
         )
         yield Row("budget", "warn", f"counts nothing: {', '.join(idle)} is not activated", remedy)
     else:

@@ -252,6 +252,8 @@ def test_a_budget_whose_tag_is_not_activated_counts_nothing(plan: Plan, aws: Loc
     budgets.create_budget(**account, Budget=made | tag)
     row = one(checks.budget, plan)
     assert (row.state, row.found) == ("warn", "counts nothing: project is not activated")
+    # Typed as it is printed, it asks this machine and nobody else.
+    assert row.remedy.startswith("`(unset AWS_PROFILE") == bool(plan.target.fence)
     project = {"TagKey": "project", "Status": "Active"}
 
     def activated() -> list[Any]:

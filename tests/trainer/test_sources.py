@@ -363,3 +363,6 @@ def test_an_unknown_data_set_is_wrong_usage(tmp_path):
     done = run("birds", "--output", tmp_path / "data")
     assert done.returncode == 2
     assert done.stderr == "error: birds is neither digits nor dogs nor a folder\n"
+    none = run("", "--output", tmp_path / "data")
+    assert none.returncode == 2
+    assert none.stderr == "error: no data set is named; give digits, dogs or a folder of photos\n"
