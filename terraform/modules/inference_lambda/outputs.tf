@@ -34,9 +34,9 @@ output "function_url" {
 }
 
 output "invoke_command" {
-  description = "Command that classifies an image by its URL through the alias and writes the answer to answer.json."
   # Both versions of the AWS CLI read a file's bytes as they are.
-  value = "echo '{\"url\": \"https://example.com/dog.jpg\"}' | aws lambda invoke --function-name ${aws_lambda_function.this.function_name} --qualifier ${aws_lambda_alias.this.name} --payload fileb:///dev/stdin answer.json"
+  description = "Command that classifies an image by its URL through the alias and writes the answer to answer.json."
+  value       = "echo '{\"url\": \"https://example.com/dog.jpg\"}' | aws lambda invoke --function-name ${aws_lambda_function.this.function_name} --qualifier ${aws_lambda_alias.this.name} --payload fileb:///dev/stdin answer.json"
 }
 
 output "log_group_name" {
