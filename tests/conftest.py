@@ -1,13 +1,12 @@
-import gc
 import os
 import signal
 from collections.abc import Generator, Iterator
-from functools import cache
 from unittest import mock
 
-import botocore.session
 import hypothesis
 import pytest
+
+from localaws.server import imports_that_stay
 
 # Tests run beside each other: of two threads that share a core each waits busily for the other.
 # Tests for which several threads matter ask for them.
@@ -19,9 +18,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # What `make test` was given is not what the commands under test were given.
 for name in ("MAKELEVEL", "UV_PYTHON"):
     os.environ.pop(name, None)
-
-# botocore's models of AWS's services are read once in a process, not in each session.
-botocore.session.create_loader = cache(botocore.session.create_loader)
 
 # On a busy machine, how long an example took says nothing about it.
 hypothesis.settings.register_profile("kennel", parent=hypothesis.settings(), deadline=None)
@@ -54,13 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for no garbage in what is imported: that takes a quarter of the time, and all stays."""
-    gc.disable()
-    try:
+    """Import what stays in a quarter less of the time."""
+    with imports_that_stay():
         return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)

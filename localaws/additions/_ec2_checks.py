@@ -98,7 +98,7 @@ def processors(
     backend: EC2Backend, count: int, told: dict[str, Any], template: dict[str, Any]
 ) -> None:
     """The account may have as many processors of that group of types at a time."""
-    kind, is_spot = kind_of(told, template), _is_spot(told, template)
+    kind, is_spot = kind_of(told, template), bool(market(told, template))
     used = sum(
         _vcpus(each.instance_type)
         for reservation in backend.reservations.values()
@@ -119,9 +119,9 @@ def processors(
     )
 
 
-def _is_spot(told: dict[str, Any], template: dict[str, Any]) -> bool:
-    market = template.get("InstanceMarketOptions", {}).get("MarketType")
-    return bool(told.get("instance_market_options") or market)
+def market(told: dict[str, Any], template: dict[str, Any]) -> Any:
+    of_template = template.get("InstanceMarketOptions", {}).get("MarketType")
+    return told.get("instance_market_options") or of_template
 
 
 def _group(kind: str) -> str:

@@ -1,7 +1,8 @@
 """Lambda's event source mappings: of queues, which are polled; all others are refused."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from moto.awslambda.exceptions import InvalidParameterValueException
@@ -131,30 +132,12 @@ def _check_batch(given: Mapping[str, Any], queue: str) -> None:
         )
 
 
-def _checks_batch() -> bool:
+@contextmanager
+def _probe(**queue: str) -> Iterator[tuple[Any, str]]:
+    """A client of moto's Lambda with a function and its alias `live`, and a queue's ARN."""
     with plain_client("iam") as iam, plain_client("sqs") as sqs, plain_client("lambda") as client:
         iam.create_role(RoleName="probe", AssumeRolePolicyDocument="{}")
-        sqs.create_queue(QueueName="probe", Attributes={"VisibilityTimeout": "1"})
-        client.create_function(
-            FunctionName="probe",
-            Role=ROLE,
-            Runtime="python3.13",
-            Handler="probe.handler",
-            Code={"ZipFile": b"probe"},
-        )
-        return refuses(
-            lambda: client.create_event_source_mapping(
-                EventSourceArn=f"arn:aws:sqs:{regions.current()}:{ACCOUNT}:probe",
-                FunctionName="probe",
-                BatchSize=100,
-            )
-        )
-
-
-def _calls_the_alias() -> bool:
-    with plain_client("iam") as iam, plain_client("sqs") as sqs, plain_client("lambda") as client:
-        iam.create_role(RoleName="probe", AssumeRolePolicyDocument="{}")
-        sqs.create_queue(QueueName="probe")
+        sqs.create_queue(QueueName="probe", Attributes=queue)
         client.create_function(
             FunctionName="probe",
             Role=ROLE,
@@ -164,9 +147,22 @@ def _calls_the_alias() -> bool:
             Publish=True,
         )
         client.create_alias(FunctionName="probe", Name="live", FunctionVersion="1")
+        yield client, f"arn:aws:sqs:{regions.current()}:{ACCOUNT}:probe"
+
+
+def _checks_batch() -> bool:
+    with _probe(VisibilityTimeout="1") as (client, queue):
+        return refuses(
+            lambda: client.create_event_source_mapping(
+                EventSourceArn=queue, FunctionName="probe", BatchSize=100
+            )
+        )
+
+
+def _calls_the_alias() -> bool:
+    with _probe() as (client, queue):
         mapping = client.create_event_source_mapping(
-            EventSourceArn=f"arn:aws:sqs:{regions.current()}:{ACCOUNT}:probe",
-            FunctionName="probe:live",
+            EventSourceArn=queue, FunctionName="probe:live"
         )
         return str(mapping["FunctionArn"]).endswith(":live")
 

@@ -346,14 +346,13 @@ def _template(backend: EC2Backend, told: dict[str, Any]) -> dict[str, Any]:
 
 def _completed(told: dict[str, Any], template: dict[str, Any]) -> dict[str, Any]:
     """What moto takes from the request alone, from the template where the request is silent."""
-    market = template.get("InstanceMarketOptions", {}).get("MarketType")
     monitoring = "enabled" if template.get("Monitoring", {}).get("Enabled") else "disabled"
     shutdown = template.get("InstanceInitiatedShutdownBehavior")
     return {
         **told,
         "instance_initiated_shutdown_behavior": told.get("instance_initiated_shutdown_behavior")
         or shutdown,
-        "instance_market_options": told.get("instance_market_options") or market,
+        "instance_market_options": checks.market(told, template),
         "metadata_options": told.get("metadata_options") or template.get("MetadataOptions", {}),
         "monitoring_state": "enabled" if told.get("monitoring_state") == "enabled" else monitoring,
     }

@@ -3,7 +3,8 @@
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from moto.kms.models import kms_backends
@@ -40,12 +41,19 @@ def _associates() -> bool:
         return "kmsKeyId" in logs.describe_log_groups()["logGroups"][0]
 
 
-def _filters_by_prefix() -> bool:
+@contextmanager
+def _one_event() -> Iterator[Any]:
+    """A client of moto's Logs, with a stream of one event."""
     with plain_client("logs") as logs:
         logs.create_log_group(logGroupName=_GROUP)
         logs.create_log_stream(logGroupName=_GROUP, logStreamName="probe")
         event = {"timestamp": int(time.time() * 1000), "message": "probe"}
         logs.put_log_events(logGroupName=_GROUP, logStreamName="probe", logEvents=[event])
+        yield logs
+
+
+def _filters_by_prefix() -> bool:
+    with _one_event() as logs:
         return not logs.filter_log_events(logGroupName=_GROUP, logStreamNamePrefix="other")[
             "events"
         ]
@@ -63,11 +71,7 @@ def _checks_retention() -> bool:
 
 
 def _knows_patterns() -> bool:
-    with plain_client("logs") as logs:
-        logs.create_log_group(logGroupName=_GROUP)
-        logs.create_log_stream(logGroupName=_GROUP, logStreamName="probe")
-        event = {"timestamp": int(time.time() * 1000), "message": "probe"}
-        logs.put_log_events(logGroupName=_GROUP, logStreamName="probe", logEvents=[event])
+    with _one_event() as logs:
         try:
             found = logs.filter_log_events(logGroupName=_GROUP, filterPattern="?other")
         except NotImplementedError:

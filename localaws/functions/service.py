@@ -299,8 +299,9 @@ class Functions(Service):
                 with suppress(InvocationError, JsonRESTError):
                     if found.provisioned:
                         name, executions = function.function_name, found.provisioned.executions
-                        if self.readiness(name, qualifier, executions).status != "IN_PROGRESS":
-                            found.former = None
+                        if found.former:
+                            state = self.readiness(name, qualifier, executions)
+                            found.former = found.former if state.status == "IN_PROGRESS" else None
                         for version in (chosen_version_of, version_of):
                             answering = version(name, qualifier)
                             self._fleet(answering)
