@@ -431,4 +431,5 @@ $(call target,VENV)/ready: requirements.lock pyproject.toml $(if $(filter-out $(
 	else uv pip sync --require-hashes --python "$$venv/bin/python" requirements.lock 2>&1 | sed '/^ [-+~] /d' >&2; fi; \
 	uv pip install --quiet --python "$$venv/bin/python" --no-deps --no-build-isolation --offline --editable .; \
 	touch "$$venv/ready"
-UV = PATH="$$(CDPATH= cd -- $(call typed,OUT) && pwd)/uv/bin:$$PATH"
+# The environment has one too, which is there after `make clean` and for another OUT.
+UV = PATH="$$(CDPATH= cd -- $(call typed,OUT) && pwd)/uv/bin:$$PATH:$$(CDPATH= cd -- $(call typed,VENV) 2> /dev/null && pwd || :)/bin"

@@ -205,6 +205,26 @@ def test_another_python_of_the_shell_s_is_not_heeded(tmp_path):
     assert "PYTHONPATH=/mine\n" in make(*given, "PYTHONPATH=/mine", **foreign).stdout
 
 
+def test_uv_is_found_for_a_folder_that_the_environment_was_not_made_with(tmp_path):
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    uv = python.with_name("uv")
+    uv.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/calls\n')
+    uv.chmod(0o755)
+    (tmp_path / "o/checkov").mkdir(parents=True)
+    (tmp_path / "venv/ready").touch()
+    os.utime(tmp_path / "venv/ready", (2**32, 2**32))
+    without_uv = [
+        folder for folder in os.environ["PATH"].split(os.pathsep) if not Path(folder, "uv").exists()
+    ]
+    ran = make(
+        *(f"{tmp_path}/o/checkov/ready", f"VENV={tmp_path}/venv", f"OUT={tmp_path}/o"),
+        PATH=os.pathsep.join(without_uv),
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert set((tmp_path / "calls").read_text().split()) == {"venv", "pip"}
+
+
 @pytest.mark.parametrize("variable", ["MAKEFLAGS", "GNUMAKEFLAGS"])
 def test_targets_are_made_in_the_order_of_their_names(variable, tmp_path):
     python = tmp_path / "venv/bin/python"
