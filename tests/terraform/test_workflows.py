@@ -61,7 +61,7 @@ def test_tests_run_on_every_push_and_pull_request() -> None:
     path = ROOT / ".github/workflows/test.yml"
     assert set(triggers(path)) == {"push", "pull_request"}
     commands = [step["run"] for job in jobs(path) for step in job["steps"] if "run" in step]
-    assert commands == [".ci/run"]
+    assert commands == [".ci/run", "make test-moto JOBS=4"]
     assert not any("permissions" in job for job in jobs(path))
     run = (ROOT / ".ci/run").read_text().splitlines()
     made = [line.removeprefix("make ") for line in run if line.startswith("make ")]
