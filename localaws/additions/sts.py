@@ -18,7 +18,6 @@ from localaws.additions._moto import ACCOUNT, ROLE, plain_client, refuses
 
 _LEAST_SECONDS, _CHAINED_SECONDS = 900, 3600
 _NAME = r"[\w+=,.@-]{2,64}"
-_ADMINISTRATOR = f"arn:aws:iam::{ACCOUNT}:user/administrator"
 
 
 def _is_a_user_of_iam() -> bool:
@@ -66,7 +65,7 @@ def install() -> None:
 
     def get_caller_identity(self: STSBackend, key: str, region: str) -> tuple[str, str, str]:
         user, arn, account = original(self, key, region)
-        return user, _ADMINISTRATOR if arn.endswith(":user/moto") else arn, account
+        return user, re.sub(":sts:(.*:user/)moto$", r":iam:\1administrator", arn), account
 
     mended: Any = STSBackend
     mended.get_caller_identity = get_caller_identity
@@ -107,7 +106,7 @@ def _refuse_session(request: TokenResponse) -> None:
             " role chaining"
         )
     try:
-        role: Any = iam_backends[ACCOUNT]["aws"].get_role_by_arn(role_arn)
+        role: Any = iam_backends[ACCOUNT][request.partition].get_role_by_arn(role_arn)
     except NotFoundException:
         _, caller, _ = request.backend.get_caller_identity(request.get_access_key(), request.region)
         raise STSClientError(

@@ -123,6 +123,19 @@ def test_a_job_bears_the_name_of_its_region(aws: LocalAws) -> None:
     )
 
 
+def test_a_role_of_another_partition_is_assumed_there_only(aws: LocalAws) -> None:
+    china = "cn-north-1"
+    role = create_role(client(aws, "iam", china), "r", "lambda")
+    assert role == "arn:aws-cn:iam::123456789012:role/r"
+    there = client(aws, "sts", china)
+    assumed = there.assume_role(RoleArn=role, RoleSessionName="probe")["AssumedRoleUser"]
+    assert assumed["Arn"] == "arn:aws-cn:sts::123456789012:assumed-role/r/probe"
+    caller = there.get_caller_identity()["Arn"]
+    assert caller == "arn:aws-cn:iam::123456789012:user/administrator"
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client(aws, "sts", HERE).assume_role(RoleArn=role, RoleSessionName="probe")
+
+
 @pytest.mark.parametrize(
     ("service", "headers", "code"),
     [
