@@ -43,8 +43,10 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS content (
     sha256 TEXT PRIMARY KEY, offset INTEGER, height INTEGER, width INTEGER, note TEXT, reason TEXT
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS file (
-    path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, inode INTEGER, sha256 TEXT
+DROP TABLE IF EXISTS file;
+CREATE TABLE IF NOT EXISTS stamped (
+    path BLOB PRIMARY KEY,
+    size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, sha256 TEXT
 ) WITHOUT ROWID;
 """
 
@@ -102,15 +104,19 @@ class CachedImages:
 
 
 class _Stamp(NamedTuple):
-    """What tells, without opening a file, that its content is what it was."""
+    """What tells, without opening a file, that its content is what it was.
+
+    Archives and `cp -p` set size and `mtime` as they like; `ctime` is the system's own.
+    """
 
     size: int
     mtime_ns: int
+    ctime_ns: int
     inode: int
 
     @classmethod
     def of(cls, status: os.stat_result) -> "_Stamp":
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @dataclass(frozen=True)
@@ -218,8 +224,8 @@ def _known_file(index: sqlite3.Connection, path: Path) -> Photo | Refused | None
     except OSError:
         return None
     row = index.execute(
-        f"SELECT {_ENTRY} FROM file JOIN content USING (sha256) "  # noqa: S608
-        "WHERE path = ? AND size = ? AND mtime_ns = ? AND inode = ?",
+        f"SELECT {_ENTRY} FROM stamped JOIN content USING (sha256) "  # noqa: S608
+        "WHERE path = ? AND size = ? AND mtime_ns = ? AND ctime_ns = ? AND inode = ?",
         (_key(path), *stamp),
     ).fetchone()
     return row and _entry(*row)
@@ -325,7 +331,8 @@ def _record(
         known[sha256] = entry
         index.execute("INSERT INTO content VALUES (?, ?, ?, ?, ?, ?)", _row(sha256, entry))
     index.execute(
-        "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?)", (_key(path), *reading.stamp, sha256)
+        "INSERT OR REPLACE INTO stamped VALUES (?, ?, ?, ?, ?, ?)",
+        (_key(path), *reading.stamp, sha256),
     )
     return entry
 

@@ -6,6 +6,7 @@ The folder takes its place in one step, when it is complete; `source.json` in it
 made from, so that a second run has nothing to do.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainer import layout
+from trainer.cache import MAX_FILE_BYTES
 from trainer.dataset import classes_of, require_class, require_classes, said_of_systems
 from trainer.download import download
 from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
@@ -38,7 +40,7 @@ DOGS_URL = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImage
 SPLIT_BOUNDS = (0.70, 0.85)
 
 _FORMAT = 1
-_FOLDER_FORMAT = 2
+_FOLDER_FORMAT = 3
 _SOURCE = "source.json"
 _OFFLINE = "`digits` and any folder of photos work offline"
 _LONGEST_NAME = 255  # in bytes, of a file system
@@ -105,6 +107,8 @@ def prepare(dataset: str, output: Path, archive_url: str = DOGS_URL) -> dict[str
         return counts
     if output.exists() and not (output / _SOURCE).is_file() and not _is_empty(output):
         raise UsageError(f"{shown(output)} holds something else; choose another --output")
+    if others := _made_from_another(output, source):
+        _log.warning("%s", others)
     try:
         with replacing_folder(output) as workspace:
             # Another process may have made it while this one waited.
@@ -172,6 +176,22 @@ def _counts_if_current(output: Path, source: _Source) -> dict[str, int] | None:
         return None
     counts = _count(output)
     return counts if made == {"source": source.identity, "files": counts} else None
+
+
+def _made_from_another(output: Path, source: _Source) -> str:
+    """Say that a data folder of the same name, but of other photos, is about to be replaced."""
+    try:
+        made = json.loads((output / _SOURCE).read_text())["source"]
+        former = made.get("folder", made.get("dataset"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    new = source.identity.get("folder", source.identity.get("dataset"))
+    if former == new:
+        return ""
+    return (
+        f"{shown(output)} was made from {shown(former)}, and is made anew from {shown(new)}; "
+        "what was trained on it is made anew, too: another OUT keeps both"
+    )
 
 
 def _count(folder: Path) -> dict[str, int]:
@@ -334,13 +354,14 @@ def _hashed(name: str) -> str:
 
 
 def _listing(folder: Path, files: Sequence[_File]) -> str:
-    """Digest names, sizes and times of files, without opening them."""
+    """Digest names, sizes, times and inodes of files, without opening them."""
     rows = []
     for file in files:
         path = file.source
         status = path.stat() if path.exists() else path.lstat()
         name = path.relative_to(folder).as_posix()
-        rows.append((name, file.split or "", file.place, status.st_size, status.st_mtime_ns))
+        what = (status.st_size, status.st_mtime_ns, status.st_ino)
+        rows.append((name, file.split or "", file.place, *what))
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
 
@@ -379,8 +400,14 @@ def _splits_of(found: Layout, files: Sequence[_File]) -> list[str]:
 def _split_by_content(file: Path) -> str:
     if not _is_readable(file):
         return "train"
-    with file.open("rb") as body:
-        return split_of(hashlib.file_digest(body, "sha256").hexdigest())
+    try:
+        with file.open("rb") as body:
+            content = body.read(MAX_FILE_BYTES + 1)
+    except OSError:  # of a bad sector, say: the data report is to name it
+        return "train"
+    if len(content) > MAX_FILE_BYTES:  # no photo, and it may have no end
+        return "train"
+    return split_of(hashlib.sha256(content).hexdigest())
 
 
 def _is_readable(file: Path) -> bool:
@@ -397,7 +424,13 @@ def _place(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source.resolve())
     except OSError:
-        shutil.copy2(source, target)
+        try:
+            shutil.copy2(source, target)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            target.unlink(missing_ok=True)
+            target.symlink_to(source.absolute())
 
 
 def main() -> None:

@@ -158,6 +158,47 @@ def test_a_changed_source_is_noticed_and_an_unchanged_one_is_not_opened(classes,
     assert "cat/0.png" not in splits_of(tmp_path / "data")
 
 
+def test_a_photo_that_took_the_place_of_another_is_noticed(classes, tmp_path):
+    """Of the same size and time, as archives leave them."""
+    prepare(str(classes), tmp_path / "data")
+    photo = next(path for path in sorted(classes.rglob("*")) if path.is_file())
+    former, other = photo.stat(), tmp_path / "other"
+    other.write_bytes(bytes(reversed(photo.read_bytes())))
+    os.utime(other, ns=(former.st_atime_ns, former.st_mtime_ns))
+    content = other.read_bytes()
+    other.replace(photo)
+    prepare(str(classes), tmp_path / "data")
+    assert content in [p.read_bytes() for p in (tmp_path / "data").rglob("*") if p.is_file()]
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_left_to_the_report(classes, tmp_path):
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("this system has no file whose reading fails")
+    folder = next(path for path in sorted(classes.rglob("*")) if path.is_dir())
+    (folder / "bad.jpg").symlink_to("/proc/self/mem")
+    prepare(str(classes), tmp_path / "data")
+    assert len(list((tmp_path / "data").rglob("bad.jpg"))) == 1
+
+
+def test_of_a_file_larger_than_photos_are_no_more_is_read(classes, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_FILE_BYTES", 100_000)
+    folder = next(path for path in sorted(classes.rglob("*")) if path.is_dir())
+    films = (bytes([n]) * 200_000 for n in range(256))
+    film = next(film for film in films if split_of(hashlib.sha256(film).hexdigest()) != "train")
+    (folder / "film.jpg").write_bytes(film)
+    prepare(str(classes), tmp_path / "data")
+    assert (tmp_path / f"data/train/{folder.name}/film.jpg").exists()
+
+
+def test_data_of_another_folder_of_the_same_name_are_not_replaced_unsaid(classes, tmp_path, caplog):
+    prepare(str(classes), tmp_path / "data")
+    assert not caplog.messages
+    prepare("digits", tmp_path / "data")
+    (said,) = caplog.messages
+    assert f"was made from {classes}" in said
+    assert "is made anew from digits" in said
+
+
 def test_a_changed_target_of_a_link_is_noticed(classes, tmp_path, save_photo):
     target = save_photo(tmp_path / "elsewhere/new.png", 100)
     (classes / "cat/link.png").symlink_to(target)
