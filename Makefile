@@ -3,7 +3,6 @@ SHELL := /bin/bash
 # With -p bash takes no start-up file, functions or options of the user's. The make of macOS, 3.81, does not know this: a
 # recipe of several commands sets it itself.
 .SHELLFLAGS := -p -eu -o pipefail -c
-.DELETE_ON_ERROR:
 # Targets that are named together are made in their order, even if MAKEFLAGS=-j8 is exported.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -96,11 +95,16 @@ PROGRAMS := AWS_% TF_% KENNEL_% PYTHON% UV_% PIP_% OMP_% MKL_% CUDA_% TORCH_% OR
 given := $(foreach name,$(filter-out .%,$(.VARIABLES)),$(if $(findstring command,$(origin $(name))),$(name)))
 known := $(if $(given),$(shell sed -n 's/^\([A-Z_]*\) [:?+]*=.*/\1/p' Makefile))
 slips := $(foreach name,$(filter-out $(known) $(PROGRAMS),$(given)),$(if $(findstring $$$(name),$(subst {,,$(value FLAGS))),,$(name)))
-nearest = $(shell python3 -Ic 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1].upper(), sys.argv[2:], 1))' \
-  $(1) $(known) 2> /dev/null)
+nearest = $(shell python3 -Ic 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1, 0.7))' \
+  "$$(printf %s $(call quoted,$(1)) | tr $(3))" $(2) 2> /dev/null)
 did_you_mean = $(if $(1), did you mean $(1)?) `make help` lists all
 $(foreach name,$(if $(slips),$(filter $(SAID),$(slips))),\
-  $(error $(name): there is no such variable;$(call did_you_mean,$(call nearest,$(name)))))
+  $(error $(name): there is no such variable;$(call did_you_mean,$(call nearest,$(name),$(known),a-z A-Z))))
+# A slip in a target's name, too; a path is a file that one of the rules makes.
+goals := $(foreach goal,$(MAKECMDGOALS),$(if $(findstring /,$(goal)),,$(goal)))
+known_goals := $(if $(goals),$(shell sed -n 's/^\.PHONY: //p' Makefile))
+$(foreach goal,$(filter-out $(known_goals) checked-tune checked-train,$(goals)),\
+  $(error $(goal): there is no such target;$(call did_you_mean,$(call nearest,$(goal),$(known_goals),A-Z a-z))))
 
 # Every POSIX shell has a variable of this name, for its start-up file.
 ifeq ($(origin ENV)$(findstring /,$(value ENV)),environment/)
@@ -111,7 +115,9 @@ one_word = $(if $(word 2,$(value $(1))),,$(strip $(value $(1))))
 require_one_of = $(if $(filter $(2),$(call one_word,$(1))),,$(error $(1)=$(value $(1)): must be one of $(2)))
 # They are part of names.
 $(call require_one_of,UNFREEZE,none last all)
-$(if $(findstring /,$(value BACKBONE))$(if $(call one_word,BACKBONE),,-),$(error BACKBONE=$(subst $(newline), ,$(value BACKBONE)): must be one network of trainer/backbones.py))
+BACKBONES = $(shell sed -n 's/^    "\([a-z0-9_]*\)": _.*/\1/p' trainer/backbones.py)
+$(if $(filter-out efficientnet_lite0,$(value BACKBONE))$(if $(call one_word,BACKBONE),,-),\
+  $(if $(filter $(BACKBONES),$(call one_word,BACKBONE)),,$(error BACKBONE=$(subst $(newline), ,$(value BACKBONE)): must be one of $(BACKBONES))))
 
 # The environment has its own Python; what the shell says about another one would break it. Without bytecode, as images of
 # Docker's often have it, each command would compile all that it imports anew.
@@ -151,15 +157,26 @@ $(foreach name,$(filter-out .%,$(.VARIABLES)),$(if $(findstring command,$(origin
 undigited = $(subst 0,,$(subst 1,,$(subst 2,,$(subst 3,,$(subst 4,,$(subst 5,,$(subst 6,,$(subst 7,,$(subst 8,,$(subst 9,,$(1)))))))))))
 require_number = $(if $(call undigited,$(value $(1)))$(filter 0%,$(value $(1)))$(if $(call one_word,$(1)),,-),\
   $(error $(1)=$(value $(1)): must be a number of 1 or more))
-ifneq ($(filter tune train evaluate package serve preflight,$(MAKECMDGOALS)),)
+require_port = $(call require_number,$(1))$(if $(shell test $(value $(1)) -le 65535 && echo yes),,\
+  $(error $(1)=$(value $(1)): ports end at 65535))
+ifneq ($(filter demo tune train evaluate package serve preflight,$(MAKECMDGOALS)),)
 $(foreach name,TRIALS PARALLEL INSTANCES $(if $(value EPOCHS),EPOCHS),$(call require_number,$(name)))
 $(foreach name,SPOT FRESH,$(if $(value $(name)),$(call require_one_of,$(name),1 0 yes no on off true false)))
 $(call require_one_of,ENGINE,here job sagemaker)
 $(call require_one_of,WHERE,here sagemaker ec2)
 $(if $(value CONFIG),$(if $(wildcard $(call target,CONFIG)),,$(error CONFIG=$(value CONFIG): there is no such file)))
 endif
-$(if $(filter serve,$(MAKECMDGOALS)),$(call require_number,PORT))
-$(if $(filter local-up local-down local-reset,$(MAKECMDGOALS)),$(if $(filter-out 0,$(value LOCALAWS_PORT)),$(call require_number,LOCALAWS_PORT)))
+$(if $(filter serve,$(MAKECMDGOALS)),$(call require_port,PORT))
+$(if $(filter demo local-up local-down local-reset,$(MAKECMDGOALS)),$(if $(filter-out 0,$(value LOCALAWS_PORT)),$(call require_port,LOCALAWS_PORT)))
+# What is built for a stack is not built for one that there is not.
+ifneq ($(filter plan apply destroy deploy rollback,$(MAKECMDGOALS)),)
+$(call require_one_of,STACK,foundation serving all)
+$(call require_one_of,ENV,$(filter-out %.foundation %.serving,$(patsubst terraform/environments/%.tfvars,%,$(wildcard terraform/environments/*.tfvars))))
+$(if $(filter-out latest s3://% ~%,$(value MODEL)),$(if $(shell test -e $(call typed,MODEL) && echo yes),,\
+  $(error MODEL=$(value MODEL): there is no such file)))
+endif
+$(if $(filter unlock,$(MAKECMDGOALS)),$(if $(filter all,$(value STACK)),$(error make unlock: add STACK=foundation or STACK=serving, whose state is locked)))
+$(if $(filter invoke,$(MAKECMDGOALS)),$(if $(value FILE)$(value URL),,$(error make invoke: add FILE=... or URL=..., the photo to classify)))
 ifneq ($(filter attach stop,$(MAKECMDGOALS)),)
 $(if $(value JOB),,$(error JOB=: must be the name of a job; `make jobs ENV=$(value ENV)` lists them))
 endif
@@ -243,6 +260,9 @@ serve: $(ARCHIVE) ## serve it on PORT
 lambda: $(READY) ## build the Lambda function's zips
 	@$(PYTHON) -m lambda_src.build --output $(call typed,OUT)/lambda --architecture all$(if $(call on,JSON), >&2)
 	$(if $(filter lambda,$(MAKECMDGOALS)),@$(DONE) lambda)
+
+# Each is written whole or not at all: make is not to remove one because a signal came.
+.PRECIOUS: $(REPORT) $(BEST) $(WEIGHTS) $(ARCHIVE) $(call target,RUN)/evaluation/evaluation.json $(call target,RUN)/served/evaluation.json
 
 # The data are looked at each time; their report changes, and with it all that follows, only if they have changed.
 $(REPORT): FORCE | $(READY)

@@ -135,17 +135,16 @@ def test_more_flags_are_words_as_the_shell_reads_them(tmp_path):
         ("attach", "JOB"),
         ("logs", "SINCE"),
         ("logs", "WHAT"),
-        ("unlock", "LOCK"),
-        ("plan", "STACK"),
+        ("unlock STACK=serving", "LOCK"),
+        ("outputs", "STACK"),
         ("preflight", "INSTANCE_TYPE"),
         ("status", "ENV"),
     ],
 )
 def test_make_runs_nothing_that_a_value_says(target, variable, tmp_path):
     value = f"$(shell touch {tmp_path}/ran)$x"
-    calls = printed_words(
-        target, f"{variable}={value}", f"OUT={tmp_path / 'out'}", bin_folder=tmp_path / "bin"
-    )
+    words = (*target.split(), f"{variable}={value}", f"OUT={tmp_path / 'out'}")
+    calls = printed_words(*words, bin_folder=tmp_path / "bin")
     assert any(value in call for call in calls)
     assert not (tmp_path / "ran").exists()
 
@@ -156,7 +155,7 @@ def test_nor_what_the_shell_exports_says(variable, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["../../x", "a b", "a\nb", "a\tb", "a#b", "a:b", ""])
+@pytest.mark.parametrize("name", ["../../x", "a b", "a\nb", "a\tb", "a#b", "a:b", "", "resnet5"])
 def test_a_backbone_is_one_name(name, tmp_path):
     ran = make("tune", f"BACKBONE={name}", f"OUT={tmp_path / 'out'}")
     assert ran.returncode == 2
@@ -247,13 +246,61 @@ echo "end $2" >> {tmp_path}/order
     assert lines.index("begin terraform.cli") > lines.index("end trainer.done")
 
 
+def test_a_dash_is_no_flag(tmp_path):
+    words = ("FILE=-x.jpg", f"OUT={tmp_path / 'out'}")
+    calls = printed_words("invoke", *words, bin_folder=tmp_path / "bin")
+    assert calls[-1][-2:] == ["--file", "./-x.jpg"]
+
+
 @pytest.mark.parametrize(
-    ("given", "words"),
-    [("FILE=-x.jpg", ["--file", "./-x.jpg"]), ("FILE=", ["--env", "dev"])],
+    ("words", "told"),
+    [
+        (["demoo"], "demoo: there is no such target; did you mean demo? `make help` lists all."),
+        (["nothing"], "nothing: there is no such target; `make help` lists all."),
+        (["demo", "INSTANCES=two"], "INSTANCES=two: must be a number of 1 or more."),
+        (["demo", "LOCALAWS_PORT=99999"], "LOCALAWS_PORT=99999: ports end at 65535."),
+        (["apply", "STACK=found"], "STACK=found: must be one of foundation serving all."),
+        (["deploy", "ENV=nowhere"], "ENV=nowhere: must be one of dev local prod."),
+        (["deploy", "MODEL=no such.tar.gz"], "MODEL=no such.tar.gz: there is no such file."),
+        (["invoke"], "make invoke: add FILE=... or URL=..., the photo to classify."),
+        (
+            ["unlock", "LOCK=1"],
+            "make unlock: add STACK=foundation or STACK=serving, whose state is locked.",
+        ),
+    ],
 )
-def test_a_dash_is_no_flag(given, words, tmp_path):
-    calls = printed_words("invoke", given, f"OUT={tmp_path / 'out'}", bin_folder=tmp_path / "bin")
-    assert calls[-1][-len(words) :] == words
+def test_what_cannot_be_meant_is_refused_before_anything_is_made(words, told, tmp_path):
+    ran = make(*words, f"OUT={tmp_path / 'out'}")
+    assert ran.returncode == 2
+    assert re.fullmatch(rf"Makefile:\d+: \*\*\* {re.escape(told)}  Stop\.\n", ran.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_networks_that_make_takes_are_those_of_the_trainer(tmp_path):
+    from trainer.backbones import BACKBONES
+
+    ran = make("--dry-run", "data", "BACKBONE=none")
+    listed = re.search("must be one of (.*)\\.  Stop", ran.stderr)
+    assert listed
+    assert listed[1].split() == list(BACKBONES)
+
+
+def test_a_signal_removes_no_report_that_is_whole(tmp_path):
+    script = tmp_path / "venv/bin/python"
+    script.parent.mkdir(parents=True)
+    script.write_text(
+        "#!/bin/sh\nfor last do :; done\n"
+        'test "$2" != trainer.dataset || { echo whole > "$last"; kill -TERM $PPID; sleep 9; }\n'
+    )
+    script.chmod(0o755)
+    (tmp_path / "venv/ready").touch()
+    os.utime(tmp_path / "venv/ready", (2**32, 2**32))
+    report = tmp_path / "o/data/digits/dataset_report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text("former")
+    os.utime(report, (1, 1))
+    make("data", f"VENV={tmp_path}/venv", f"OUT={tmp_path}/o")
+    assert report.read_text() == "whole\n"
 
 
 def test_everything_may_go_to_a_folder_with_a_space(tmp_path):
@@ -387,7 +434,8 @@ def test_consent_is_clear(variable):
 
 
 def test_a_lock_that_nobody_named_is_none(tmp_path):
-    (call,) = printed_words("unlock", f"OUT={tmp_path / 'out'}", bin_folder=tmp_path / "bin")
+    words = ("unlock", "STACK=serving", f"OUT={tmp_path / 'out'}")
+    (call,) = printed_words(*words, bin_folder=tmp_path / "bin")
     assert call[call.index("--lock") + 1] == ""
 
 
@@ -397,6 +445,7 @@ def test_a_lock_that_nobody_named_is_none(tmp_path):
         ("EPOCH=3", "EPOCHS"),
         ("ENVV=local", "ENV"),
         ("INSTANCE=2", "INSTANCES"),
+        ("FOO=1", ""),
         ("epochs=3", "EPOCHS"),
         ("DATSET:=dogs", "DATASET"),
         ("LOCALAWS_PROT=4589", "LOCALAWS_PORT"),
