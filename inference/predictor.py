@@ -70,7 +70,7 @@ class Predictor:
             (OUTPUT, "tensor(float)", [classes]),
         ]
         if found != wanted:
-            raise ArchiveError(f"{self.model.onnx}: interface {found}, expected {wanted}")
+            raise ArchiveError(f"{self.model.onnx.name}: interface {found}, expected {wanted}")
 
 
 def top_k(probabilities: Probabilities, labels: Sequence[str], k: int = 5) -> list[Prediction]:
@@ -92,7 +92,7 @@ def _session(model: Model, threads: int) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(model.onnx, _options(threads), ["CPUExecutionProvider"])
     # ONNX Runtime raises a class of its own for every kind of fault, without a common base.
     except Exception as error:
-        raise ArchiveError(f"{model.onnx}: not loadable: {error}") from error
+        raise ArchiveError(f"{model.onnx.name}: not loadable: {error}") from error
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

@@ -28,6 +28,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from PIL import Image
 
 from localaws import shell
@@ -385,9 +386,11 @@ def _wait_for_handover(chain: Chain, step: Step, is_coming: Callable[[], bool]) 
     step.note = "the foundation's bucket and roles"
     ssm, wanted = chain.client("ssm"), {"bucket", "training_role_arn"}
     while is_coming():
-        found = ssm.get_parameters(Names=[f"{HANDOVER}{name}" for name in wanted])["Parameters"]
-        if len(found) == len(wanted):
-            break
+        # What is throttled or cut off is asked again at the next look.
+        with suppress(BotoCoreError, ClientError):
+            names = [f"{HANDOVER}{name}" for name in wanted]
+            if len(ssm.get_parameters(Names=names)["Parameters"]) == len(wanted):
+                break
         step.wait(_POLL_SECONDS)
     step.note = ""
 

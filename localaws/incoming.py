@@ -93,7 +93,11 @@ class Incoming:
             size = 0
             while self._ends_itself or size < self.length:
                 left = _CHUNK_BYTES if self._ends_itself else self.length - size
-                chunk = self._source.read(min(_CHUNK_BYTES, left))
+                try:
+                    chunk = self._source.read(min(_CHUNK_BYTES, left))
+                except OSError:  # a chunk's header is none
+                    told = refusal(self._identify(), 400, "IncompleteBody", _INCOMPLETE)
+                    raise RefusedError(told) from None
                 if not chunk:
                     break
                 size += len(chunk)

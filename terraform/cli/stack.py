@@ -133,7 +133,12 @@ class Stack:
     @cached_property
     def environ(self) -> dict[str, str]:
         """The environment that Terraform runs in."""
-        own = {"TF_DATA_DIR": str(self.data), "TF_IN_AUTOMATION": "1"}
+        own = {
+            "TF_DATA_DIR": str(self.data),
+            "TF_IN_AUTOMATION": "1",
+            # Names come from the environment's files, whatever the shell says.
+            "TF_VAR_project": self.target.project,
+        }
         return terraform.cli.environment(self.target.fence) | own
 
     def environ_of(self, command: str) -> dict[str, str]:

@@ -440,6 +440,7 @@ def test_a_folder_may_hold_the_code_of_a_classic_container(model_folder: Path) -
     [
         ("labels.json", "[]", "labels"),
         ("labels.json", '["a", "a"]', "labels"),
+        ("labels.json", '["a", "b", "\\ud800"]', "labels"),
         ("labels.json", '{"a": 1}', "labels"),
         ("labels.json", "[1]", "labels"),
         ("labels.json", "[" * 100_000, "not JSON"),

@@ -136,6 +136,22 @@ def test_a_body_comes_whole_and_again() -> None:
     assert body.received().read() == b"line\nrest"
 
 
+@pytest.mark.parametrize("header", ["zz", "-4", ""])
+def test_a_chunk_that_is_none_is_refused(aws: LocalAws, bucket: str, header: str) -> None:
+    target = f"/{bucket}/chunked"
+    headers = signed(
+        "s3", "PUT", f"{aws.endpoint}{target}", headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"}
+    )
+    lines = [f"PUT {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    lines += ["Transfer-Encoding: chunked", "", header, "body", "0", "", ""]
+    with socket.create_connection(("127.0.0.1", int(aws.port)), SECONDS) as connection:
+        connection.sendall("\r\n".join(lines).encode("latin-1"))
+        with connection.makefile("rb") as answer:
+            assert answer.readline().split()[1] == b"400"
+    with pytest.raises(ClientError, match="404"):
+        aws.client("s3").head_object(Bucket=bucket, Key="chunked")
+
+
 def test_a_lost_connection_has_no_effect(aws: LocalAws, bucket: str) -> None:
     target = f"/{bucket}/half"
     headers = signed(

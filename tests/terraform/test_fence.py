@@ -37,6 +37,7 @@ def test_only_what_fetches_the_provider_has_the_user_s_proxies(
             TERRAFORM=str(fake),
             TF_CLI_CONFIG_FILE=str(configuration),
             TF_VAR_mine="kept",
+            TF_VAR_project="another",
         )
 
     def given(command: str) -> dict[str, str]:
@@ -57,6 +58,7 @@ def test_only_what_fetches_the_provider_has_the_user_s_proxies(
         assert environ["AWS_ENDPOINT_URL"] == localaws.endpoint
         assert environ["CHECKPOINT_DISABLE"] == "1"
         assert environ["TF_VAR_mine"] == "kept"
+        assert environ["TF_VAR_project"] == "kennel"
         assert environ["TF_DATA_DIR"].startswith(str(checkout.folder))
         assert not {"TF_WORKSPACE", "TF_CLI_ARGS_init", "TF_CLI_ARGS_plan"} & set(environ)
     assert outside.seen == []
