@@ -1,4 +1,4 @@
-"""Buckets, and their objects with all of their versions."""
+"""Buckets and image registries, and what they hold: objects with all versions, images."""
 
 import sys
 from dataclasses import dataclass
@@ -8,6 +8,10 @@ from botocore.exceptions import ClientError
 
 from trainer.errors import KennelError
 from trainer.target import Target
+
+BUCKET, REPOSITORY = "aws_s3_bucket", "aws_ecr_repository"
+HOLDERS = frozenset((BUCKET, REPOSITORY))
+"""Terraform's types of what holds data."""
 
 _TELL_EACH = 10_000
 
@@ -74,6 +78,33 @@ def contents(client: Any, bucket: str) -> Contents:
     except client.exceptions.NoSuchBucket:
         return Contents(0, 0, 0, 0)
     return Contents(objects, old, size, len(archives))
+
+
+def images(target: Target, repository: str) -> list[str]:
+    """Digests of a repository's images, lists of images first; none without the repository."""
+    client = target.client("ecr")
+    pages = client.get_paginator("describe_images").paginate(repositoryName=repository)
+    try:
+        found = [image for page in pages for image in page["imageDetails"]]
+    except client.exceptions.RepositoryNotFoundException:
+        return []
+    found.sort(key=lambda image: "manifest.v" in image.get("imageManifestMediaType", ""))
+    return [image["imageDigest"] for image in found]
+
+
+def held(target: Target, kind: str, name: str) -> str:
+    """Say what a bucket or a registry holds; nothing if it is empty or not there.
+
+    Args:
+        target: Where it is.
+        kind: Its type in Terraform, of `HOLDERS`.
+        name: Its own.
+    """
+    if kind == REPOSITORY:
+        count = len(images(target, name))
+        return f"{counted(count, 'image')} of {name}" if count else ""
+    found = contents(target.client("s3"), name)
+    return f"s3://{name} ({found})" if found else ""
 
 
 def delete(client: Any, bucket: str, prefix: str = "", only_markers: bool = False) -> None:

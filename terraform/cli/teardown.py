@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from terraform.cli import logs, model, objects, packages, settling, stack
-from terraform.cli.objects import counted, size_text
+from terraform.cli.objects import BUCKET, REPOSITORY, counted, size_text
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError
 from trainer.make_command import make_command
@@ -38,7 +38,6 @@ Data = Mapping[tuple[str, str], str]
 _INTERFACES_SECONDS = 1200
 _POLL_SECONDS = 10.0
 _TELL_SECONDS = 60.0
-_BUCKET, _REPOSITORY = "aws_s3_bucket", "aws_ecr_repository"
 _ECR_BATCH = 100
 
 
@@ -115,7 +114,7 @@ def _destroy(
     elif not delete_data and data_in(target, others):
         raise KennelError(f"{label} was written to meanwhile, nothing was changed: try again")
     for change in doomed:
-        if change["type"] == _BUCKET and objects.region(target, _name(change)):
+        if change["type"] == BUCKET and objects.region(target, _name(change)):
             objects.delete(target.client("s3"), _name(change), only_markers=True)
     if each.name == "serving" and not delete_data:
         _record_served(each)
@@ -127,16 +126,13 @@ def data_in(target: Target, held: Held) -> dict[tuple[str, str], str]:
     names = {
         (resource["type"], name)
         for resource in _managed(held)
-        if resource["type"] in {_BUCKET, _REPOSITORY}
+        if resource["type"] in objects.HOLDERS
         for name in _names(resource)
     }
     found = {}
     for kind, name in sorted(names):
-        if kind == _REPOSITORY:
-            if images := len(_images(target, name)):
-                found[kind, name] = f"{counted(images, 'image')} of {name}"
-        elif contents := objects.contents(target.client("s3"), name):
-            found[kind, name] = f"s3://{name} ({contents})"
+        if held_there := objects.held(target, kind, name):
+            found[kind, name] = held_there
     return found
 
 
@@ -146,7 +142,7 @@ def _managed(held: Held) -> list[Mapping[str, Any]]:
 
 def _names(resource: Mapping[str, Any]) -> set[str]:
     """Names of the buckets or registries that a resource is, or is a setting of."""
-    keys = ("bucket",) if resource["type"].startswith(_BUCKET) else ("name", "repository")
+    keys = ("bucket",) if resource["type"].startswith(BUCKET) else ("name", "repository")
     return {
         str(instance["attributes"][key])
         for instance in resource["instances"]
@@ -158,11 +154,11 @@ def _names(resource: Mapping[str, Any]) -> set[str]:
 def _without(held: Held, data: Data) -> list[Mapping[str, Any]]:
     """What Terraform manages in a state, but for buckets and registries and their settings."""
     buckets, repositories = (
-        {name for kind, name in data if kind == wanted} for wanted in (_BUCKET, _REPOSITORY)
+        {name for kind, name in data if kind == wanted} for wanted in (BUCKET, REPOSITORY)
     )
 
     def stays(resource: Mapping[str, Any]) -> bool:
-        if resource["type"].startswith(_BUCKET):
+        if resource["type"].startswith(BUCKET):
             return bool(_names(resource) & buckets)
         return resource["type"].startswith("aws_ecr_") and bool(_names(resource) & repositories)
 
@@ -242,22 +238,10 @@ def _require_idle(target: Target, doomed: Iterable[Mapping[str, Any]]) -> None:
 def _delete(target: Target, data: Data) -> None:
     """Empty buckets and registries."""
     for kind, name in data:
-        if kind == _BUCKET:
+        if kind == BUCKET:
             objects.delete(target.client("s3"), name)
         else:
             _delete_images(target, name)
-
-
-def _images(target: Target, repository: str) -> list[str]:
-    """Digests of a repository's images, lists of images first; none without the repository."""
-    client = target.client("ecr")
-    pages = client.get_paginator("describe_images").paginate(repositoryName=repository)
-    try:
-        images = [image for page in pages for image in page["imageDetails"]]
-    except client.exceptions.RepositoryNotFoundException:
-        return []
-    images.sort(key=lambda image: "manifest.v" in image.get("imageManifestMediaType", ""))
-    return [image["imageDigest"] for image in images]
 
 
 def _delete_images(target: Target, repository: str) -> None:
@@ -266,7 +250,7 @@ def _delete_images(target: Target, repository: str) -> None:
     Raises:
         KennelError: ECR keeps one.
     """
-    while digests := _images(target, repository):
+    while digests := objects.images(target, repository):
         answer = target.client("ecr").batch_delete_image(
             repositoryName=repository,
             imageIds=[{"imageDigest": digest} for digest in digests[:_ECR_BATCH]],
@@ -300,7 +284,7 @@ def _clean(
     models = len(list(packages.packages(target)))
     packed = [counted(models, "model package")] if models else []
     if gone[-1].name == "foundation":
-        if not any(kind == _REPOSITORY for kind, _ in kept):
+        if not any(kind == REPOSITORY for kind, _ in kept):
             # The image that it names went with the registry.
             target.forget_parameter("image_uri")
         if delete_data:

@@ -114,6 +114,21 @@ def test_targets_of_one_s_own_do_not_take_data(checkout: Checkout, localaws: Loc
     assert client(localaws, "s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 3
 
 
+@pytest.mark.parametrize("approval", ["--auto-approve", None])
+def test_no_apply_takes_data(checkout: Checkout, localaws: LocalAws, approval: str | None) -> None:
+    given = [approval] if approval else []
+    for address, held in (
+        ("aws_s3_bucket.this", "s3://kept-data (3 objects"),
+        ("aws_ecr_repository.this", f"1 image of {REPOSITORY}"),
+    ):
+        refused = checkout.run(
+            *("apply", "foundation", "--env", "kept", *given, "--", f"-replace={address}")
+        )
+        assert refused.returncode == 1
+        assert f"error: {address} would go with {held}" in refused.stderr
+    assert client(localaws, "s3").list_objects_v2(Bucket=BUCKET)["KeyCount"] == 3
+
+
 def test_data_stay_whatever_force_destroy_says(checkout: Checkout, localaws: LocalAws) -> None:
     said = done(destroy(checkout)).stderr
     assert (
@@ -175,7 +190,7 @@ def test_all_images_go_lists_before_what_they_name(
 
 def test_an_image_that_stays_is_told(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {"imageIds": [], "failures": [{"failureReason": "kept for a reason"}]}
-    monkeypatch.setattr(teardown, "_images", lambda *_: ["stuck"])
+    monkeypatch.setattr(objects, "images", lambda *_: ["stuck"])
     client = SimpleNamespace(batch_delete_image=lambda **_: kept)
     monkeypatch.setattr(Target, "client", lambda *_: client)
     with pytest.raises(KennelError, match="stays: kept for a reason"):
