@@ -268,7 +268,8 @@ def up(folder: Path, options: Options) -> str:
     if server := Server.of(folder):
         if options.port not in (None, 0, urllib.parse.urlsplit(server.endpoint).port):
             raise ServerError(
-                f"localaws is up at {server.endpoint}; stop it first to change its port"
+                f"localaws is up at {server.endpoint}; `make local-down` stops it, "
+                "then another port can be had"
             )
         return f"localaws is already up at {server.endpoint}"
     folder.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,8 @@ def photo(path: Path) -> dict[str, str]:
     Raises:
         UsageError: The file cannot be read, or is more than Lambda takes.
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder: name photos in it, such as FILE='{path}/*.jpg'")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -132,6 +132,8 @@ def test_photos_that_cannot_be_sent_are_refused_before_any_is(
     code, out, err = command("invoke", "--file", str(photo), str(tmp_path / "nowhere.jpg"))
     assert (code, out) == (2, "")
     assert "nowhere.jpg: cannot be read: No such file" in err
+    _, _, err = command("invoke", "--file", str(tmp_path))
+    assert f"is a folder: name photos in it, such as FILE='{tmp_path}/*.jpg'" in err
     large = tmp_path / "large.jpg"
     large.write_bytes(bytes(5 * 2**20))
     code, _, err = command("invoke", "--file", str(large))
