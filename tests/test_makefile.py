@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from shlex import quote
@@ -214,7 +215,9 @@ def test_uv_is_found_for_a_folder_that_the_environment_was_not_made_with(tmp_pat
     (tmp_path / "venv/ready").touch()
     os.utime(tmp_path / "venv/ready", (2**32, 2**32))
     without_uv = [
-        folder for folder in os.environ["PATH"].split(os.pathsep) if not Path(folder, "uv").exists()
+        folder
+        for folder in os.environ["PATH"].split(os.pathsep)
+        if not shutil.which("uv", path=folder)
     ]
     ran = make(
         *(f"{tmp_path}/o/checkov/ready", f"VENV={tmp_path}/venv", f"OUT={tmp_path}/o"),

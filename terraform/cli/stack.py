@@ -485,7 +485,7 @@ def _apply(
     code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
     if code != CHANGES:
         return code
-    if not approved or _REMOVES_DATA.search(stack.plan_text.read_text()):
+    if not approved or _REMOVES_DATA.search(_said_in_plan(stack)):
         plan = planned(stack)
         _require_data_kept(stack, plan)
     if not approved:
@@ -516,6 +516,13 @@ def _apply(
         return _apply(stack, choice, begin, extra, approved, stopped.existing, patience=patience)
     _explain(stack, "apply")
     return code
+
+
+def _said_in_plan(stack: Stack) -> str:
+    """Text of the last plan that was too long to be shown; none before the first."""
+    with suppress(FileNotFoundError):
+        return stack.plan_text.read_text()
+    return ""
 
 
 def _require_data_kept(stack: Stack, plan: Mapping[str, Any]) -> None:

@@ -343,11 +343,12 @@ def test_an_endpoint_killed_under_load_is_replaced(machine: Machine, tmp_path: P
         callers.seen(502, before)
         callers.seen(200, before + [status for status, _ in callers.answers[before:]].index(502))
     statuses = [status for status, _ in callers.answers]
-    assert set(statuses) == {200, 502}
+    # On a busy machine one may have waited for the suspended server for too long.
+    assert {200, 502} <= set(statuses) <= {200, 502, 504}
     assert 502 not in statuses[:before]
     for status, body in callers.answers:
         if status == 502:
             assert (body["error"], body["message"]) == ("endpoint_failed", "the endpoint failed")
-        else:
+        elif status == 200:
             assert body["predictions"][0]["label"] == "Green"
     assert served.describe()["EndpointStatus"] == "InService"
