@@ -112,12 +112,11 @@ ENV := dev
 endif
 
 one_word = $(if $(word 2,$(value $(1))),,$(strip $(value $(1))))
-require_one_of = $(if $(filter $(2),$(call one_word,$(1))),,$(error $(1)=$(value $(1)): must be one of $(2)))
+require_one_of = $(if $(filter $(2),$(call one_word,$(1))),,$(error $(1)=$(subst $(newline), ,$(value $(1))): must be one of $(2)))
 # They are part of names.
 $(call require_one_of,UNFREEZE,none last all)
-BACKBONES = $(shell sed -n 's/^    "\([a-z0-9_]*\)": _.*/\1/p' trainer/backbones.py)
-$(if $(filter-out efficientnet_lite0,$(value BACKBONE))$(if $(call one_word,BACKBONE),,-),\
-  $(if $(filter $(BACKBONES),$(call one_word,BACKBONE)),,$(error BACKBONE=$(subst $(newline), ,$(value BACKBONE)): must be one of $(BACKBONES))))
+$(if $(filter efficientnet_lite0,$(call one_word,BACKBONE)),,\
+  $(call require_one_of,BACKBONE,$(shell sed -n 's/^    "\([a-z0-9_]*\)": _.*/\1/p' trainer/backbones.py)))
 
 # The environment has its own Python; what the shell says about another one would break it. Without bytecode, as images of
 # Docker's often have it, each command would compile all that it imports anew.

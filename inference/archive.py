@@ -330,7 +330,7 @@ def _read_json(path: Path) -> Any:
 def _labels(content: Any) -> tuple[str, ...]:
     valid = isinstance(content, list) and all(isinstance(v, str) and v for v in content)
     # JSON can name half a character, which no answer can carry.
-    valid = valid and all(v.isascii() or v.encode(errors="ignore").decode() == v for v in content)
+    valid = valid and all(v.encode(errors="ignore").decode() == v for v in content)
     if not valid or not content or len(set(content)) != len(content):
         raise ArchiveError("labels.json: must be a list of distinct names")
     return tuple(content)

@@ -384,12 +384,11 @@ def _foundation(chain: Chain) -> None:
 def _wait_for_handover(chain: Chain, step: Step, is_coming: Callable[[], bool]) -> None:
     """Wait until bucket and roles are there: a role's parameter comes after its policies."""
     step.note = "the foundation's bucket and roles"
-    ssm, wanted = chain.client("ssm"), {"bucket", "training_role_arn"}
+    ssm, names = chain.client("ssm"), [f"{HANDOVER}bucket", f"{HANDOVER}training_role_arn"]
     while is_coming():
         # What is throttled or cut off is asked again at the next look.
         with suppress(BotoCoreError, ClientError):
-            names = [f"{HANDOVER}{name}" for name in wanted]
-            if len(ssm.get_parameters(Names=names)["Parameters"]) == len(wanted):
+            if len(ssm.get_parameters(Names=names)["Parameters"]) == len(names):
                 break
         step.wait(_POLL_SECONDS)
     step.note = ""

@@ -96,8 +96,7 @@ class Incoming:
                 try:
                     chunk = self._source.read(min(_CHUNK_BYTES, left))
                 except OSError:  # a chunk's header is none
-                    told = refusal(self._identify(), 400, "IncompleteBody", _INCOMPLETE)
-                    raise RefusedError(told) from None
+                    raise self._incomplete() from None
                 if not chunk:
                     break
                 size += len(chunk)
@@ -105,9 +104,12 @@ class Incoming:
                     self._refuse_if_larger(size)
                 self._write(file, chunk)
         if size < self.length:
-            raise RefusedError(refusal(self._identify(), 400, "IncompleteBody", _INCOMPLETE))
+            raise self._incomplete()
         self.length = size
         return file
+
+    def _incomplete(self) -> RefusedError:
+        return RefusedError(refusal(self._identify(), 400, "IncompleteBody", _INCOMPLETE))
 
     def _write(self, file: IO[bytes], chunk: bytes) -> None:
         try:

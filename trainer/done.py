@@ -12,6 +12,7 @@ from typing import Any
 
 from trainer import index
 from trainer.errors import KennelError, run_command
+from trainer.files import read_json
 from trainer.make_command import make_command
 from trainer.names import shown
 
@@ -71,7 +72,7 @@ def _part(part: str, run: Path, output: Path) -> Iterator[str]:
             if path.exists():
                 yield f"{title}: {path}"
     elif part == "package":
-        yield from packed(run / "model.tar.gz", index.read_json(run / "package.json"))
+        yield from packed(run / "model.tar.gz", read_json(run / "package.json"))
     elif part == "trained":
         yield from evaluated("as trained", run / "evaluation")
     elif found := index.find_run(run, output):
@@ -81,7 +82,7 @@ def _part(part: str, run: Path, output: Path) -> Iterator[str]:
 
 def searched(folder: Path) -> Iterator[str]:
     """Say what a search has left in a folder."""
-    result = index.read_json(folder / "search.json")
+    result = read_json(folder / "search.json")
     if {"trials", "valid_loss"} <= result.keys():
         yield (
             f"lowest validation loss: {result['valid_loss']:.4g}, "

@@ -49,3 +49,12 @@ def json_text(content: Any) -> str:
 def write_json_atomic(path: Path, content: Any) -> None:
     """Write `content` to `path` as `json_text`, atomically."""
     write_text_atomic(path, json_text(content))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; empty if there is none, or none that is whole."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,16 +1,14 @@
 """One page that leads to all others: `python -m trainer.index --output build`."""
 
 import argparse
-import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from trainer.errors import KennelError, run_command
-from trainer.files import write_text_atomic
+from trainer.files import read_json, write_text_atomic
 from trainer.names import shown
 from trainer.pages import render_page
 
@@ -99,15 +97,6 @@ def find_run(folder: Path, output: Path) -> Run | None:
         commit=str(package.get("git_commit", "")),
         changed=datetime.fromtimestamp(max(p.stat().st_mtime for p in found.values()), UTC),
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if there is none, or none that is whole."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def accuracy(folder: Path) -> Accuracy | None:

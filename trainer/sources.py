@@ -28,7 +28,7 @@ from trainer.cache import MAX_FILE_BYTES
 from trainer.dataset import classes_of, require_class, require_classes, said_of_systems
 from trainer.download import download
 from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
-from trainer.files import write_json_atomic
+from trainer.files import read_json, write_json_atomic
 from trainer.layout import SPLITS, Layout
 from trainer.listing import class_folders, hidden_classes, is_folder, visible, walk
 from trainer.names import is_text, nfc, shown, some
@@ -170,9 +170,8 @@ def _is_empty(folder: Path) -> bool:
 
 def _counts_if_current(output: Path, source: _Source) -> dict[str, int] | None:
     """Count the files of each split, if they are those that `source` gave."""
-    try:
-        made = json.loads((output / _SOURCE).read_text())
-    except (OSError, ValueError):
+    made = read_json(output / _SOURCE)
+    if made.get("source") != source.identity:
         return None
     counts = _count(output)
     return counts if made == {"source": source.identity, "files": counts} else None
@@ -180,12 +179,10 @@ def _counts_if_current(output: Path, source: _Source) -> dict[str, int] | None:
 
 def _made_from_another(output: Path, source: _Source) -> str:
     """Say that a data folder of the same name, but of other photos, is about to be replaced."""
-    try:
-        made = json.loads((output / _SOURCE).read_text())["source"]
-        former = made.get("folder", made.get("dataset"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    made = read_json(output / _SOURCE).get("source")
+    if not isinstance(made, dict):
         return ""
-    new = source.identity.get("folder", source.identity.get("dataset"))
+    former, new = (each.get("folder", each.get("dataset")) for each in (made, source.identity))
     if former == new:
         return ""
     return (
@@ -417,20 +414,27 @@ def _is_readable(file: Path) -> bool:
 def _place(source: Path, target: Path) -> None:
     """Put a file into the data folder without using room for it, where the disks allow."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not _is_readable(source):
+    if not _is_readable(source) or not _linked_or_copied(source, target):
         # The data report is to name it, too.
         target.symlink_to(source.absolute())
-        return
+
+
+def _linked_or_copied(source: Path, target: Path) -> bool:
+    """Whether a file could be brought there: not if its disk does not give it."""
     try:
         target.hardlink_to(source.resolve())
     except OSError:
-        try:
-            shutil.copy2(source, target)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            target.unlink(missing_ok=True)
-            target.symlink_to(source.absolute())
+        pass
+    else:
+        return True
+    try:
+        shutil.copy2(source, target)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        target.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def main() -> None:

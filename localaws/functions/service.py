@@ -299,9 +299,11 @@ class Functions(Service):
                 with suppress(InvocationError, JsonRESTError):
                     if found.provisioned:
                         name, executions = function.function_name, found.provisioned.executions
-                        if found.former:
-                            state = self.readiness(name, qualifier, executions)
-                            found.former = found.former if state.status == "IN_PROGRESS" else None
+                        if (
+                            found.former
+                            and self.readiness(name, qualifier, executions).status != "IN_PROGRESS"
+                        ):
+                            found.former = None
                         for version in (chosen_version_of, version_of):
                             answering = version(name, qualifier)
                             self._fleet(answering)

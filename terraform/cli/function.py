@@ -65,10 +65,12 @@ def photo(path: Path) -> dict[str, str]:
     Raises:
         UsageError: The file cannot be read, or is more than Lambda takes.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name photos in it, such as FILE='{path}/*.jpg'")
     try:
         content = path.read_bytes()
+    except IsADirectoryError:
+        raise UsageError(
+            f"{path} is a folder: name photos in it, such as FILE='{path}/*.jpg'"
+        ) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     event = {"image": base64.b64encode(content).decode()}

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -69,7 +68,6 @@ Begin = Callable[[], object]
 # for it by itself for some resources, not for notebooks.
 _ROLE_SECONDS = 15.0
 _ROLE_ATTEMPTS = 4
-_REMOVES_DATA = re.compile(rf"# .*\b({'|'.join(sorted(objects.HOLDERS))})\..* (destroyed|replaced)")
 _FETCH = frozenset({"get", "init", "providers"})
 _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest": "0" * 64}
 
@@ -485,7 +483,7 @@ def _apply(
     code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
     if code != CHANGES:
         return code
-    if not approved or _REMOVES_DATA.search(_said_in_plan(stack)):
+    if not approved or summary.deletes(stack.plan_text.read_text(), objects.HOLDERS):
         plan = planned(stack)
         _require_data_kept(stack, plan)
     if not approved:
@@ -518,28 +516,20 @@ def _apply(
     return code
 
 
-def _said_in_plan(stack: Stack) -> str:
-    """Text of the last plan that was too long to be shown; none before the first."""
-    with suppress(FileNotFoundError):
-        return stack.plan_text.read_text()
-    return ""
-
-
 def _require_data_kept(stack: Stack, plan: Mapping[str, Any]) -> None:
     """Refuse a plan that takes data away: only `destroy` does, and asks for them by name.
 
     Raises:
         KennelError: It does.
     """
-    for change in plan["resource_changes"]:
-        if change["type"] in objects.HOLDERS and "delete" in change["change"]["actions"]:
-            before = change["change"]["before"]
-            name = str(before.get("bucket") or before.get("name"))
-            if held := objects.held(stack.target, change["type"], name):
-                raise KennelError(
-                    f"{change['address']} would go with {held}, nothing was changed: undo what "
-                    "replaces it in the environment's files, or move the data elsewhere first"
-                )
+    for change in summary.deleted(plan):
+        if change["type"] not in objects.HOLDERS:
+            continue
+        if held := objects.held(stack.target, change["type"], summary.name(change)):
+            raise KennelError(
+                f"{change['address']} would go with {held}, nothing was changed: undo what "
+                "replaces it in the environment's files, or move the data elsewhere first"
+            )
 
 
 def _plan(

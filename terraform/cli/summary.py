@@ -5,7 +5,7 @@ Only what costs while nobody uses it can be told from a plan; the rest follows u
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,28 @@ def named(plan: str) -> list[str]:
         plan: As `terraform plan` prints it.
     """
     return [found[1] for line in plan.splitlines() if (found := _NAMED.fullmatch(line))]
+
+
+def deletes(plan: str, types: Collection[str]) -> bool:
+    """Whether a plan destroys or replaces a resource of these types.
+
+    Args:
+        plan: As `terraform plan` prints it.
+        types: Terraform's names, such as `aws_s3_bucket`.
+    """
+    wanted = re.compile(rf"\b({'|'.join(types)})\..* (destroyed|replaced)")
+    return any(map(wanted.search, named(plan)))
+
+
+def deleted(plan: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The changes of a plan that destroy or replace something."""
+    return [each for each in plan["resource_changes"] if "delete" in each["change"]["actions"]]
+
+
+def name(change: Mapping[str, Any]) -> str:
+    """Name of what a change deletes."""
+    before = change["change"]["before"]
+    return str(before.get("bucket") or before.get("name"))
 
 
 def has_changes(plan: Mapping[str, Any]) -> bool:

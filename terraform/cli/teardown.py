@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from terraform.cli import logs, model, objects, packages, settling, stack
+from terraform.cli import logs, model, objects, packages, settling, stack, summary
 from terraform.cli.objects import BUCKET, REPOSITORY, counted, size_text
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError
@@ -98,7 +98,7 @@ def _destroy(
     code = stack.plan_destroy(each, [*extra, *targets], approved)
     if code != stack.CHANGES:
         return code
-    doomed = _doomed(each)
+    doomed = summary.deleted(stack.planned(each))
     if kept:
         _require_kept(doomed, kept)
     _require_idle(target, doomed)
@@ -108,14 +108,15 @@ def _destroy(
     else:
         word = next((name for _, name in taken), target.name)
         stack.ask(f"Destroy {label} in account {target.account}{what}?", word, label)
-    settling.wait(target, [(change["type"], _name(change)) for change in doomed])
+    settling.wait(target, [(change["type"], summary.name(change)) for change in doomed])
     if taken:
         _delete(target, taken)
     elif not delete_data and data_in(target, others):
         raise KennelError(f"{label} was written to meanwhile, nothing was changed: try again")
     for change in doomed:
-        if change["type"] == BUCKET and objects.region(target, _name(change)):
-            objects.delete(target.client("s3"), _name(change), only_markers=True)
+        name = summary.name(change)
+        if change["type"] == BUCKET and objects.region(target, name):
+            objects.delete(target.client("s3"), name, only_markers=True)
     if each.name == "serving" and not delete_data:
         _record_served(each)
     return stack.apply_destroy(each, [*extra, *targets])
@@ -131,8 +132,8 @@ def data_in(target: Target, held: Held) -> dict[tuple[str, str], str]:
     }
     found = {}
     for kind, name in sorted(names):
-        if held_there := objects.held(target, kind, name):
-            found[kind, name] = held_there
+        if contents := objects.held(target, kind, name):
+            found[kind, name] = contents
     return found
 
 
@@ -171,18 +172,6 @@ def _address(resource: Mapping[str, Any]) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _doomed(each: Stack) -> list[Mapping[str, Any]]:
-    """The changes of the saved plan that delete something."""
-    changes = stack.planned(each)["resource_changes"]
-    return [change for change in changes if "delete" in change["change"]["actions"]]
-
-
-def _name(change: Mapping[str, Any]) -> str:
-    """Name of what a change deletes."""
-    before = change["change"]["before"]
-    return str(before.get("bucket") or before.get("name"))
-
-
 def _require_kept(doomed: Iterable[Mapping[str, Any]], kept: Data) -> None:
     """Refuse a plan that deletes what is to stay, such as one with targets of the user's.
 
@@ -190,7 +179,7 @@ def _require_kept(doomed: Iterable[Mapping[str, Any]], kept: Data) -> None:
         KennelError: It does.
     """
     for change in doomed:
-        if held := kept.get((change["type"], _name(change))):
+        if held := kept.get((change["type"], summary.name(change))):
             raise KennelError(
                 f"{change['address']} would go with {held}, nothing was changed: "
                 "pass --delete-data (`make`: DELETE_DATA=1) if the data are to go, too"

@@ -311,7 +311,7 @@ def test_an_endpoint_killed_under_load_is_replaced(machine: Machine, tmp_path: P
         Architectures=["arm64"],
         Code={"ZipFile": build(tmp_path, "arm64").read_bytes()},
         MemorySize=512,
-        Timeout=30,
+        Timeout=900,  # so that no call's time is over while the server is suspended
         Environment={"Variables": {"ENDPOINT_NAME": "kennel", "POWERTOOLS_METRICS_NAMESPACE": "K"}},
         Publish=True,
     )
@@ -343,12 +343,11 @@ def test_an_endpoint_killed_under_load_is_replaced(machine: Machine, tmp_path: P
         callers.seen(502, before)
         callers.seen(200, before + [status for status, _ in callers.answers[before:]].index(502))
     statuses = [status for status, _ in callers.answers]
-    # On a busy machine one may have waited for the suspended server for too long.
-    assert {200, 502} <= set(statuses) <= {200, 502, 504}
+    assert set(statuses) == {200, 502}
     assert 502 not in statuses[:before]
     for status, body in callers.answers:
         if status == 502:
             assert (body["error"], body["message"]) == ("endpoint_failed", "the endpoint failed")
-        elif status == 200:
+        else:
             assert body["predictions"][0]["label"] == "Green"
     assert served.describe()["EndpointStatus"] == "InService"

@@ -219,7 +219,10 @@ def planless(monkeypatch: pytest.MonkeyPatch, folder: Path, apply: object) -> st
     monkeypatch.setattr(stack, "planned", lambda _: {"resource_changes": []})
     monkeypatch.setattr(stack, "_summarize", lambda *_, **__: None)
     monkeypatch.setattr(stack, "_explain", lambda *_: None)
-    return stack.Stack("foundation", Target("dev", "kennel", "us-east-1"), folder)
+    made = stack.Stack("foundation", Target("dev", "kennel", "us-east-1"), folder)
+    made.plan_text.parent.mkdir(parents=True)
+    made.plan_text.touch()
+    return made
 
 
 @pytest.mark.parametrize(("in_vain", "code"), [(2, 0), (99, 1)])
