@@ -18,8 +18,8 @@ empty :=
 space := $(empty) $(empty)
 quoted = '$(subst $(newline),'$$'\n'',$(subst ','\'',$(1)))'
 typed = $(call quoted,$(value $(1)))
-# A flag with the value of a variable, or nothing if that is empty.
-flag = $(if $(value $(2)),$(1) $(call typed,$(2)))
+# A flag with the value of a variable, which may begin with a dash, or nothing if that is empty.
+flag = $(if $(value $(2)),$(1)=$(call typed,$(2)))
 # Whether a switch is on.
 yes := 1 y Y yes Yes YES on On ON true True TRUE
 no := 0 n N no No NO off Off OFF false False FALSE
@@ -302,9 +302,10 @@ download: $(READY) ## bring it back
 jobs: $(READY) ## list the last jobs: what they took, cost and left
 	@$(LAUNCH) jobs $(aws_flags)
 attach: $(READY) ## follow JOB again, to its end
-	@$(LAUNCH) attach $(call typed,JOB) $(aws_flags) --output $(if $(filter here,$(value ENGINE)),$(call typed,OUT)/$(call typed,JOB)/tune,$(call typed,SEARCH))
+	@$(LAUNCH) attach $(aws_flags) --output $(if $(filter here,$(value ENGINE)),$(call typed,OUT)/$(call typed,JOB)/tune,$(call typed,SEARCH)) \
+	  -- $(call typed,JOB)
 stop: $(READY) ## stop JOB; it saves its state first
-	@$(LAUNCH) stop $(call typed,JOB) $(aws_flags)
+	@$(LAUNCH) stop $(aws_flags) -- $(call typed,JOB)
 preflight: $(READY) ## check all that a deployment needs before there is one
 	@$(TERRAFORM_CLI) preflight $(aws_flags) $(call flag,--model,MODEL) $(call flag,--instance-type,INSTANCE_TYPE) \
 	  --instances $(call typed,INSTANCES) $(if $(call on,SPOT),--spot)
@@ -317,7 +318,7 @@ rollback: lambda ## go back to the model before
 	@$(TERRAFORM_CLI) rollback $(aws_flags) --out $(call typed,OUT) $(if $(call told,YES),--auto-approve)
 invoke: $(READY) ## classify the photo at URL, or those of FILE, through Lambda
 	@files=$(call typed,FILE); test -e "$$files" && set -- "$$files" || set -- $$files; \
-	$(TERRAFORM_CLI) invoke $(aws_flags) $(if $(value URL),--url $(call typed,URL),$(if $(value FILE),--file "$${@/#-/./-}"))
+	$(TERRAFORM_CLI) invoke $(aws_flags) $(if $(value URL),$(call flag,--url,URL),$(if $(value FILE),--file "$${@/#-/./-}"))
 logs: $(READY) ## print what endpoint, function and jobs wrote
 	@$(TERRAFORM_CLI) logs $(aws_flags) --since $(call typed,SINCE) $(call flag,--what,WHAT) $(if $(call on,FOLLOW),--follow)
 status: $(READY) ## one page on what runs and what it costs

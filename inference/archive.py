@@ -35,6 +35,7 @@ _MAX_JSON_BYTES = 16 * 2**20
 _MAX_NETWORK_BYTES = 2**31  # the limit of ONNX's own format
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _PRECISIONS = ("int8", "fp32")
+_READ_BY_OTHERS = ("config.json", "metrics.json")  # by evaluation, registry and comparison
 _GZIP_MAGIC = b"\x1f\x8b"
 # What comes in its place: bytes, where they stand, what they tell.
 _STRANGERS = (
@@ -268,6 +269,9 @@ def _verified(folder: Path) -> Model:
         raise ArchiveError(f"{MANIFEST}: backbone must match {_NAME.pattern}")
     if manifest.get("precision") not in _PRECISIONS:
         raise ArchiveError(f"{MANIFEST}: precision must be one of {', '.join(_PRECISIONS)}")
+    for name in _READ_BY_OTHERS:
+        if not isinstance(_read_json(folder / name), dict):
+            raise ArchiveError(f"{name}: must be a JSON object")
     return Model(
         folder=folder,
         manifest=manifest,

@@ -74,8 +74,10 @@ def _from_http(request: HttpRequest) -> Image | str:
     if isinstance(body, Mapping):
         # A REST API without proxy integration, or an event written by hand.
         return _from_fields(body)
-    if not isinstance(body, str) or not body:
+    if body is None or body == "":
         raise _bad_request(f"the request has no body; {_EXPECTED}")
+    if not isinstance(body, str):
+        raise _bad_request(f'"body" is neither text nor an object; {_EXPECTED}')
     content = decoded(body) if request.is_base64 else body
     # What an image is called does not count.
     if isinstance(content, bytes) and content_type_of(content):

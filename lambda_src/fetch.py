@@ -70,6 +70,8 @@ def parse_url(url: str) -> Target:
             local name, a disguised address (`forbidden_address`).
     """
     url = url.strip(_AROUND)
+    if not url:
+        raise _malformed("it is empty")
     if len(url) > MAX_URL_LENGTH:
         raise _malformed(f"it is longer than {MAX_URL_LENGTH} characters")
     if _UNREADABLE.search(url):

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import boto3
@@ -25,7 +24,7 @@ from terraform.cli.paths import BUILD
 from terraform.cli.settings import Settings
 from terraform.cli.stack import Stack
 from trainer import catalogue
-from trainer.errors import KennelError, UsageError
+from trainer.errors import KennelError
 from trainer.fence import is_loopback
 from trainer.make_command import make_command
 from trainer.target import Target
@@ -423,11 +422,10 @@ def archive(plan: Plan) -> Iterator[Row]:
     if plan.model is None:
         return
     source = deploy.find_latest(plan.target) if plan.model == deploy.LATEST else plan.model
-    path = Path(source)
     if source.startswith("s3://"):
         path = model.fetch(model.locate(source, plan.target), plan.target)
-    elif not path.is_file():
-        raise UsageError(f"MODEL={source}: no such file; `make package` writes a model.tar.gz")
+    else:
+        path = model.local_file(source)
     opened = model.opened(path, source)
     yield Row("archive", "pass", f"{opened.name}, {len(opened.labels)} classes")
     yield memory(opened, plan.settings.endpoint_instance_type)

@@ -138,9 +138,7 @@ def locate(model: str, target: Target) -> Archive:
     """
     bucket = target.required_parameter("bucket")
     if not model.startswith("s3://"):
-        path = Path(model)
-        if not path.is_file():
-            raise UsageError(f"MODEL={model}: no such file; `make package` writes a model.tar.gz")
+        path = local_file(model)
         return Archive(bucket, opened(path, model).digest, path)
     match = _S3_URI.fullmatch(model)
     if not match:
@@ -156,6 +154,20 @@ def locate(model: str, target: Target) -> Archive:
         return stored
     path = _download(client, match[1], match[2])
     return Archive(bucket, opened(path, model).digest, path)
+
+
+def local_file(model: str) -> Path:
+    """The archive on this machine that a user names.
+
+    Raises:
+        UsageError: It is not there.
+    """
+    path = Path(model)
+    if path.is_dir():
+        raise UsageError(f"MODEL={model}: a folder; name the model.tar.gz in it")
+    if not path.is_file():
+        raise UsageError(f"MODEL={model}: no such file; `make package` writes a model.tar.gz")
+    return path
 
 
 def fetch(archive: Archive, target: Target) -> Path:
@@ -179,7 +191,8 @@ def opened(path: Path, name: str) -> "Model":
     try:
         return open_model(path)
     except ArchiveError as error:
-        raise KennelError(f"MODEL={name}: {error}") from error
+        # The archive may be a copy of an object in S3, whose path tells a user nothing.
+        raise KennelError(f"MODEL={name}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def publish(archive: Archive, target: Target) -> None:

@@ -446,6 +446,9 @@ def test_a_folder_may_hold_the_code_of_a_classic_container(model_folder: Path) -
         ("labels.json", "[" * 100_000, "not JSON"),
         ("labels.json", "\xff", "labels"),
         ("preprocess.json", "{}", "missing or unknown field"),
+        ("config.json", "[]", "config.json: must be a JSON object"),
+        ("config.json", "{", "config.json: not JSON"),
+        ("metrics.json", "1", "metrics.json: must be a JSON object"),
     ],
 )
 def test_sound_digests_do_not_excuse_wrong_content(

@@ -344,6 +344,8 @@ def test_the_forbidden_urls_are_many() -> None:
 @pytest.mark.parametrize(
     "url",
     [
+        "",
+        " \n",
         "https://",
         "https:///dog.png",
         f"https:{HOST}",

@@ -24,7 +24,7 @@ from tests.outside import open_environments
 from tests.terraform.conftest import CommandLine
 from trainer import catalogue
 from trainer import target as targets
-from trainer.errors import UsageError
+from trainer.errors import KennelError, UsageError
 from trainer.target import Target, load
 
 ROOT = Path(__file__).parents[2]
@@ -523,6 +523,13 @@ def test_a_damaged_archive_fails(plan: Plan, archive: Path, tmp_path: Path) -> N
         _, row = look(replace(plan, model=str(path)), [CHECKS[0], check])
         assert row.state == "fail"
         assert reason in row.found
+
+
+def test_an_archive_in_s3_is_named_as_it_was_asked_for(plan: Plan, aws: LocalAws) -> None:
+    aws.client("s3").put_object(Bucket=BUCKET, Key="mine/model.tar.gz", Body=b"<html>")
+    address = f"s3://{BUCKET}/mine/model.tar.gz"
+    with pytest.raises(KennelError, match=rf"^MODEL={address}: not a sound model: "):
+        list(checks.archive(replace(plan, model=address)))
 
 
 @pytest.mark.parametrize(

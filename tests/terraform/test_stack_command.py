@@ -194,6 +194,7 @@ def test_another_object_at_the_model_s_place_is_never_deployed(
     ("model", "code", "said"),
     [
         ("nowhere.tar.gz", 2, "MODEL=nowhere.tar.gz: no such file"),
+        (str(ROOT), 2, f"MODEL={ROOT}: a folder; name the model.tar.gz in it"),
         ("s3://nowhere", 2, "must be like s3://bucket/path/model.tar.gz"),
         (f"s3://{MODELS}/nowhere", 2, "cannot be read (404)"),
         (str(ROOT / "Makefile"), 1, "not a sound model"),
