@@ -40,9 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     # A step may take longer than the half minute after which it kills.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "100")
     with tempfile.TemporaryDirectory(prefix="kennel-torchrun-") as logs:
-        if options.log_dir is None and count > 1:
-            options.log_dir = logs
-            options.redirects = ",".join(f"{rank}:{_STANDARD_ERROR}" for rank in range(1, count))
+        if options.log_dir is None:
+            options.log_dir = logs  # torchrun would make a folder that it never removes
+            others = [f"{rank}:{_STANDARD_ERROR}" for rank in range(1, count)]
+            options.redirects = ",".join(others) or options.redirects
         try:
             torchrun.run(options)
         except ChildFailedError as error:

@@ -116,16 +116,17 @@ class Host(Running):
         self._read = 0
         # What an image has, and what the job installs: each host's own, as a container's.
         pythons.lay_over(folder / _ENVIRONMENT)
-        # SageMaker's scripts do not quote their paths, nor those of the programs that they find.
-        self._plain: Path | None = None
+        # A short path, for sockets lie there: a container's /tmp, which ends with it.
+        self._temporary = Path(tempfile.mkdtemp(prefix="localaws-", dir=_TEMPORARY))
+        self._ml = folder
         if _is_odd(folder):
-            self._plain = Path(tempfile.mkdtemp(prefix="localaws-", dir=_TEMPORARY))
-            (self._plain / "ml").symlink_to(folder, target_is_directory=True)
+            # SageMaker's scripts do not quote their paths, nor those of programs that they find.
+            self._ml = self._temporary / "ml"
+            self._ml.symlink_to(folder, target_is_directory=True)
 
     def path(self, text: str) -> str:
         """A text in which a container's paths are this host's."""
-        folder = self._plain / "ml" if self._plain else self.folder
-        return _IN_CONTAINER.sub(str(folder), text)
+        return _IN_CONTAINER.sub(str(self._ml), text)
 
     def launch(
         self,
@@ -150,6 +151,7 @@ class Host(Running):
                 {
                     **pythons.inside(Path(self.path(CONTAINER)) / _ENVIRONMENT, environment),
                     "PYTHONUNBUFFERED": "1",
+                    "TMPDIR": str(self._temporary),
                     **{name: self.path(value) for name, value in given.items()},
                 },
                 self.folder,
@@ -182,10 +184,9 @@ class Host(Running):
             self._process.kill()
 
     def stop(self) -> None:
-        """The same; the folder is left to whoever gave it."""
+        """The same; the folder is left to whoever gave it, and temporary files are removed."""
         self.kill()
-        if self._plain:
-            shutil.rmtree(self._plain, ignore_errors=True)
+        shutil.rmtree(self._temporary, ignore_errors=True)
 
     def lines(self, *, final: bool) -> Iterator[str]:
         """What the process has written since the last call: whole lines, and the rest if final."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import textwrap
 import urllib.error
 import urllib.request
@@ -343,6 +344,20 @@ def test_a_model_can_be_left_unpacked(account: Account) -> None:
     told = account.ended("flat")
     assert told["ModelArtifacts"]["S3ModelArtifacts"] == "s3://kennel/jobs/flat/output/model/"
     assert account.keys("jobs/flat/") == ["jobs/flat/output/model/m"]
+
+
+def test_a_container_has_temporary_files_of_its_own(account: Account) -> None:
+    account.create(
+        "temporary",
+        """
+        import tempfile
+        (ml / "model/where").write_text(tempfile.mkdtemp())
+        """,
+    )
+    assert account.ended("temporary")["TrainingJobStatus"] == "Completed"
+    made = Path(account.model("temporary")["where"].decode())
+    assert made.parent != Path(tempfile.gettempdir())
+    assert not made.parent.exists()
 
 
 def test_an_interrupted_spot_job_goes_on_from_its_checkpoint(account: Account) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,8 +48,8 @@ run_command(globals()[sys.argv[1]])
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
-    """Run the script in two processes and give the exit status.
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """Run the script, in two processes if not told otherwise, and give the exit status.
 
     In this process, since another would import torch for seconds.
     """
@@ -60,9 +61,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
     names = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
     handlers = {name: signal.getsignal(name) for name in names}
 
-    def status(how: str) -> int:
+    def status(how: str, processes: int = 2) -> int:
+        count = f"--nproc-per-node={processes}"
         with pytest.raises(SystemExit) as ended:
-            main(["--standalone", "--nproc-per-node", "2", str(script), how, str(tmp_path)])
+            main(["--standalone", count, str(script), how, str(tmp_path)])
         return int(ended.value.code or 0)
 
     yield status
@@ -87,7 +89,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[s
     ],
 )
 def test_a_failure_is_told_without_a_traceback(
-    run: Callable[[str], int], capfd: pytest.CaptureFixture[str], how: str, status: int, said: list
+    run: Callable[..., int], capfd: pytest.CaptureFixture[str], how: str, status: int, said: list
 ):
     assert run(how) == status
     errors = capfd.readouterr().err.splitlines()
@@ -96,7 +98,7 @@ def test_a_failure_is_told_without_a_traceback(
 
 
 def test_ctrl_c_reaches_the_processes_and_is_told_once(
-    run: Callable[[str], int], capfd: pytest.CaptureFixture[str], tmp_path: Path
+    run: Callable[..., int], capfd: pytest.CaptureFixture[str], tmp_path: Path
 ):
     def when_both_are_ready() -> None:
         while len(list(tmp_path.glob("ready-*"))) < 2:
@@ -106,6 +108,16 @@ def test_ctrl_c_reaches_the_processes_and_is_told_once(
     Thread(target=when_both_are_ready, daemon=True).start()
     assert run("stopped") == 130
     assert capfd.readouterr().err == "error: stopped by Ctrl-C; the same command goes on\n"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_temporary_file_stays(
+    run: Callable[..., int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: int
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    assert run("alike", processes) == 2
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("number", ["two", "0", "-1", "1.5", "1 2"])
