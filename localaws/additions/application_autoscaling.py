@@ -1,6 +1,7 @@
 """Application Auto Scaling: tags, the rules of scalable targets, alarms and activities."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -311,6 +312,11 @@ class Answers(responses.ApplicationAutoScalingResponse):
         """Put a scheduled action on a registered target."""
         _target(self.applicationautoscaling_backend, *self._resource_and_dimension())
         now = datetime.now(UTC)
+        bounds = self._get_param("ScalableTargetAction") or {}
+        if bounds.get("MinCapacity", 0) > bounds.get("MaxCapacity", math.inf):
+            raise AWSValidationException(
+                "Maximum capacity cannot be less than minimum capacity in a scheduled action"
+            )
         if schedule := self._get_param("Schedule"):
             try:
                 is_due(schedule, self._get_param("Timezone"), now, (now, now))

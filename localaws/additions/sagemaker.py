@@ -1,5 +1,6 @@
 """SageMaker: models, endpoints, jobs, notebook instances and model packages as AWS keeps them."""
 
+from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -198,6 +199,7 @@ class Answers(EndpointAnswers, JobAnswers, TrainingAnswers, TuningAnswers):
 
     def create_notebook_instance_lifecycle_config(self) -> ActionResult:
         """Create a lifecycle configuration with its tags."""
+        self._refuse_scripts()
         answer = super().create_notebook_instance_lifecycle_config()
         vars(self._lifecycle_config()).update(tags=self._get_param("Tags") or [])
         return answer
@@ -205,6 +207,7 @@ class Answers(EndpointAnswers, JobAnswers, TrainingAnswers, TuningAnswers):
     def update_notebook_instance_lifecycle_config(self) -> ActionResult:
         """Change the scripts of a lifecycle configuration."""
         config = self._lifecycle_config()
+        self._refuse_scripts()
         config.on_create = self._get_param("OnCreate", config.on_create)
         config.on_start = self._get_param("OnStart", config.on_start)
         config.last_modified_time = utcnow()
@@ -292,6 +295,8 @@ class Answers(EndpointAnswers, JobAnswers, TrainingAnswers, TuningAnswers):
     def add_tags(self) -> ActionResult:
         """Add tags, in the place of those with the same keys."""
         tagged, tags = self._tagged(), self._get_param("Tags")
+        if own := [tag["Key"] for tag in tags if tag["Key"].lower().startswith("aws:")]:
+            raise ValidationError(f"{own[0]}: tag keys that begin with aws: are reserved for AWS.")
         keys = {tag["Key"] for tag in tags}
         tagged.tags = [tag for tag in tagged.tags if tag["Key"] not in keys] + tags
         return ActionResult({"Tags": tagged.tags})
@@ -335,6 +340,17 @@ class Answers(EndpointAnswers, JobAnswers, TrainingAnswers, TuningAnswers):
         vars(self._notebook()).update(
             {xform_name(member): value for member, value in given.items() if value is not None}
         )
+
+    def _refuse_scripts(self) -> None:
+        """Refuse a script that is no base64; `base64 FILE` breaks its lines."""
+        for member in ("OnCreate", "OnStart"):
+            for hook in self._get_param(member) or []:
+                try:
+                    b64decode("".join(hook["Content"].split()), validate=True)
+                except ValueError as error:
+                    raise ValidationError(
+                        f"The content of {member} must be encoded as base64: {error}."
+                    ) from error
 
     def _lifecycle_config(self) -> models.FakeSageMakerNotebookInstanceLifecycleConfig:
         name = self._get_param("NotebookInstanceLifecycleConfigName")

@@ -71,13 +71,13 @@ def put_policy(client: Any, **changes: Any) -> str:
     return arn
 
 
-def put_action(client: Any) -> None:
+def put_action(client: Any, **bounds: int) -> None:
     client.put_scheduled_action(
         **TARGET,
         ScheduledActionName="night",
         Schedule="cron(0 20 * * ? *)",
         Timezone="Europe/Berlin",
-        ScalableTargetAction={"MinCapacity": 1, "MaxCapacity": 1},
+        ScalableTargetAction={"MinCapacity": 1, "MaxCapacity": 1, **bounds},
     )
 
 
@@ -200,6 +200,12 @@ def test_a_schedule_that_is_none_is_refused(scaling: Any) -> None:
         scaling.put_scheduled_action(
             **TARGET, ScheduledActionName="night", Schedule="rate(a while)"
         )
+    assert error.value.response["Error"]["Code"] == "ValidationException"
+
+
+def test_bounds_the_wrong_way_round_are_refused(scaling: Any) -> None:
+    with pytest.raises(ClientError, match="Maximum capacity cannot be less") as error:
+        put_action(scaling, MinCapacity=2)
     assert error.value.response["Error"]["Code"] == "ValidationException"
 
 

@@ -483,6 +483,14 @@ def test_a_lifecycle_script_is_changed(sagemaker: Any) -> None:
     sagemaker.update_notebook_instance_lifecycle_config(**name, OnStart=other)
     described = sagemaker.describe_notebook_instance_lifecycle_config(**name)
     assert (described["OnStart"], described["OnCreate"]) == (other, script)
+    plain = [{"Content": "#!/bin/bash"}]
+    for call in ("create", "update"):
+        with pytest.raises(ClientError) as error:
+            getattr(sagemaker, f"{call}_notebook_instance_lifecycle_config")(
+                NotebookInstanceLifecycleConfigName="plain" if call == "create" else "kennel",
+                OnStart=plain,
+            )
+        assert "must be encoded as base64" in refused(error)
     sagemaker.delete_notebook_instance_lifecycle_config(**name)
     with pytest.raises(ClientError) as error:
         sagemaker.update_notebook_instance_lifecycle_config(**name, OnStart=script)
@@ -567,6 +575,9 @@ def test_all_kinds_are_tagged_alike(aws: LocalAws, sagemaker: Any) -> None:
             tags = [{"Key": "owner", "Value": owner}, {"Key": "project", "Value": "kennel"}]
             sagemaker.add_tags(ResourceArn=arn, Tags=tags)
             assert sagemaker.list_tags(ResourceArn=arn)["Tags"] == tags, arn
+        with pytest.raises(ClientError) as error:
+            sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "aws:owner", "Value": "me"}])
+        assert "reserved for AWS" in refused(error)
         sagemaker.delete_tags(ResourceArn=arn, TagKeys=["project"])
         assert sagemaker.list_tags(ResourceArn=arn)["Tags"] == tags[:1], arn
     found = aws.client("resourcegroupstaggingapi").get_resources(

@@ -519,6 +519,21 @@ def test_what_cannot_be_searched_is_refused(
     assert refused.value.response["Error"]["Code"] == "ValidationException"
 
 
+@pytest.mark.parametrize(
+    ("member", "count", "quota"),
+    [
+        ("MaxNumberOfTrainingJobs", 751, 750),
+        ("MaxParallelTrainingJobs", 101, 100),
+    ],
+)
+def test_a_search_beyond_the_quotas_is_refused(
+    account: Account, member: str, count: int, quota: int
+) -> None:
+    with pytest.raises(ClientError, match=f"is {quota}, with a request of {count}") as refused:
+        account.create("refused", ResourceLimits={**limits(1), member: count})
+    assert refused.value.response["Error"]["Code"] == "ResourceLimitExceeded"
+
+
 def test_a_definition_that_no_trial_could_have_is_refused(
     account: Account, former: dict[str, Any]
 ) -> None:
