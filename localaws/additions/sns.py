@@ -322,9 +322,7 @@ def _check_topic(response: Answers, told: Mapping[str, Any]) -> None:
     if arn not in response.backend.topics:
         return
     tags = {tag["Key"]: tag["Value"] for tag in told.get("Tags") or []}
-    # moto says that it is a mapping, and keeps the request's list.
-    known: Any = response.backend.list_tags_for_resource(arn)
-    if tags and tags != {tag["Key"]: tag["Value"] for tag in known}:
+    if tags and tags != response.backend.list_tags_for_resource(arn):
         raise SNSInvalidParameter(
             "Invalid parameter: Tags Reason: Topic already exists with different tags"
         )

@@ -479,6 +479,8 @@ def _apply(
     patience: int = _ROLE_ATTEMPTS,
 ) -> int:
     if stack.name == "serving":
+        # What a stopped run has begun is part of what the plan starts from.
+        _wait_for_endpoint(stack)
         settling.wait_for_alias(stack.target)
     code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
     if code != CHANGES:
@@ -617,8 +619,8 @@ class _Stopped:
 
 def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
     """Terraform's exit code, and why it stopped."""
-    if stack.name == "serving" and (name := stack.target.parameter("endpoint_name")):
-        settling.wait(stack.target, [(settling.ENDPOINT, name)])
+    if stack.name == "serving":
+        _wait_for_endpoint(stack)
     with tempfile.TemporaryFile("w+") as said:
         with _without_outputs(stack) as stdout:
             code, is_freed = stack.run_locked(
@@ -637,6 +639,11 @@ def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
     passes = is_freed or is_late or settling.refused(errors)
     passing = code != 0 and passes and not adopt.was_interrupted(errors)
     return code, _Stopped(existing, passing, early=adopt.is_early(errors))
+
+
+def _wait_for_endpoint(stack: Stack) -> None:
+    if name := stack.target.parameter("endpoint_name"):
+        settling.wait(stack.target, [(settling.ENDPOINT, name)])
 
 
 def _keep_unsaved(stack: Stack) -> None:

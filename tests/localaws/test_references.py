@@ -636,6 +636,8 @@ def test_a_registry_keeps_tags_and_rules_apart(aws: LocalAws) -> None:
 def test_a_topic_s_attributes_are_looked_at(aws: LocalAws) -> None:
     sns = aws.client("sns")
     topic = sns.create_topic(Name="limited")["TopicArn"]
+    tagged: Any = {"Name": "tagged", "Tags": [{"Key": "a", "Value": "b"}]}
+    same = sns.create_topic(**tagged)["TopicArn"]
     own = {"Effect": "Allow", "Principal": "*", "Action": "sns:Publish", "Resource": topic}
 
     def attribute(name: str, value: str) -> dict[str, str]:
@@ -653,8 +655,12 @@ def test_a_topic_s_attributes_are_looked_at(aws: LocalAws) -> None:
         ("Publish", {"TopicArn": topic, "Message": ""}),
         ("Subscribe", {"TopicArn": topic, "Protocol": "email", "Endpoint": "nobody"}),
         ("CreateTopic", {"Name": "limited", "Tags": [{"Key": "a", "Value": "b"}]}),
+        ("CreateTopic", {"Name": "tagged", "Tags": [{"Key": "a", "Value": "c"}]}),
     ):
         assert refused(aws, "sns", operation, **given) == "InvalidParameter", (operation, given)
+    # A killed run of Terraform's begins with the topic that it made.
+    assert sns.create_topic(**tagged)["TopicArn"] == same
+    sns.delete_topic(TopicArn=same)
     sns.delete_topic(TopicArn=topic)
 
 

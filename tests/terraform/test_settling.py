@@ -1,10 +1,11 @@
 """What SageMaker changes is waited for before it is changed or deleted."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from terraform.cli import settling
+from terraform.cli import settling, stack
 from tests.localaws.conftest import LocalAws
 from trainer.errors import KennelError
 from trainer.target import Target
@@ -98,3 +99,17 @@ def test_what_is_not_there_is_not_waited_for(
 def test_a_refusal_that_passes_is_told_from_others(said: str) -> None:
     assert settling.refused(said)
     assert not settling.refused("AccessDenied")
+
+
+def test_a_plan_is_made_once_nothing_changes_any_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A release that Ctrl-C has left alone ends first: its end is what the plan starts from."""
+    order: list[str] = []
+    monkeypatch.setattr(settling, "wait", lambda *_: order.append("endpoint"))
+    monkeypatch.setattr(settling, "wait_for_alias", lambda *_: order.append("alias"))
+    monkeypatch.setattr(stack, "_plan", lambda *_, **__: order.append("plan"))
+    monkeypatch.setattr(Target, "parameter", lambda *_: "kennel-dev")
+    serving = stack.Stack("serving", Target("kennel", "dev", "us-east-1"), tmp_path)
+    stack.apply(serving, None, (), approved=True)
+    assert order[:3] == ["endpoint", "alias", "plan"]
