@@ -176,6 +176,7 @@ $(if $(filter-out latest s3://% ~%,$(value MODEL)),$(if $(shell test -e $(call t
 endif
 $(if $(filter unlock,$(MAKECMDGOALS)),$(if $(filter all,$(value STACK)),$(error make unlock: add STACK=foundation or STACK=serving, whose state is locked)))
 $(if $(filter invoke,$(MAKECMDGOALS)),$(if $(value FILE)$(value URL),,$(error make invoke: add FILE=... or URL=..., the photo to classify)))
+$(if $(filter logs,$(MAKECMDGOALS)),$(if $(value WHAT),$(call require_one_of,WHAT,endpoint function training ec2 build)))
 ifneq ($(filter attach stop,$(MAKECMDGOALS)),)
 $(if $(value JOB),,$(error JOB=: must be the name of a job; `make jobs ENV=$(value ENV)` lists them))
 endif

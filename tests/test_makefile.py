@@ -135,7 +135,6 @@ def test_more_flags_are_words_as_the_shell_reads_them(tmp_path):
     [
         ("attach", "JOB"),
         ("logs", "SINCE"),
-        ("logs", "WHAT"),
         ("unlock STACK=serving", "LOCK"),
         ("outputs", "STACK"),
         ("preflight", "INSTANCE_TYPE"),
@@ -271,6 +270,7 @@ def test_a_dash_is_no_flag(tmp_path):
         (["demo", "INSTANCES=two"], "INSTANCES=two: must be a number of 1 or more."),
         (["demo", "LOCALAWS_PORT=99999"], "LOCALAWS_PORT=99999: ports end at 65535."),
         (["apply", "STACK=found"], "STACK=found: must be one of foundation serving all."),
+        (["logs", "WHAT=it"], "WHAT=it: must be one of endpoint function training ec2 build."),
         (["deploy", "ENV=nowhere"], "ENV=nowhere: must be one of dev local prod."),
         (["deploy", "MODEL=no such.tar.gz"], "MODEL=no such.tar.gz: there is no such file."),
         (["invoke"], "make invoke: add FILE=... or URL=..., the photo to classify."),

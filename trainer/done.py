@@ -4,14 +4,17 @@ The next command carries what this one was given, so that it works as it is prin
 """
 
 import argparse
+import json
 import shlex
 import sys
+import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from trainer import index
 from trainer.errors import KennelError, run_command
+from trainer.fence import is_loopback
 from trainer.files import read_json
 from trainer.make_command import make_command
 from trainer.names import shown
@@ -25,6 +28,7 @@ NEXT = {
     "evaluate": "serve",
     "lambda": "deploy",
     "local-up": "bootstrap ENV=local",
+    "local-up with a state": "status ENV=local",
     "upload": "tune ENGINE=job",
 }
 PARTS = {
@@ -152,6 +156,19 @@ def up_to_date(step: str) -> str:
     return f"up to date: `{again}` {_ANEW[step]}"
 
 
+def _holds_something(output: Path) -> bool:
+    """Whether localaws has come up with what an earlier one was left with."""
+    endpoint = read_json(output / "localaws/server.json").get("endpoint", "")
+    if not is_loopback(endpoint):
+        return False
+    asker = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with asker.open(f"{endpoint}/_localaws/inventory", timeout=60) as answer:
+            return bool(json.load(answer))
+    except (OSError, ValueError):
+        return False
+
+
 def main() -> None:
     """Bring the index up to date, and print what there is and what comes next."""
     parser = argparse.ArgumentParser(prog="python -m trainer.done", description=__doc__)
@@ -181,6 +198,8 @@ def main() -> None:
             print(f"all pages: {shown(index.write(options.output))}")
         except KennelError as error:  # what was asked for is there all the same
             sys.stderr.write(f"{error}\n")
+    if step == "local-up" and _holds_something(options.output):
+        step = "local-up with a state"
     print(f"next: {next_command(step)}")
 
 

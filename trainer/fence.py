@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import KennelError, UsageError
+from trainer.make_command import make_command
 
 # Terraform's own telemetry, SageMaker's and MLflow's servers have addresses of their own.
 _LEADS = re.compile(r"(AWS|TF|OTEL|SAGEMAKER|MLFLOW)_.*|BOTO_CONFIG|.*_(?i:PROXY)")
@@ -66,14 +67,23 @@ class Fence:
 
     def guard(self) -> Callable[..., None]:
         """What botocore is to call before it sends a request."""
+        answered = False
 
         def refuse(request: Any, **_: Any) -> None:
+            nonlocal answered
             if not is_loopback(request.url):
                 host = urllib.parse.urlsplit(request.url).hostname
                 raise KennelError(
                     f"ENV={self.name} is closed, its AWS is {self.endpoint}: a call to {host} was "
                     "not sent"
                 )
+            # At once: botocore would try again for half a minute.
+            if not answered and _served(self.endpoint) is None:
+                raise KennelError(
+                    f"ENV={self.name}: nobody answers at {self.endpoint}: "
+                    f"`{make_command('local-up')}` starts localaws"
+                )
+            answered = True
 
         return refuse
 

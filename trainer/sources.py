@@ -141,7 +141,7 @@ def _given_folder(dataset: str) -> Path:
     except OSError as error:
         raise UsageError(f"cannot read {shown(folder)}: {error.strerror}") from error
     if not is_there:
-        raise UsageError(f"{shown(folder)} is a file: unpack it, or give a folder of photos")
+        raise UsageError(f"{shown(folder)} is a file: give a folder of photos; unpack an archive")
     return folder
 
 

@@ -1,5 +1,6 @@
 """The last lines of a target: where its results are, and a next command that works as printed."""
 
+import json
 import os
 import pty
 import shlex
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from localaws.loopback import LoopbackServer, Requests
 from tests.scripts import PYTHON
 from tests.trainer.test_index import make_run
-from trainer.done import lines, next_command, packed, request, searched
+from trainer.done import lines, main, next_command, packed, request, searched
 from trainer.progress import say_result
 
 ROOT = Path(__file__).parents[2]
@@ -84,6 +86,29 @@ def test_what_the_next_command_takes_is_not_what_this_one_was_given(
     monkeypatch.setenv("ENGINE", "here")
     assert "ENGINE=job" in next_command("upload").split()
     assert "ENGINE=here" not in next_command("upload").split()
+
+
+@pytest.mark.parametrize(("inventory", "goal"), [({}, "bootstrap"), ({"s3": ["a"]}, "status")])
+def test_a_localaws_with_a_state_is_shown_next(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    inventory: object,
+    goal: str,
+):
+    class Answering(Requests):
+        def do_GET(self) -> None:
+            self.answer_json(200, inventory)
+
+    server = LoopbackServer(Answering)
+    (tmp_path / "localaws").mkdir()
+    told = {"endpoint": f"http://{server.address}"}
+    (tmp_path / "localaws/server.json").write_text(json.dumps(told))
+    places = [f"--{name}={tmp_path}" for name in ("output", "run", "data")]
+    monkeypatch.setattr(sys, "argv", ["done", "local-up", *places])
+    main()
+    server.stop()
+    assert capsys.readouterr().out.startswith(f"next: make {goal} ENV=local")
 
 
 @pytest.mark.parametrize(

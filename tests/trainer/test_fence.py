@@ -208,6 +208,19 @@ def test_where_none_was_started_the_first_call_says_so(usual: Callable[[str], No
         client.get_caller_identity()
 
 
+def test_a_port_at_which_nobody_answers_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = nobody().rpartition(":")[2]
+    monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.setenv("LOCALAWS_PORT", port)
+    client = load("local").session.client("sts")
+    with pytest.raises(KennelError) as refused:  # as it is, and not botocore's after many tries
+        client.get_caller_identity()
+    assert str(refused.value) == (
+        f"ENV=local: nobody answers at http://127.0.0.1:{port}: "
+        f"`make local-up LOCALAWS_PORT={port}` starts localaws"
+    )
+
+
 @pytest.mark.parametrize("content", [None, "{", '{"endpoint": "http://127.0.0.1:x"}', "killed"])
 def test_one_that_is_down_is_not_taken_for_another(
     content: str | None, tmp_path: Path, usual: Callable[[str], None]

@@ -204,7 +204,7 @@ def test_an_empty_folder_and_one_that_is_packed_say_so(tmp_path: Path) -> None:
     (tmp_path / "source/photos.ZIP").touch()
     with pytest.raises(UsageError, match=r"unpack photos\.ZIP first"):
         made(tmp_path / "source")
-    with pytest.raises(UsageError, match="is a file: unpack it"):
+    with pytest.raises(UsageError, match="is a file: give a folder of photos; unpack an archive"):
         made(tmp_path / "source/photos.ZIP")
     with pytest.raises(UsageError, match="~nobody-at-all/x is neither digits nor"):
         prepare("~nobody-at-all/x", tmp_path / "data")
