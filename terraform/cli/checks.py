@@ -169,7 +169,7 @@ def terraform(plan: Plan) -> Iterator[Row]:
             "lock of the provider", "warn", "none: each machine takes the newest it finds", remedy
         )
     if version is None:
-        remedy = f"{plan.make('plan STACK=serving')} chooses one, {oldest} or later on AWS"
+        remedy = f"the first plan of the serving stack chooses one, {oldest} or later on AWS"
         yield Row("provider", "pass" if is_local else "warn", "none chosen yet", remedy)
     elif is_local or stack.suits_aws(version):
         yield Row("provider", "pass", version)

@@ -592,6 +592,8 @@ def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
     zip_path = (stack.out / "lambda" / f"kennel-lambda-{architecture}.zip").absolute()
     if not zip_path.exists():
         raise KennelError(f"{zip_path} is not there: `make lambda` builds it")
+    if not destroying:
+        stack.target.required_parameter("bucket")
     present = outputs(stack)
     if destroying and not present.get("model"):
         # A first deployment that failed early: there is no model to name, and none is needed.
