@@ -121,6 +121,8 @@ $(if $(filter efficientnet_lite0,$(call one_word,BACKBONE)),,\
 # The environment has its own Python; what the shell says about another one would break it. Without bytecode, as images of
 # Docker's often have it, each command would compile all that it imports anew.
 $(foreach name,PYTHONDONTWRITEBYTECODE PYTHONEXECUTABLE PYTHONHOME PYTHONIOENCODING PYTHONPATH PYTHONPLATLIBDIR,$(if $(findstring environment,$(origin $(name))),$(eval unexport $(name))))
+# Names of files are UTF-8, whatever the shell's locale says.
+export PYTHONUTF8 := 1
 VENV := .venv
 PYTHON := $(call typed,VENV)/bin/python
 # The data set's name, as paths and keys in S3 can bear it: that of the folder; where it has other characters, a number
@@ -145,6 +147,7 @@ $(foreach name,OUT VENV,$(if $(strip $(value $(name))),,$(error $(name) is empty
 
 # What is removed for good is named on the command line, not by what the shell exports.
 ifneq ($(filter clean destroy local-reset,$(MAKECMDGOALS)),)
+$(if $(MAKEFILES),$(error MAKEFILES=$(value MAKEFILES) comes from your shell, and may say what is removed: unset it))
 $(foreach name,ENV OUT,$(if $(filter-out $(SAID),$(name)),$(if $(findstring file,$(origin $(name))),,\
   $(error $(name)=$(value $(name)) comes from your shell; say it to make: make $(MAKECMDGOALS) $(name)=...))))
 endif
@@ -429,6 +432,7 @@ clean: ## remove all that was built but the environment
 	  echo "error: $$folder is not Kennel's alone, it was there before: remove it yourself if you mean it" >&2; exit 1; fi; \
 	if test -e "$$folder/localaws/server.json"; then \
 	  echo "error: a localaws keeps its state in $$folder: stop it first, with \`make local-down\`" >&2; exit 1; fi; \
+	if test -L "$$folder"; then echo "error: $$folder is a link: name the folder that it leads to" >&2; exit 1; fi; \
 	rm -rf -- "$$folder"
 
 # Kennel removes only what it made: the file says that the folder was not there before, or empty.

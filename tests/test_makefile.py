@@ -356,8 +356,10 @@ class TestClean:
         (tmp_path / "made").mkdir()
         (tmp_path / "made/.kennel").touch()
         (tmp_path / "link").symlink_to(tmp_path / "made")
-        assert make("clean", f"OUT={tmp_path / 'link'}").returncode == 0
-        assert (tmp_path / "made/.kennel").exists()
+        ran = make("clean", f"OUT={tmp_path / 'link'}")
+        assert ran.returncode == 2
+        assert "link is a link: name the folder that it leads to" in ran.stderr
+        assert (tmp_path / "link/.kennel").exists()
 
     def test_it_leaves_the_state_of_a_localaws_that_runs(self, tmp_path):
         (tmp_path / ".kennel").touch()
@@ -399,6 +401,14 @@ def test_what_is_removed_is_named_to_make(target, variable):
     ran = make("--dry-run", target, **{variable: "prod"})
     assert ran.returncode == 2
     assert f"{variable}=prod comes from your shell" in ran.stderr
+
+
+@pytest.mark.parametrize("target", ["destroy", "clean", "local-reset"])
+def test_nor_by_a_makefile_of_the_shell_s(target, tmp_path):
+    (tmp_path / "own.mk").write_text(f"OUT := {tmp_path}\n")
+    ran = make("--dry-run", target, MAKEFILES=str(tmp_path / "own.mk"))
+    assert ran.returncode == 2
+    assert "comes from your shell, and may say what is removed: unset it" in ran.stderr
 
 
 def test_consent_that_the_shell_exports_does_not_count():

@@ -12,6 +12,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -346,8 +347,10 @@ def _report(
 
 def _write_report(path: Path, content: dict[str, Any]) -> None:
     """Write the report, or leave one that says the same untouched: make goes by its time."""
-    if not path.exists() or path.read_text() != json_text(content):
-        write_json_atomic(path, content)
+    with suppress(OSError):
+        if path.read_bytes().decode(errors="replace") == json_text(content):
+            return
+    write_json_atomic(path, content)
 
 
 def _copies(photos: Mapping[str, Photo]) -> dict[str, list[str]]:

@@ -44,8 +44,11 @@ class Interrupted(KennelError):
     """Ctrl-C; the message says what is kept and how to go on (exit code 130)."""
 
 
-_FOR_THE_USER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""What only the user can mend: rights and room on a disk."""
+_FOR_THE_USER = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EISDIR, errno.ENOTDIR),
+)
+"""What only the user can mend: rights, room on a disk, and what lies in a file's place."""
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -55,6 +58,9 @@ def run_command(main: Callable[[], None]) -> None:
         SystemExit: 1 for a failed run, 2 for wrong input, 130 after Ctrl-C, 141 where nobody reads
             on, as `head` does not.
     """
+    # A shell's `>&-` leaves none; the next file that is opened would get all that is printed.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is shown escaped and ends nothing.
         if isinstance(stream, io.TextIOWrapper):

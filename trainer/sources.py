@@ -114,9 +114,8 @@ def prepare(dataset: str, output: Path, archive_url: str = DOGS_URL) -> dict[str
             # Another process may have made it while this one waited.
             return _counts_if_current(output, source) or _make(source, workspace)
     except OSError as error:
-        raise KennelError(
-            f"cannot make {shown(output)}: {error.strerror} ({shown(error.filename)})"
-        ) from error
+        where = f" ({shown(error.filename)})" if error.filename else ""
+        raise KennelError(f"cannot make {shown(output)}: {error.strerror}{where}") from error
 
 
 def _source(dataset: str, output: Path, archive_url: str) -> _Source:
@@ -153,7 +152,11 @@ def _folder_source(folder: Path, output: Path) -> _Source:
         )
     found = layout.find(folder)
     files = tuple(_files(found))
-    identity = {"format": _FOLDER_FORMAT, "folder": str(one), "listing": _listing(folder, files)}
+    identity = {
+        "format": _FOLDER_FORMAT,
+        "folder": str(one),
+        "listing": _listing(folder, files, other),
+    }
     remarks = (
         *found.remarks,
         *_said_of_likeness(found),
@@ -350,14 +353,20 @@ def _hashed(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:32] + kept
 
 
-def _listing(folder: Path, files: Sequence[_File]) -> str:
-    """Digest names, sizes, times and inodes of files, without opening them."""
+def _listing(folder: Path, files: Sequence[_File], output: Path) -> str:
+    """Digest names, sizes, times and inodes of files, without opening them.
+
+    What is copied to another disk may be written over, and given its time back: only the time of
+    the inode's own change tells. Where files are linked, that is the linking, and one sees through.
+    """
+    disk = next(path for path in (output, *output.parents) if path.exists()).stat().st_dev
     rows = []
     for file in files:
         path = file.source
         status = path.stat() if path.exists() else path.lstat()
         name = path.relative_to(folder).as_posix()
-        what = (status.st_size, status.st_mtime_ns, status.st_ino)
+        changed = status.st_ctime_ns if status.st_dev != disk else 0
+        what = (status.st_size, status.st_mtime_ns, status.st_ino, changed)
         rows.append((name, file.split or "", file.place, *what))
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 

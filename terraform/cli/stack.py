@@ -37,7 +37,7 @@ from terraform.cli import outputs as outputs_here
 from terraform.cli.paths import TERRAFORM, root_module
 from trainer.errors import Interrupted, KennelError, UsageError
 from trainer.fence import is_loopback
-from trainer.files import write_json_atomic, write_text_atomic
+from trainer.files import read_json, write_json_atomic, write_text_atomic
 from trainer.make_command import make_command
 from trainer.patience import ATTEMPTS
 from trainer.target import Target
@@ -236,6 +236,7 @@ def prepare(stack: Stack, *, saves: bool = True) -> None:
     target = stack.target
     stamp = stack.data / "kennel-init"
     is_locked = provider_lock.take(target, stack.lock_file)
+    _remove_damaged_pointer(stack)
     if not stamp.exists() or stamp.read_text() != _fingerprint(stack):
         _check_state_bucket(target)
         _initialize(stack, is_locked)
@@ -414,6 +415,14 @@ def _said(stack: Stack, *arguments: str) -> str:
     if finished.returncode != 0:
         raise KennelError(f"`terraform {' '.join(arguments)}` of {stack.name} failed; see above")
     return finished.stdout
+
+
+def _remove_damaged_pointer(stack: Stack) -> None:
+    """Remove what says where the state is, if it is damaged, so that it is written anew."""
+    pointer = stack.data / "terraform.tfstate"
+    if os.path.lexists(pointer) and not read_json(pointer):
+        shutil.rmtree(pointer) if pointer.is_dir() else pointer.unlink()
+        (stack.data / "kennel-init").unlink(missing_ok=True)
 
 
 def _initialize(stack: Stack, is_locked: bool) -> None:

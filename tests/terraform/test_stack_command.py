@@ -240,6 +240,19 @@ def test_an_initialized_stack_is_not_initialized_again(checkout: Checkout) -> No
     assert "initializing serving (dev)" in serving(checkout, command="plan").stderr
 
 
+@pytest.mark.parametrize("content", [b"", b'{"version": 3, "ter', b"[]", None])
+def test_a_stack_whose_place_is_damaged_is_initialized_again(
+    checkout: Checkout, content: bytes | None
+) -> None:
+    """Terraform's own file about where the state is; the state is in the bucket."""
+    (pointer,) = checkout.folder.glob("build/terraform/dev/foundation/terraform.tfstate")
+    pointer.unlink()
+    pointer.mkdir() if content is None else pointer.write_bytes(content)
+    again = done(checkout.run("plan", "foundation", "--env", "dev"))
+    assert "initializing foundation (dev)" in again.stderr
+    assert "No changes." in again.stdout
+
+
 def test_environments_do_not_disturb_each_other(checkout: Checkout) -> None:
     environments = checkout.folder / "terraform/environments"
     (environments / "two.tfvars").write_text('environment = "two"\nregion = "us-east-1"\n')

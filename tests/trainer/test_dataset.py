@@ -312,6 +312,10 @@ def test_a_report_that_says_the_same_is_left_untouched(root, tmp_path):
     (root / "test/001.Boxer/0.png").unlink()
     read(root, report=report)
     assert report.stat().st_mtime > 0
+    whole = report.read_bytes()
+    report.write_bytes(b"\xff\xfe")
+    read(root, report=report)
+    assert report.read_bytes() == whole
 
 
 @pytest.fixture

@@ -26,11 +26,25 @@ def run(body: str, output: str = "/dev/null") -> subprocess.CompletedProcess[str
             "/a b/ü: Permission denied",
             id="rights",
         ),
+        pytest.param(
+            "raise IsADirectoryError(21, 'Is a directory', '/a/report.json')",
+            "/dev/null",
+            "/a/report.json: Is a directory",
+            id="a folder in a file's place",
+        ),
     ],
 )
 def test_rights_and_room_are_one_line(body: str, output: str, said: str) -> None:
     finished = run(body, output)
     assert (finished.returncode, finished.stderr) == (1, f"error: {said}\n")
+
+
+def test_without_a_standard_output_the_work_is_done(tmp_path: Path) -> None:
+    code = RUN.format(f"print('x'); open({str(tmp_path / 'made')!r}, 'w').write('whole')")
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True)
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert (tmp_path / "made").read_text() == "whole"
 
 
 def test_a_fault_of_the_code_shows_where() -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -169,6 +170,29 @@ def test_a_photo_that_took_the_place_of_another_is_noticed(classes, tmp_path):
     other.replace(photo)
     prepare(str(classes), tmp_path / "data")
     assert content in [p.read_bytes() for p in (tmp_path / "data").rglob("*") if p.is_file()]
+
+
+def test_a_photo_that_was_written_over_is_noticed_on_another_disk(classes, tmp_path, monkeypatch):
+    """Where photos are copied; of the same size, time and inode."""
+    output = Path(tempfile.mkdtemp(dir="/dev/shm")) if Path("/dev/shm").is_dir() else tmp_path
+    if output.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("this machine has one disk only")
+    try:
+        prepare(str(classes), output / "data")
+        photo = next(path for path in sorted(classes.rglob("*")) if path.is_file())
+        former, content = photo.stat(), bytes(reversed(photo.read_bytes()))
+        with photo.open("r+b") as file:
+            file.write(content)
+        os.utime(photo, ns=(former.st_atime_ns, former.st_mtime_ns))
+        before = state(output / "data")
+        prepare(str(classes), output / "data")
+        assert content in [p.read_bytes() for p in (output / "data").rglob("*") if p.is_file()]
+        assert state(output / "data") != before
+        before = state(output / "data")
+        prepare(str(classes), output / "data")
+        assert state(output / "data") == before
+    finally:
+        shutil.rmtree(output)
 
 
 def test_a_file_that_cannot_be_read_to_its_end_is_left_to_the_report(classes, tmp_path):
