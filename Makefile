@@ -306,8 +306,7 @@ download: $(READY) ## bring it back
 jobs: $(READY) ## list the last jobs: what they took, cost and left
 	@$(LAUNCH) jobs $(aws_flags)
 attach: $(READY) ## follow JOB again, to its end
-	@$(LAUNCH) attach $(aws_flags) --output $(if $(filter here,$(value ENGINE)),$(call typed,OUT)/$(call typed,JOB)/tune,$(call typed,SEARCH)) \
-	  -- $(call typed,JOB)
+	@$(LAUNCH) attach $(aws_flags) --output $(if $(filter here,$(value ENGINE)),$(call typed,OUT)/$(call typed,JOB)/tune,$(call typed,SEARCH)) -- $(call typed,JOB)
 stop: $(READY) ## stop JOB; it saves its state first
 	@$(LAUNCH) stop $(aws_flags) -- $(call typed,JOB)
 preflight: $(READY) ## check all that a deployment needs before there is one

@@ -7,6 +7,7 @@
 import argparse
 import fcntl
 import gc
+import http.client
 import io
 import json
 import os
@@ -44,6 +45,9 @@ BACKLOG = 4096
 """How many clients may wait to be let in, if the kernel allows as many. Others would hang."""
 
 _POLL_SECONDS = 0.05
+
+
+_NONSENSE = (AttributeError, LookupError, TypeError, ValueError)
 
 
 class ServerError(LocalAwsError):
@@ -233,16 +237,18 @@ class Server:
     @classmethod
     def of(cls, folder: Path) -> "Server | None":
         """The server that uses `folder`, if it answers."""
+        own = str(folder.resolve())
         try:
             told = json.loads(_server_file(folder).read_text())
             server = cls(told["endpoint"], told["pid"])
             alive = server.ask("GET", "health")
-        except (OSError, ValueError, KeyError):
+            answer = alive["pid"], alive.get("state", own)
+        # Both may be anything: the file may be damaged, and its port another server's by now.
+        except (*_NONSENSE, OSError, http.client.HTTPException):
             return None
         # The file of a killed server may name a port that another one has got since, and a copied
         # folder has the file of a server that is up for the folder it was copied from.
-        own = str(folder.resolve())
-        return server if (alive["pid"], alive.get("state", own)) == (server.pid, own) else None
+        return server if answer == (server.pid, own) else None
 
     def ask(self, method: str, page: str) -> dict[str, Any]:
         """One of localaws' own pages.

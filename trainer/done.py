@@ -5,6 +5,7 @@ The next command carries what this one was given, so that it works as it is prin
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import urllib.request
@@ -76,7 +77,7 @@ def _part(part: str, run: Path, output: Path) -> Iterator[str]:
             if path.exists():
                 yield f"{title}: {path}"
     elif part == "package":
-        yield from packed(run / "model.tar.gz", read_json(run / "package.json"))
+        yield from packed(run / "model.tar.gz", _whole(run / "package.json"))
     elif part == "trained":
         yield from evaluated("as trained", run / "evaluation")
     elif found := index.find_run(run, output):
@@ -84,9 +85,25 @@ def _part(part: str, run: Path, output: Path) -> Iterator[str]:
         yield from evaluated(form, run / "served")
 
 
+def _whole(path: Path, content: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """Read what a step has left; empty if it has left none. `content`: what was read of it.
+
+    Raises:
+        KennelError: It is damaged; make, which goes by its time, takes it for whole.
+    """
+    content = read_json(path) if content is None else content
+    if not content and os.path.lexists(path):
+        raise KennelError(f"{shown(path)} is damaged: remove it, and give the command again")
+    return content
+
+
 def searched(folder: Path) -> Iterator[str]:
-    """Say what a search has left in a folder."""
-    result = read_json(folder / "search.json")
+    """Say what a search has left in a folder.
+
+    Raises:
+        KennelError: The results are damaged.
+    """
+    result = _whole(folder / "search.json")
     if {"trials", "valid_loss"} <= result.keys():
         yield (
             f"lowest validation loss: {result['valid_loss']:.4g}, "
@@ -120,13 +137,19 @@ def packed(archive: Path, report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def evaluated(form: str, folder: Path) -> Iterator[str]:
-    """Say how good a model is, by its evaluation in a folder."""
+    """Say how good a model is, by its evaluation in a folder.
+
+    Raises:
+        KennelError: The evaluation is damaged.
+    """
     if figures := index.accuracy(folder):
         yield (
             f"{form}: top-1 {100 * figures.top1:.1f} %, {100 * figures.low:.1f} to "
             f"{100 * figures.high:.1f} %, of {figures.images:,} {figures.split} photos: "
             f"{folder / 'evaluation.html'}"
         )
+    else:
+        _whole(folder / "evaluation.json", {})
 
 
 def request(data: Path, port: str) -> str:

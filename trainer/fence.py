@@ -20,6 +20,7 @@ from typing import Any
 
 from trainer.errors import KennelError, UsageError
 from trainer.make_command import make_command
+from trainer.names import shown
 
 # Terraform's own telemetry, SageMaker's and MLflow's servers have addresses of their own.
 _LEADS = re.compile(r"(AWS|TF|OTEL|SAGEMAKER|MLFLOW)_.*|BOTO_CONFIG|.*_(?i:PROXY)")
@@ -166,14 +167,22 @@ def _check_own(name: str, endpoint: str, folder: Path, port_variable: str) -> No
             f"{port_variable}=... on the command line takes another one"
         )
     # Where none was ever started and nobody answers, the first call says so.
-    if served is not None and Path(served).resolve() != folder:
-        other = f"the server of {served}" if served else "another server"
+    if served is not None and not _is_folder(served, folder):
+        other = f"the server of {shown(served)}" if served else "another server"
         port = urllib.parse.urlsplit(endpoint).port or 80
         raise KennelError(
             f"ENV={name}: at {endpoint} is {other}, not that of {folder}: `make local-up "
             f"{port_variable}={port + 1}`, or another free port, starts it; {port_variable}={port} "
             "takes the other one"
         )
+
+
+def _is_folder(name: str, folder: Path) -> bool:
+    """Whether a name, which may be anything, is a folder's."""
+    try:
+        return Path(name).resolve() == folder
+    except (OSError, ValueError):
+        return False
 
 
 def _written(file: Path) -> str | None:

@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import urllib.error
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -314,6 +315,48 @@ def test_a_copied_folder_does_not_stop_the_server_of_the_first(
         assert command(stop).returncode == 0
         assert not (folder / "server.json").exists()
     counted.client("s3").head_bucket(Bucket="kennel")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "[]",
+        "3",
+        "null",
+        '{"endpoint": 5, "pid": 1}',
+        '{"endpoint": "http://127.0.0.1:x", "pid": 1}',
+    ],
+)
+def test_a_damaged_server_file_is_no_server(tmp_path: Path, written: str) -> None:
+    (tmp_path / "server.json").write_text(written)
+    assert Server.of(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000 + b"\r\n\r\n",
+    ],
+    ids=["no HTTP", "another object", "no object", "cut short", "long header"],
+)
+def test_what_has_the_port_now_is_not_that_server(tmp_path: Path, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        (tmp_path / "server.json").write_text(json.dumps({"endpoint": address, "pid": 1}))
+        assert Server.of(tmp_path) is None
+        thread.join()
 
 
 def test_a_server_that_cannot_be_found_is_named(counted: Counted) -> None:

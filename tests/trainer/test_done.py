@@ -16,6 +16,7 @@ from localaws.loopback import LoopbackServer, Requests
 from tests.scripts import PYTHON
 from tests.trainer.test_index import make_run
 from trainer.done import lines, main, next_command, packed, request, searched
+from trainer.errors import KennelError
 from trainer.progress import say_result
 
 ROOT = Path(__file__).parents[2]
@@ -143,6 +144,24 @@ def test_an_evaluation_is_told_as_trained_and_as_served(tmp_path: Path):
         "as served (int8): top-1 50.0 %, 95.5 to 99.3 %, of 1,269 test photos: "
         f"{run}/served/evaluation.html",
     ]
+
+
+@pytest.mark.parametrize(
+    ("step", "file"),
+    [
+        ("evaluate", "evaluation/evaluation.json"),
+        ("evaluate", "served/evaluation.json"),
+        ("package", "package.json"),
+        ("tune", "tune/search.json"),
+    ],
+)
+@pytest.mark.parametrize("content", ["", "[]", '{"top1": 0.'])
+def test_a_damaged_result_is_not_up_to_date(tmp_path: Path, step: str, file: str, content: str):
+    make_run(tmp_path, "run")
+    (tmp_path / "run" / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "run" / file).write_text(content)
+    with pytest.raises(KennelError, match=f"{file} is damaged: remove it, and give the command"):
+        list(lines(step, tmp_path, tmp_path / "run", tmp_path / "data"))
 
 
 def test_the_command_that_asks_the_server_names_a_photo_that_is_there(tmp_path: Path):

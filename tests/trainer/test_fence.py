@@ -173,6 +173,8 @@ def test_one_at_the_usual_port_is_taken_if_it_is_this_folder_s(
         ({"state": "/other/build/localaws"}, "the server of /other/build/localaws"),
         ({"status": "up"}, "another server"),
         (["up"], "another server"),
+        ({"state": "a\0b"}, r"the server of a\x00b"),
+        ({"state": "a" * 5000}, f"the server of {'a' * 5000}"),
     ],
 )
 @pytest.mark.parametrize("written", [False, True])
