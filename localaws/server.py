@@ -47,6 +47,7 @@ BACKLOG = 4096
 _POLL_SECONDS = 0.05
 
 
+_STARTS = " starts"
 _NONSENSE = (AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -108,9 +109,10 @@ def run(folder: Path, options: Options) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (
         redirect_stderr(_Log(sys.stderr)),
-        _sole_user(folder),
+        _sole_user(folder) as lock,
         _listener(PORT if options.port is None else options.port) as listener,
     ):
+        _write_whole(lock, f"{os.getpid()}{_STARTS}")
         # What one that was killed left behind.
         _server_file(folder).unlink(missing_ok=True)
         for unfinished in folder.glob(".state.zip.*"):
@@ -147,6 +149,7 @@ def run(folder: Path, options: Options) -> None:
             with replacing(_server_file(folder)) as file:
                 told = {"endpoint": _endpoint(server.port), **application.health()}
                 file.write_text(json.dumps(told))
+            _write_whole(lock, str(os.getpid()))
             if options.save == "soon":
                 application.save_until(stop)
             stop.wait()
@@ -193,20 +196,35 @@ class _Log(io.TextIOBase):
 
 
 @contextmanager
-def _sole_user(folder: Path) -> Iterator[None]:
+def _sole_user(folder: Path) -> Iterator[TextIO]:
     with (folder / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lock.seek(0)
+            user = lock.read().removesuffix(_STARTS) or "unknown"
             raise ServerError(
-                f"another localaws (process {lock.read() or 'unknown'}) uses {folder}; stop it "
+                f"another localaws (process {user}) uses {folder}; stop it "
                 "(`make local-down`, or `kill` if it does not answer) or give another --state"
             ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+        _write_whole(lock, str(os.getpid()))
+        yield lock
+
+
+def _write_whole(file: TextIO, text: str) -> None:
+    file.truncate(0)
+    file.write(text)
+    file.flush()
+
+
+def _wait_for_start(folder: Path) -> None:
+    """Wait for a server that another command has started, until it answers or is gone."""
+    progress = Progress()
+    with suppress(OSError, ValueError):
+        while (told := (folder / "lock").read_text()).endswith(_STARTS) and _is_locked(folder):
+            if progress.stalled(processor_seconds(int(told.removesuffix(_STARTS)))):
+                return
+            time.sleep(_POLL_SECONDS)
 
 
 def _listener(port: int) -> socket.socket:
@@ -271,6 +289,7 @@ def up(folder: Path, options: Options) -> str:
     Raises:
         ServerError: It did not start; the message is its own.
     """
+    _wait_for_start(folder)
     if server := Server.of(folder):
         if options.port not in (None, 0, urllib.parse.urlsplit(server.endpoint).port):
             raise ServerError(
@@ -300,6 +319,8 @@ def up(folder: Path, options: Options) -> str:
     while process.poll() is None and not progress.stalled(processor_seconds(process.pid)):
         if signals:
             process.kill()
+            how = "by Ctrl-C" if signals[0] == signal.SIGINT else "from outside"
+            sys.stderr.write(f"error: stopped {how}; localaws was not started\n")
             sys.exit(128 + signals[0])
         if server := Server.of(folder):
             return f"localaws is up at {server.endpoint}"
@@ -317,6 +338,7 @@ def down(folder: Path) -> str:
     Raises:
         ServerError: The state cannot be saved (the server goes on), or it does not end.
     """
+    _wait_for_start(folder)
     server = Server.of(folder)
     if not server:
         _forget(folder, "server.json")
@@ -334,6 +356,7 @@ def down(folder: Path) -> str:
 
 def reset(folder: Path) -> str:
     """Stop the server if there is one and delete its state."""
+    _wait_for_start(folder)
     if server := Server.of(folder):
         # It saves nothing on the way out, which is the point.
         _end(folder, server, signal.SIGKILL)
@@ -442,6 +465,9 @@ def main(arguments: list[str] | None = None) -> None:
             print({"down": down, "reset": reset, "status": status}[command](folder))
     except (LocalAwsError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("error: stopped by Ctrl-C; the same command goes on with it\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

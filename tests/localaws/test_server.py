@@ -372,6 +372,38 @@ def test_a_server_that_cannot_be_found_is_named(counted: Counted) -> None:
     counted.client("s3").head_bucket(Bucket="kennel")
 
 
+def test_a_server_that_starts_is_waited_for(
+    command: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "state"
+    start = [sys.executable, "-m", "localaws.server", "run", "--port", "0", "--state", str(folder)]
+    lock = folder / "lock"
+    for goal, said in (("up", "localaws is already up at"), ("down", "localaws is down; its")):
+        with subprocess.Popen(start, stderr=subprocess.DEVNULL) as server:
+            try:
+                until(lambda: lock.is_file() and lock.read_text().endswith("starts"))
+                told = command(goal)
+                assert (told.returncode, told.stderr) == (0, "")
+                assert told.stdout.startswith(said)
+            finally:
+                server.terminate()
+
+
+@pytest.mark.parametrize("package", ["localaws.server", "inference.server"])
+def test_ctrl_c_during_the_imports_is_one_line(tmp_path: Path, package: str) -> None:
+    # Both import it soon.
+    (tmp_path / "argparse.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = subprocess.run(
+        [sys.executable, "-m", package, "up"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130
+    assert done.stderr.startswith("error: stopped by Ctrl-C before it began")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_start_that_is_ended_leaves_no_server(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     command = [sys.executable, "-m", "localaws.server", "up", "--port", "0", "--state", str(folder)]
