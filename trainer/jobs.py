@@ -235,7 +235,7 @@ class Display:
         """Whether the log had any so far."""
         # A terminal cuts what does not fit: what moves stands first.
         self._bar = (
-            tqdm(bar_format="[{elapsed}] {desc}", leave=False, dynamic_ncols=True)
+            tqdm(bar_format="{desc} [{elapsed}]{postfix}", leave=False, dynamic_ncols=True)
             if sys.stderr.isatty()
             else None
         )
@@ -253,7 +253,9 @@ class Display:
             hours = (now - self._started) / 3600
             price = self._job.usd_per_hour
             usd = None if price is None else hours * price
-            self._bar.set_description_str(progress_line(self._job.name, state, self._metrics, usd))
+            before, after = progress_line(self._job.name, state, self._metrics, usd)
+            self._bar.set_description_str(before, refresh=False)
+            self._bar.set_postfix_str(after)
 
     def lines(self, lines: Iterable[str]) -> None:
         """Show lines of the log."""
@@ -272,8 +274,10 @@ class Display:
         tqdm.write(line, file=sys.stderr)
 
 
-def progress_line(job: str, state: State, metrics: Mapping[str, float], usd: float | None) -> str:
-    """How a job stands: what moves first, within 65 columns, and what may be cut after it.
+def progress_line(
+    job: str, state: State, metrics: Mapping[str, float], usd: float | None
+) -> tuple[str, str]:
+    """How a job stands: what is told before the time, and after it; what moves fits 80 columns.
 
     Args:
         job: Its name.
@@ -284,7 +288,7 @@ def progress_line(job: str, state: State, metrics: Mapping[str, float], usd: flo
     word = state.word or state.text
     moving = [f"{title} {metrics[name]:.4g}" for name, title in _MOVING.items() if name in metrics]
     rest = [job] if word == state.text else [job, state.text.removeprefix(f"{word}: ")]
-    return ", ".join([*([] if usd is None else [f"{usd:.2f} USD"]), word, *moving, *rest])
+    return word, ", ".join([*([] if usd is None else [f"{usd:.2f} USD"]), *moving, *rest])
 
 
 @contextmanager

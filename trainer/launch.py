@@ -304,10 +304,11 @@ def _pages(folder: Path) -> list[str]:
         leading = index.write(output)
         page = folder / "search.html"
         if page.is_file():
-            told = index.with_way_back(page.read_bytes().decode(), folder, output)
-            write_bytes_atomic(page, told.encode())
+            text = page.read_bytes().decode(errors="surrogateescape")
+            told = index.with_way_back(text, folder, output)
+            write_bytes_atomic(page, told.encode(errors="surrogateescape"))
         return [f"all pages: {leading}"]
-    except KennelError as error:  # what was asked for is there all the same
+    except (KennelError, OSError) as error:  # what was asked for is there all the same
         return [str(error)]
 
 
