@@ -34,46 +34,10 @@ told = $(if $(filter $(1),$(SAID)),$(if $(filter $(yes),$(value $(1))),1,$(if $(
 # A path as a target.
 target = $(subst $(space),\ ,$(value $(1)))
 
-# The comment begins right after the value, for make would keep the space between.
+# `make help` prints them in this order. The comment begins right after the value, for make would keep the space between.
+##= The photos and the model
 DATASET ?= digits#              digits, dogs (1.1 GB, fetched) or a folder of labelled photos
 BACKBONE ?= efficientnet_lite0# a network of trainer/backbones.py
-TRIALS ?= 8#                    trials of the hyperparameter search
-PARALLEL ?= 1#                  trials at a time
-ENGINE ?= here#                 who searches in `make tune`: here, job (one training job) or sagemaker (a tuning job)
-WHERE ?= here#                  where `make train` trains: here, sagemaker or ec2
-INSTANCES ?= 1#                 training instances; here: processes
-INSTANCE_TYPE ?=#               their type, such as ml.g5.xlarge; empty: the launcher's default
-SPOT ?=#                        1: on spot instances
-CONFIG ?=#                      hyperparameters for `make train`: a best.json; empty: those of the last search
-FRESH ?=#                       1: `make train` and `make tune` begin anew, even if that was done already
-JOB ?=#                         name of a job, for `make attach` and `make stop`
-PORT ?= 8080#                   of `make serve`
-LOCALAWS_PORT ?=#               of localaws; empty: where it runs, else 4588
-WEATHER ?=#                     of localaws, for `make demo` and `make local-up`: fair, rough or storm (docs/weather.md)
-ENV ?= dev#                     an environment of terraform/environments; local: localaws on this machine
-STACK ?= all#                   foundation, serving or all
-MODEL ?=#                       archive to deploy: a file, an S3 address or latest; empty: apply keeps the live one, deploy takes the latest
-FILE ?=#                        photos for `make invoke`
-URL ?=#                         or the address of one
-WHAT ?=#                        whose `make logs`: endpoint, function, training, ec2 or build; empty: all
-SINCE ?= 10m#                   how far back `make logs` goes
-FOLLOW ?=#                      1: and go on
-DELETE_DATA ?=#                 1: `make destroy` removes objects, images and models, too; else they stay; on the command line only
-NEW_LABELS ?=#                  1: `make deploy` takes a model with other labels than the one that serves
-LOCK ?=#                        id of the lock for `make unlock`
-YES ?=#                         1: ask nothing; on the command line only
-JSON ?=#                        1: print JSON for machines
-DEBUG ?=#                       1: show where an error came from
-OUT ?= build#                   where everything goes
-TESTS ?=#                       which tests `make test`, `make test-contract` and `make test-moto` run, such as tests/inference; empty: all
-JOBS ?= 4#                      processes that `make test` and `make test-moto` run tests in: most wait for others half of the time
-AGAINST ?= localaws#            whose server `make test-moto` tests: localaws or moto
-BENCH ?= training serving function growth calls# what `make bench` measures, of tests/benchmarks
-BENCH_FLAGS ?=#                 flags for it
-FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
-UPGRADE ?=#                     --upgrade: `make lock` takes newer versions
-UV_PYTHON ?=#                   Python of the environment, such as 3.12; empty: what there is, of 3.11 or later
-
 # Digits are 8 x 8 pixels, fill their picture and may not be mirrored. They look so unlike ImageNet that the whole
 # network is trained; photographs of things need a new head only.
 ifeq ($(value DATASET),digits)
@@ -83,10 +47,56 @@ VIEW := --image-size 64 --crop-pct 1
 AUGMENTATION := --hflip 0 --min-scale 0.8
 else
 UNFREEZE ?= none#               what is trained beside the head: none, last, all (digits: all)
-EPOCHS ?=#                      passes over the data; empty: as the search found best
+EPOCHS ?=#                      passes over the data; empty: as the search found best (digits: 6)
 VIEW :=
 AUGMENTATION :=
 endif
+CONFIG ?=#                      hyperparameters for `make train`: a best.json; empty: those of the last search
+FLAGS ?=#                       more flags for trainer.tune and trainer.train, such as --seed 1
+
+##= Search and training
+TRIALS ?= 8#                    trials of the hyperparameter search
+PARALLEL ?= 1#                  trials at a time
+ENGINE ?= here#                 who searches in `make tune`: here, job (one training job) or sagemaker (a tuning job)
+WHERE ?= here#                  where `make train` trains: here, sagemaker or ec2
+INSTANCES ?= 1#                 training instances; here: processes
+INSTANCE_TYPE ?=#               their type, such as ml.g5.xlarge; empty: the launcher's default
+SPOT ?=#                        1: on spot instances
+FRESH ?=#                       1: `make train` and `make tune` begin anew, even if that was done already
+JOB ?=#                         name of a job, for `make attach` and `make stop`
+
+##= Deployment
+ENV ?= dev#                     an environment of terraform/environments; local: localaws on this machine
+STACK ?= all#                   foundation, serving or all
+MODEL ?=#                       archive to deploy: a file, an S3 address or latest; empty: apply keeps the live one, deploy takes the latest
+NEW_LABELS ?=#                  1: `make deploy` takes a model with other labels than the one that serves
+LOCK ?=#                        id of the lock for `make unlock`
+DELETE_DATA ?=#                 1: `make destroy` removes objects, images and models, too; else they stay; on the command line only
+YES ?=#                         1: ask nothing; on the command line only
+
+##= The service
+FILE ?=#                        photos for `make invoke`
+URL ?=#                         or the address of one
+WHAT ?=#                        whose `make logs`: endpoint, function, training, ec2 or build; empty: all
+SINCE ?= 10m#                   how far back `make logs` goes
+FOLLOW ?=#                      1: and go on
+
+##= This machine
+OUT ?= build#                   where everything goes
+PORT ?= 8080#                   of `make serve`
+LOCALAWS_PORT ?=#               of localaws; empty: where it runs, else 4588
+WEATHER ?=#                     of localaws, for `make demo` and `make local-up`: fair, rough or storm (docs/weather.md)
+UV_PYTHON ?=#                   Python of the environment, such as 3.12; empty: what there is, of 3.11 or later
+JSON ?=#                        1: print JSON for machines
+DEBUG ?=#                       1: show where an error came from
+
+##= For those who work on Kennel
+TESTS ?=#                       which tests `make test`, `make test-contract` and `make test-moto` run, such as tests/inference; empty: all
+JOBS ?= 4#                      processes that `make test` and `make test-moto` run tests in: most wait for others half of the time
+AGAINST ?= localaws#            whose server `make test-moto` tests: localaws or moto
+BENCH ?= training serving function growth calls# what `make bench` measures, of tests/benchmarks
+BENCH_FLAGS ?=#                 flags for it
+UPGRADE ?=#                     --upgrade: `make lock` takes newer versions
 
 # A slip in a name would be ignored: what stands on this make's own command line is a variable of this file, or one that
 # a program or FLAGS reads.
@@ -216,9 +226,22 @@ train_flags = --unfreeze $(call typed,UNFREEZE) $(MODEL_FLAGS) $(call flag,--epo
 ##@ Everything
 .PHONY: help demo test test-contract test-moto bench lint format docs lock clean FORCE
 help: ## list the targets
-	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' Makefile
-	@printf '\nVariables, with their defaults\n'
-	@sed -nE 's/^([A-Z_]+) \?= ?([^#]*)#[ ]+(.*)/\1|\2|\3/p' Makefile | awk -F '|' '{printf "  %-13s %-20s %s\n", $$1, $$2, $$3}'
+	@awk 'function tell(head, column, text,   words, count, line, i) { \
+	    line = sprintf("%-" column "s", head); count = split(text, words, " "); \
+	    if (length(head) >= column) { print head; line = sprintf("%" column "s", "") } \
+	    for (i = 1; i <= count; i++) { \
+	      if (length(line words[i]) > 80) { sub(/ +$$/, "", line); print line; line = sprintf("%" column "s", "") } \
+	      line = line words[i] " " } \
+	    sub(/ +$$/, "", line); print line } \
+	  FNR == 1 { pass++ } \
+	  pass == 1 && /^##@ / { print ""; print substr($$0, 5) } \
+	  pass == 1 && /^[a-z-]+:.*## / { tell("  " substr($$0, 1, index($$0, ":") - 1), 17, substr($$0, index($$0, " ## ") + 4)) } \
+	  pass == 2 && FNR == 1 { print ""; print "Variables, with their defaults" } \
+	  pass == 2 && /^##= / { print ""; print "  " substr($$0, 5) } \
+	  pass == 2 && /^[A-Z_]+ [?]=[^#]*# / { \
+	    name = substr($$0, 1, index($$0, " ") - 1); start = length(name) + 4; end = index($$0, "#"); \
+	    value = substr($$0, start, end - start); sub(/^ /, "", value); \
+	    tell(sprintf("  %-13s %s", name, value), 35, substr($$0, end + 1)) }' Makefile Makefile
 
 demo: STARTED := $(shell date +%s)
 demo: $(REPORT) ## the whole chain against localaws, to build/demo/report.html
@@ -241,7 +264,7 @@ bench: lambda $(REPORT) $(call target,OUT)/contract/sagemaker/ready $(call targe
 	$(PYTHON) -m tests.benchmarks.page; exit $${failed:-0}
 ON_PHOTOS := training serving function growth
 
-##@ One step of the chain (each does what comes before it, if that is not up to date)
+##@ One step of the chain (each does first what is not up to date before it)
 .PHONY: env data tune train evaluate package serve lambda
 env: $(READY) ## make the Python environment
 	@$(DONE) env

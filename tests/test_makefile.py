@@ -620,6 +620,34 @@ def test_every_target_and_variable_is_explained():
             assert re.search(rf"^  {found[1]} ", printed, re.MULTILINE), found[1]
 
 
+def test_the_help_fits_a_terminal_and_its_words_stand_in_their_column():
+    printed = make("help").stdout
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
+    targets, variables = printed.split("\nVariables, with their defaults\n")
+    for part, column in ((targets, 17), (variables, 35)):
+        told = [line for line in part.splitlines() if line.startswith("  ")]
+        headings = re.findall(r"^  [A-Z][a-z].*$", part, re.MULTILINE)
+        long = re.findall(r"^  BENCH +training .*$", part, re.MULTILINE)  # its text is below it
+        for line in set(told) - {*headings, *long}:
+            assert line[column] != " " == line[column - 1], line
+    assert targets.count("\n" + " " * 17) >= 4  # what is longer goes on there
+
+
+def test_the_help_tells_variables_by_what_they_belong_to():
+    variables = make("help").stdout.partition("\nVariables, with their defaults\n")[2]
+    groups = {
+        block.splitlines()[0].strip(): re.findall(r"^  ([A-Z_]+) ", block, re.MULTILINE)
+        for block in variables.strip("\n").split("\n\n")
+    }
+    assert groups["The photos and the model"][:4] == ["DATASET", "BACKBONE", "UNFREEZE", "EPOCHS"]
+    assert set(groups["For those who work on Kennel"]) == {
+        *("TESTS", "JOBS", "AGAINST", "BENCH", "BENCH_FLAGS", "UPGRADE"),
+    }
+    assert list(groups)[-1] == "For those who work on Kennel"
+    named = [name for names in groups.values() for name in names]
+    assert len(named) == len(set(named)) == len(re.findall(r"^  [A-Z_]+ ", variables, re.MULTILINE))
+
+
 # macOS has make 3.81, bash 3.2 and BSD's tools, none of which can be had here: what they lack is
 # looked for.
 GNU_ONLY = {

@@ -19,6 +19,7 @@ from trainer.fence import is_loopback
 from trainer.files import read_json
 from trainer.make_command import make_command
 from trainer.names import shown
+from trainer.pages import counted
 
 NEXT = {
     "env": "data",
@@ -145,7 +146,7 @@ def evaluated(form: str, folder: Path) -> Iterator[str]:
     if figures := index.accuracy(folder):
         yield (
             f"{form}: top-1 {100 * figures.top1:.1f} %, {100 * figures.low:.1f} to "
-            f"{100 * figures.high:.1f} %, of {figures.images:,} {figures.split} photos: "
+            f"{100 * figures.high:.1f} %, of {counted(figures.images, f'{figures.split} photo')}: "
             f"{folder / 'evaluation.html'}"
         )
     else:

@@ -16,6 +16,7 @@ from pathlib import Path
 from inference.archive import ArchiveError, open_model
 from inference.predictor import Predictor, Probabilities
 from inference.preprocess import Preprocess
+from trainer import index
 from trainer.dataset import FEW_PHOTOS, Dataset, load
 from trainer.done import evaluated
 from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
@@ -26,6 +27,7 @@ from trainer.metrics import Summary, summarize
 from trainer.names import shown
 from trainer.predictions import Answer, classify, require_same_classes
 from trainer.progress import say_result, working
+from trainer.shards import dataset_name
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +85,8 @@ def evaluate_subject(
     probabilities = classify(data.splits[split], transform, subject.answer, split)
     with working("computing the figures"):
         summary = summarize(split, probabilities, data.splits[split].targets, data.labels)
-    page = _page(subject, data, split, probabilities, summary)
+    about = " / ".join(filter(None, (dataset_name(data_dir), split)))
+    page = index.with_way_back(_page(subject, data, about, probabilities, summary), output)
     try:
         write_json_atomic(output / "evaluation.json", summary)
         write_text_atomic(output / "evaluation.html", page)
@@ -152,13 +155,13 @@ def line(form: str, summary: Summary) -> str:
 
 
 def _page(
-    subject: Subject, data: Dataset, split: str, probabilities: Probabilities, summary: Summary
+    subject: Subject, data: Dataset, about: str, probabilities: Probabilities, summary: Summary
 ) -> str:
     return render(
         subject.title,
-        f"{data.root.resolve().name} / {split}, {subject.form}: {subject.runtime}",
+        f"{about}, {subject.form}: {subject.runtime}",
         summary,
-        data.splits[split],
+        data.splits[summary["split"]],
         probabilities,
         subject.preprocess.crop,
         data.labels,

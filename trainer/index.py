@@ -10,7 +10,7 @@ from urllib.parse import quote
 from trainer.errors import KennelError, run_command
 from trainer.files import read_json, write_text_atomic
 from trainer.names import shown
-from trainer.pages import render_page
+from trainer.pages import WAY_BACK, render_page
 
 NAME = "index.html"
 
@@ -108,6 +108,24 @@ def accuracy(folder: Path) -> Accuracy | None:
         return Accuracy(split, images, float(content["top1"]), low, high)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def with_way_back(page: str, folder: Path, output: Path | None = None) -> str:
+    """Give a page a link to the one that `write` makes, if it belongs to a run of the same folder.
+
+    Elsewhere, as in a job whose page is read where it is fetched to, the link would lead nowhere.
+
+    Args:
+        page: As `render_page` gives it.
+        folder: Where it is to be written.
+        output: Where the other one is kept; None: where `make` says, if it runs this.
+    """
+    if output is None and (given := os.environ.get("KENNEL_OUT")):
+        output = Path(given)
+    if output is None or folder.resolve().parent.parent != output.resolve():
+        return page
+    link = f'<p class="small"><a href="../../{NAME}">all pages</a></p>'
+    return page.replace(WAY_BACK, link, 1)
 
 
 def write(output: Path) -> Path:

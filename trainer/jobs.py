@@ -24,6 +24,9 @@ from trainer.target import LATEST_KEY, Target
 SECONDS_BETWEEN_LINES = 60.0
 """How long a job may say nothing before a log is told that it goes on."""
 
+_MOVING = {"epoch": "epoch", "valid_loss": "loss", "valid_accuracy": "accuracy"}
+"""Metrics of the progress line, and what they are called there."""
+
 _POLL_SECONDS = 2.0
 # A network that is gone for longer will not be back before somebody looks at it.
 _FAILED_POLLS = 30
@@ -47,10 +50,17 @@ Named = Callable[[str], object]
 
 @dataclass(frozen=True)
 class State:
-    """What a job is doing, for people, and whether it has ended."""
+    """How a job is.
+
+    Attributes:
+        text: What it is doing, for people.
+        ended: Whether it has ended.
+        word: The text in a word or two, if it is a sentence.
+    """
 
     text: str
     ended: bool
+    word: str = ""
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,7 @@ def _watch(job: Job, show: "Display", hints: str) -> None:
     while True:
         try:
             state = job.state()
-            show.state(state.text)
+            show.state(state)
             show.lines(job.lines())
             if state.ended:
                 _drain(job, show)
@@ -223,21 +233,29 @@ class Display:
         self._state = ""
         self.has_lines = False
         """Whether the log had any so far."""
+        # A terminal cuts what does not fit: what moves stands first.
         self._bar = (
-            tqdm(bar_format="{desc} [{elapsed}]", leave=False) if sys.stderr.isatty() else None
+            tqdm(bar_format="{desc} [{elapsed}]{postfix}", leave=False, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
         )
         self._metrics: dict[str, float] = {}
 
-    def state(self, text: str) -> None:
+    def state(self, state: State) -> None:
         """Show what the job is doing, if that has changed; in a log now and then if it has not."""
         now = time.monotonic()
-        if text != self._state:
-            self._state = text
-            self._write(text)
+        if state.text != self._state:
+            self._state = state.text
+            self._write(state.text)
         elif self._bar is None and now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._write(f"{text}, {now - self._started:.0f} s after the beginning")
+            self._write(f"{state.text}, {now - self._started:.0f} s after the beginning")
         if self._bar is not None:
-            self._bar.set_description_str(self._progress())
+            hours = (now - self._started) / 3600
+            price = self._job.usd_per_hour
+            usd = None if price is None else hours * price
+            before, after = progress_line(self._job.name, state, self._metrics, usd)
+            self._bar.set_description_str(before, refresh=False)
+            self._bar.set_postfix_str(after)
 
     def lines(self, lines: Iterable[str]) -> None:
         """Show lines of the log."""
@@ -255,14 +273,22 @@ class Display:
         self._last_line = time.monotonic()
         tqdm.write(line, file=sys.stderr)
 
-    def _progress(self) -> str:
-        parts = [self._job.name, self._state]
-        for name, value in self._metrics.items():
-            parts.append(f"{name.replace('_', ' ')} {value:.4g}")
-        if self._job.usd_per_hour is not None:
-            hours = (time.monotonic() - self._started) / 3600
-            parts.append(f"{hours * self._job.usd_per_hour:.2f} USD")
-        return ", ".join(parts)
+
+def progress_line(
+    job: str, state: State, metrics: Mapping[str, float], usd: float | None
+) -> tuple[str, str]:
+    """How a job stands: what is told before the time, and after it; what moves fits 80 columns.
+
+    Args:
+        job: Its name.
+        state: How it is.
+        metrics: What its log has told last, by name; the lines above have all of it.
+        usd: What it costs so far; None where the price is not known.
+    """
+    word = state.word or state.text
+    moving = [f"{title} {metrics[name]:.4g}" for name, title in _MOVING.items() if name in metrics]
+    rest = [job] if word == state.text else [job, state.text.removeprefix(f"{word}: ")]
+    return word, ", ".join([*([] if usd is None else [f"{usd:.2f} USD"]), *moving, *rest])
 
 
 @contextmanager

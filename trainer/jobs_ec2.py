@@ -195,11 +195,11 @@ class Ec2Job(Job):
     def state(self) -> State:
         """Ask for the machine, and for the job's own last word."""
         if status := self._status():
-            return State(f"{status['status']}: {status['stage']}", ended=True)
+            return State(f"{status['status']}: {status['stage']}", True, status["status"])
         machine = self._machine()
         # The last word is written before the machine ends, but may be read after.
         ended = machine in _GONE and self._status() is None
-        return State(f"{self._instance} is {machine}", ended)
+        return State(f"{self._instance} is {machine}", ended, machine)
 
     def lines(self) -> Iterable[str]:
         """What the machine has logged."""

@@ -371,9 +371,10 @@ class TrainingJob(Job):
         answer = self.describe()
         steps = answer.get("SecondaryStatusTransitions") or [{}]
         message = steps[-1].get("StatusMessage", "")
-        text = f"{answer['SecondaryStatus']}: {message}" if message else answer["SecondaryStatus"]
+        word = answer["SecondaryStatus"]
+        text = f"{word}: {message}" if message else word
         self._has_ended = answer["TrainingJobStatus"] in _ENDED
-        return State(text, self._has_ended)
+        return State(text, self._has_ended, word)
 
     def lines(self) -> Iterable[str]:
         """What its hosts have logged, without the trace of the SDK's script that starts it."""

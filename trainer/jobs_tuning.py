@@ -26,6 +26,7 @@ from trainer.jobs_sagemaker import (
 )
 from trainer.make_command import make_command
 from trainer.metric_lines import METRICS, metric_regex
+from trainer.pages import counted
 from trainer.patience import read_object
 from trainer.prices import hourly_usd
 from trainer.search_space import Choice, Range
@@ -326,8 +327,8 @@ class TuningJob(Job):
             for number, trial in enumerate(self.trials())
             if trial["TrainingJobStatus"] in states
         ]
-        learns = search_page.UNFROZEN[best.unfreeze]
-        subtitle = f"{learns}; by SageMaker, job {self.name}, Bayesian with early stopping"
+        about = f"{_dataset(answer['TrainingJobDefinition'])}{search_page.UNFROZEN[best.unfreeze]}"
+        subtitle = f"{about}; by SageMaker, job {self.name}, Bayesian with early stopping"
         chosen = answer["BestTrainingJob"]["TrainingJobName"]
         winner = next(trial for trial in trials if trial.name == chosen)
         title = f"{best.backbone}: search"
@@ -379,7 +380,7 @@ def search_lines(target: Target, folder: Path) -> list[str]:
         **scope,
     )
     return [
-        f"best of {found['trials']} trials ({found['pruned']} ended early): "
+        f"best of {counted(found['trials'], 'trial')} ({found['pruned']} ended early): "
         f"{OBJECTIVE}={found[OBJECTIVE]:.6g} with {values}",
         f"results: {folder / BEST}" + (f", {page}" if page.exists() else ""),
         f"next: {command}",
@@ -433,6 +434,15 @@ def _seconds(trial: Mapping[str, Any]) -> float | None:
         return None
     seconds: float = (trial["TrainingEndTime"] - trial["TrainingStartTime"]).total_seconds()
     return seconds
+
+
+def _dataset(definition: Mapping[str, Any]) -> str:
+    """The data set's name and a comma, by where the trials read it; "" if they read none."""
+    for channel in definition.get("InputDataConfig", []):
+        if channel["ChannelName"] == "training":
+            address = channel["DataSource"]["S3DataSource"]["S3Uri"]
+            return f"{PurePosixPath(address).name}, "
+    return ""
 
 
 def _space(parameters: Mapping[str, Any]) -> dict[str, Range | Choice]:

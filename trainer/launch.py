@@ -30,6 +30,7 @@ from trainer import target as targets
 from trainer.catalogue import TRAINING_TYPE
 from trainer.config import TrainConfig
 from trainer.errors import ArgumentParser, KennelError, UsageError, run_command
+from trainer.files import write_bytes_atomic
 from trainer.job_history import history, table
 from trainer.jobs import (
     Job,
@@ -56,6 +57,7 @@ from trainer.jobs_tuning import (
     start_search,
 )
 from trainer.make_command import make_command
+from trainer.pages import counted
 from trainer.search_space import search_space
 from trainer.target import Target
 from trainer.upload import require_manifest
@@ -137,7 +139,7 @@ def search(options: argparse.Namespace) -> Order:
     searched = search_space(config.unfreeze, configuration.given(options))
     how = "in one job" if in_one_job else "a job each"
     title = (
-        f"search of {_SCOPES[config.unfreeze]}: {options.trials} trials, {how}, "
+        f"search of {_SCOPES[config.unfreeze]}: {counted(options.trials, 'trial')}, {how}, "
         f"{options.parallel} at a time, on {machines.count} x {machines.instance_type}"
     )
     # What a job is given it does not search for.
@@ -291,13 +293,22 @@ def _finished(
 
 
 def _pages(folder: Path) -> list[str]:
-    """Bring the page that leads to all others up to date, if it leads to what was fetched."""
+    """Bring the page that leads to all others up to date, if it leads to what was fetched.
+
+    A search's page leads back to it. The one in the bucket does not: it is read elsewhere.
+    """
     output = Path(os.environ.get("KENNEL_OUT", "build"))
     if output.resolve() not in folder.resolve().parents:
         return []
     try:
-        return [f"all pages: {index.write(output)}"]
-    except KennelError as error:  # what was asked for is there all the same
+        leading = index.write(output)
+        page = folder / "search.html"
+        if page.is_file():
+            text = page.read_bytes().decode(errors="surrogateescape")
+            told = index.with_way_back(text, folder, output)
+            write_bytes_atomic(page, told.encode(errors="surrogateescape"))
+        return [f"all pages: {leading}"]
+    except (KennelError, OSError) as error:  # what was asked for is there all the same
         return [str(error)]
 
 

@@ -2,6 +2,9 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+WAY_BACK = "<!-- the way back -->"
+"""Where a page leads to the one over all of them, if it is written where that one is kept."""
+
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -19,7 +22,8 @@ def render_page(template: str, **content: object) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"percent": percent, "words": words, "figure": figure, "span": span}
+    environment.filters |= {each.__name__: each for each in (percent, words, figure, span, counted)}
+    environment.globals["way_back"] = WAY_BACK
     page = environment.get_template(template).render(**content)
     # Names of files whose bytes are not UTF-8 hold what no text may.
     return page.encode(errors="surrogateescape").decode(errors="replace")
@@ -46,3 +50,8 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.1f}{_SPACE}{unit}"
     return f"{seconds:.{0 if seconds >= 10 else 1}f}{_SPACE}s"
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """Write a number of things: "1 photo", "1,269 photos"."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"

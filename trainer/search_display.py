@@ -109,7 +109,7 @@ def shown(total: int, done: int, best: float | None) -> Iterator[Display]:
     if not sys.stderr.isatty():
         yield display
         return
-    form = "{desc} |{bar:10}| [{elapsed}]"
+    form = "[{elapsed}] |{bar:10}| {desc}"  # a narrow terminal cuts the end
     bar: tqdm[Any] = tqdm(total=total, initial=done, bar_format=form, leave=False)
     with bar:
         display._bar = bar

@@ -260,6 +260,26 @@ def unpack(folder: Path, shards: Sequence[Shard], destination: Path) -> None:
             count(shard.bytes)
 
 
+def dataset_name(folder: Path) -> str:
+    """Give what a data set is called: of photos as their folder, of shards as what they are from.
+
+    A folder of shards has a name of its own only by chance: in a job it is that of the channel.
+
+    Returns:
+        The name; "" for shards of an unknown origin.
+
+    Raises:
+        ShardError: The manifest is damaged.
+    """
+    place = folder / MANIFEST
+    if not place.is_file() or (folder / "train").is_dir():
+        return folder.resolve().name
+    match read_manifest(_read(place), place).source:
+        case {"source": {"dataset": str(given)} | {"folder": str(given)}}:
+            return PurePosixPath(given).name
+    return ""
+
+
 def unpacked(folder: Path, cache_dir: Path, splits: Sequence[str]) -> Path:
     """Give the data folder of a folder of shards, unpacked once; any other folder is its own.
 

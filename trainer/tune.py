@@ -29,7 +29,7 @@ from torch import nn
 
 from inference.cpus import available_cpus
 from inference.memory import keep_large_blocks
-from trainer import backbones, checkpoint, search_page
+from trainer import backbones, checkpoint, index, search_page
 from trainer import config as configuration
 from trainer.backbones import Classifier
 from trainer.checkpoint import RunState
@@ -46,6 +46,7 @@ from trainer.ranks import Ranks, alone
 from trainer.search_display import Ended, Running, Tell, nobody, pass_on, shown
 from trainer.search_page import UNFROZEN
 from trainer.search_space import Choice, Range, search_space
+from trainer.shards import dataset_name
 from trainer.train import (
     Folders,
     Task,
@@ -152,7 +153,8 @@ def search(plan: Search) -> dict[str, Any]:
         best = config.to_json()
         write_json_atomic(plan.folders.output / "best.json", best)
         write_text_atomic(plan.folders.output / "trials.csv", table(finished))
-        write_text_atomic(plan.folders.output / "search.html", page(plan, study, config))
+        told = index.with_way_back(page(plan, study, config), plan.folders.output)
+        write_text_atomic(plan.folders.output / "search.html", told)
         result = {
             "trials": len(finished),
             "pruned": sum(trial.state == TrialState.PRUNED for trial in finished),
@@ -434,10 +436,10 @@ def page(plan: Search, study: optuna.Study, best: TrainConfig) -> str:
         for trial in study.get_trials(states=tuple(names))
         if plan.space.keys() <= trial.params.keys()  # not one that was killed as it began
     ]
-    data, learns = plan.folders.data.resolve().name, UNFROZEN[best.unfreeze]
+    about = filter(None, (dataset_name(plan.folders.data), UNFROZEN[best.unfreeze]))
     return search_page.render(
         f"{best.backbone}: search",
-        f"{data}, {learns}; by Optuna: TPE, stopped early by successive halving",
+        f"{', '.join(about)}; by Optuna: TPE, stopped early by successive halving",
         plan.space,
         trials,
         next(trial for trial in trials if trial.number == study.best_trial.number),

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inference.archive import describe_files, write_archive
+from tests.trainer.shard_folders import make_shards
 from trainer.backbones import load_model
 from trainer.config import TrainConfig
 from trainer.dataset import Split, load
@@ -35,6 +37,7 @@ from trainer.metrics import (
 from trainer.onnx_export import export
 from trainer.predictions import accuracy, hits
 from trainer.ranks import alone
+from trainer.shards import MANIFEST
 from trainer.train import Folders, train
 
 ROOT = Path(__file__).parents[2]
@@ -223,7 +226,9 @@ def test_a_folder_and_its_archive_get_the_same_figures(
     assert "top5=" not in done.stdout  # of three classes it says nothing
     assert done.stdout.endswith(f"page={output}/evaluation.html\n")
 
-    page = read_page((output / "evaluation.html").read_text())
+    html = (output / "evaluation.html").read_text()
+    assert f"{colours.name} / test, as served" in html
+    page = read_page(html)
     mistakes = round((1 - served["top1"]) * served["images"])
     assert len(page.addresses) == mistakes > 0
     assert "ONNX Runtime, fp32" in page.text
@@ -305,6 +310,44 @@ def test_a_spotless_result_makes_a_page_without_mistakes(colours: Path, tmp_path
     page = read_page(render("model", "data", summary, split, probabilities, 32, labels))
     assert page.addresses == []
     assert page.text.count("every image was classified rightly") == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told", "of_them"),
+    [
+        (1, "3 classes, 1 mistake<", "The only wrong prediction."),
+        (2, "3 classes, 2 mistakes<", "The 2 wrong predictions that the model was surest of."),
+        (30, "3 classes, 30 mistakes<", "The 24 wrong predictions that the model was surest of, "),
+    ],
+)
+def test_mistakes_are_counted_in_words_that_fit(wrong: int, told: str, of_them: str):
+    targets = np.zeros(31, int)
+    predicted = np.arange(31) < wrong
+    probabilities = np.eye(3, dtype=np.float32)[predicted.astype(int)]
+    summary = summarize("test", probabilities, targets, ["a", "b", "c"])
+    photo = np.zeros((40, 40, 3), np.uint8)
+    split = Split([photo] * 31, targets, ("a.png",) * 31, ("",) * 31)  # type: ignore[arg-type]
+    html = render("model", "data", summary, split, probabilities, 32, ["a", "b", "c"])
+    assert told in html
+    assert of_them in html
+    assert "bars on the dashed line: confidence equals accuracy." in html
+
+
+def test_the_page_of_a_job_names_the_data_set_and_leads_nowhere(
+    workspace: Path, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    channel = tmp_path / "training"
+    manifest = replace(make_shards(colours, channel), source={"source": {"folder": "/my/pets"}})
+    (channel / MANIFEST).write_text(manifest.to_text())
+    monkeypatch.delenv("KENNEL_OUT", raising=False)
+    evaluate(workspace / "model", channel, tmp_path / "job/out", workspace / "cache")
+    page = (tmp_path / "job/out/evaluation.html").read_text()
+    assert '<p class="muted">pets / test, as trained' in page
+    assert "href" not in page
+    monkeypatch.setenv("KENNEL_OUT", str(tmp_path))
+    evaluate(workspace / "model", colours, tmp_path / "run/evaluation", workspace / "cache")
+    page = (tmp_path / "run/evaluation/evaluation.html").read_text()
+    assert '<a href="../../index.html">all pages</a>' in page
 
 
 LONG = "Chesapeake_Bay_retriever_of_the_longest_name_that_a_folder_has"

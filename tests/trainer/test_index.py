@@ -11,6 +11,7 @@ import pytest
 
 from trainer import index
 from trainer.errors import KennelError
+from trainer.pages import WAY_BACK
 
 FIGURES = {"split": "test", "images": 1269, "top1": 0.978, "top1_interval": [0.955, 0.993]}
 
@@ -95,7 +96,8 @@ def test_a_damaged_figure_leaves_the_links(tmp_path: Path, figures: object):
         (run / folder / "evaluation.json").write_text(json.dumps(figures))
     (run / "package.json").write_text("{")
     page = read(tmp_path)
-    assert page.text.count("not measured") == 2
+    assert page.text.count("not evaluated here: make evaluate") == 2
+    assert "not measured" not in page.text
     assert len(page.addresses) == 6
 
 
@@ -113,3 +115,39 @@ def test_no_run_is_said_and_a_missing_folder_is_one_line(tmp_path: Path):
     assert "No run yet" in index.write(tmp_path).read_text()
     with pytest.raises(KennelError, match="cannot write"):
         index.write(tmp_path / "absent")
+
+
+def test_where_models_of_jobs_are_is_said(tmp_path: Path):
+    text = " ".join(read(tmp_path).text.split())
+    assert "0 runs on this machine" in text
+    assert "A model that a job trained lies in the bucket: make jobs lists it" in text
+
+
+def test_one_of_a_kind_is_told_in_the_singular(tmp_path: Path):
+    make_run(tmp_path, "pets-resnet18-all", FIGURES | {"images": 1})
+    text = " ".join(read(tmp_path).text.split())
+    assert "1 run on this machine" in text
+    assert text.count(", 1 test photo ") + text.count(", 1 test photoTop-1") == 2
+
+
+@pytest.mark.parametrize(
+    ("folder", "leads_back"),
+    [
+        ("out/pets-resnet18-all/tune", True),
+        ("out/pets-resnet18-all", False),
+        ("out/localaws/jobs/it/output", False),
+        ("elsewhere/pets/tune", False),
+    ],
+)
+def test_a_page_leads_back_only_to_an_index_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, leads_back: bool
+):
+    monkeypatch.chdir(tmp_path)
+    page = f"<main>{WAY_BACK}</main>"
+    monkeypatch.delenv("KENNEL_OUT", raising=False)
+    assert index.with_way_back(page, Path(folder)) == page
+    monkeypatch.setenv("KENNEL_OUT", "out")
+    told = index.with_way_back(page, tmp_path / folder)
+    assert ('<a href="../../index.html">all pages</a>' in told) == leads_back
+    assert told == page or leads_back
+    assert index.with_way_back(page, Path(folder), tmp_path / "other") == page

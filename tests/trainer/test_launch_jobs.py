@@ -288,7 +288,7 @@ def test_a_page_that_is_fetched_is_linked_at_once(
         {
             "best.json": json.dumps(best).encode(),
             "search.json": json.dumps(found).encode(),
-            "search.html": b"-",
+            "search.html": b"<p><!-- the way back --></p>",
         },
     )
 
@@ -305,12 +305,17 @@ def test_a_page_that_is_fetched_is_linked_at_once(
         assert f"\nall pages: {tmp_path}/index.html\n" in said.err
         assert said.out == f"{tmp_path / folder}/best.json\n"
         assert f'href="{folder}/search.html"' in (tmp_path / "index.html").read_text()
+        page = (tmp_path / folder / "search.html").read_text()
+        assert '<a href="../../index.html">all pages</a>' in page
     options.output = tmp_path.parent / f"{tmp_path.name}-elsewhere/tune"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     launch._finished(load("local"), job, options, outcome)
     said = capsys.readouterr()
     assert "all pages" not in said.err
     assert f"results: {options.output}/best.json" in said.err
+    kept = aws.client("s3").get_object(Bucket=BUCKET, Key=f"jobs/{Done.name}/search.html")["Body"]
+    for elsewhere in ((options.output / "search.html").read_text(), kept.read().decode()):
+        assert "href" not in elsewhere
     assert said.out == ""
 
 
@@ -378,6 +383,12 @@ class Tuner:
             },
             "TrainingJobStatusCounters": {"Completed": 2, "InProgress": 1},
             "TrainingJobDefinition": {
+                "InputDataConfig": [
+                    {
+                        "ChannelName": "training",
+                        "DataSource": {"S3DataSource": {"S3Uri": f"s3://{BUCKET}/data/my-pets/"}},
+                    }
+                ],
                 "ResourceConfig": {"InstanceType": "ml.g5.xlarge", "InstanceCount": 2},
                 "StaticHyperParameters": static,
             },
@@ -419,6 +430,7 @@ def test_the_tuners_best_trial_becomes_the_same_file_as_that_of_trainer_tune(
     best = TrainConfig(unfreeze="all", epochs=5, batch_size=32)
     assert TrainConfig.from_json(json.loads(Path(ended.result).read_text())) == best
     page = (tmp_path / "search.html").read_text()
+    assert '<p class="muted">my-pets, the whole network; by SageMaker, job search' in page
     for words in ("<b>0.2500</b>", "search-003", "2 complete, 1 pruned, 0 failed", "3 to 12"):
         assert words in page
     summary = get_json(aws, "jobs/search/search.json")

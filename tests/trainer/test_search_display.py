@@ -48,6 +48,8 @@ def test_a_terminal_has_one_live_line_and_keeps_a_line_a_trial():
         "trial 3 of 8: epoch 1 of 39, lowest loss 0.25",
     ):
         assert live in shown
+    # Time and bar stand before what a narrow terminal cuts.
+    assert re.search(r"\r\[00:\d\d\] \|.{10}\| 2 of 8 trials done", shown)
     # What stands there in the end: of each line, what was written after the last return.
     kept = [re.split("\r+", line)[-1].strip() for line in shown.replace("\r\n", "\n").split("\n")]
     assert [line for line in kept if line] == [

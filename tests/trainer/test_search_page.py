@@ -100,7 +100,7 @@ def test_every_trial_is_in_the_table_and_in_the_parallel_coordinates():
 def test_best_values_stand_beside_the_defaults():
     found = trials("cc")
     text = Page(page_of(found)).text
-    assert f"epochs {found[1].values['epochs']} {TrainConfig().epochs} 10 to 40" in text
+    assert f"epochs10 to 40 {found[1].values['epochs']} {TrainConfig().epochs} " in text
 
 
 @pytest.mark.parametrize(("count", "unfreeze"), [(1, "none"), (8, "none"), (100, "all")])

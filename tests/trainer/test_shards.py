@@ -24,6 +24,7 @@ from trainer.shards import (
     MANIFEST,
     Manifest,
     ShardError,
+    dataset_name,
     describe,
     pack,
     partition,
@@ -310,3 +311,22 @@ def test_a_cache_that_cannot_be_written_is_an_error(shards, tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(KennelError, match="choose another cache folder"):
         unpacked(shards, tmp_path / "file", SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ({"source": {"format": 3, "folder": "/home/me/my photos"}, "files": {}}, "my photos"),
+        ({"source": {"format": 1, "dataset": "dogs", "url": "https://x/images"}}, "dogs"),
+        ({"source": "here"}, ""),
+        (None, ""),
+    ],
+)
+def test_shards_are_called_as_what_they_are_from_and_never_as_the_channel(source, name, tmp_path):
+    channel = tmp_path / "training"
+    channel.mkdir()
+    manifest = Manifest(1, "0" * 64, "f" * 64, ("cat", "dog"), source, ())
+    (channel / MANIFEST).write_text(manifest.to_text())
+    assert dataset_name(channel) == name
+    (channel / "train").mkdir()  # then it is a folder of photos
+    assert dataset_name(channel) == "training"

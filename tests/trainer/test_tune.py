@@ -17,6 +17,7 @@ from trainer.config import TrainConfig
 from trainer.errors import KennelError, run_command
 from trainer.ranks import alone
 from trainer.search_space import Choice, search_space
+from trainer.shards import MANIFEST, Manifest
 from trainer.train import Folders, train
 from trainer.tune import Search, search
 
@@ -51,6 +52,23 @@ def test_the_best_hyperparameters_are_taken_as_they_are(
     last = train(best, folders(colours, tmp_path), alone())["history"][-1]
     assert last["valid_loss"] == pytest.approx(report["valid_loss"], rel=1e-5)
     assert last["valid_accuracy"] == pytest.approx(report["valid_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [({"source": {"folder": "/photos/pets"}}, "pets, a new head on"), (None, "a new head on")],
+)
+def test_a_jobs_page_names_the_data_set_and_not_the_channel(
+    searched: Path, tmp_path: Path, source: Any, told: str
+):
+    channel = tmp_path / "training"
+    channel.mkdir()
+    manifest = Manifest(1, "0" * 64, "f" * 64, ("cat", "dog"), source, ())
+    (channel / MANIFEST).write_text(manifest.to_text())
+    plan = Search(CONFIG, folders(channel, searched), trials=5, parallel=1)
+    (summary,) = optuna.get_all_study_summaries(plan.storage)
+    study = optuna.load_study(study_name=summary.study_name, storage=plan.storage)
+    assert f'<p class="muted">{told}' in tune.page(plan, study, CONFIG)
 
 
 def trials(root: Path) -> list[dict[str, float]]:
