@@ -45,8 +45,8 @@ _CHANNELS = 3
 _ENTRY = "sha256, offset, height, width, pixels_crc32, note, reason"
 _INDEX = "index.sqlite"
 _PIXELS = "pixels.bin"
-_FORMAT = 1
-_TABLES = """
+_SCHEMA = """
+BEGIN;
 CREATE TABLE content (
     sha256 TEXT PRIMARY KEY, offset INTEGER, height INTEGER, width INTEGER, pixels_crc32 INTEGER,
     note TEXT, reason TEXT, row_crc32 INTEGER
@@ -55,8 +55,8 @@ CREATE TABLE stamped (
     path BLOB PRIMARY KEY,
     size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, sha256 TEXT
 ) WITHOUT ROWID;
+COMMIT;
 """
-_SCHEMA = f"BEGIN; {_TABLES} PRAGMA user_version = {_FORMAT}; COMMIT;"
 
 _log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
@@ -242,6 +242,8 @@ def _is_whole(index: sqlite3.Connection, folder: Path) -> bool:
         index.execute("BEGIN IMMEDIATE")  # a damaged one may forbid to write
         index.rollback()
         if not _tables(index):
+            if (folder / _PIXELS).stat().st_size:  # of an index that is gone; some may map them
+                return False
             index.executescript(_SCHEMA)
         with closing(sqlite3.connect(":memory:")) as expected:
             expected.executescript(_SCHEMA)
@@ -440,8 +442,7 @@ def _append(pixels: BufferedRandom, sha256: str, decoded: _Decoded) -> Photo:
 def _row(sha256: str, entry: Photo | Refused) -> tuple[str | int | None, ...]:
     if isinstance(entry, Refused):
         return sha256, None, None, None, None, None, entry.reason
-    photo = entry
-    return sha256, photo.offset, photo.height, photo.width, photo.crc32, photo.note, None
+    return sha256, entry.offset, entry.height, entry.width, entry.crc32, entry.note, None
 
 
 def _row_crc32(row: tuple[str | int | None, ...]) -> int:

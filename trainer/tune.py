@@ -303,8 +303,8 @@ def forget_study(plan: Search, data: Dataset) -> None:
 
 def remove_studies(plan: Search) -> None:
     """Remove a damaged file of trials, and what SQLite has left beside it."""
-    for path in plan.file.parent.glob(f"{plan.file.name}*"):
-        path.unlink()
+    for ending in ("", "-journal", "-wal", "-shm"):
+        plan.file.with_name(plan.file.name + ending).unlink(missing_ok=True)
 
 
 def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:

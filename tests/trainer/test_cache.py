@@ -342,6 +342,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "index of garbage": lambda store: (store / "index.sqlite").write_bytes(b"garbage" * 999),
     "index cut": lambda store: os.truncate(store / "index.sqlite", 5000),
     "index of zeros": lambda store: (store / "index.sqlite").write_bytes(bytes(20480)),
+    "index emptied": lambda store: os.truncate(store / "index.sqlite", 0),
+    "index gone": lambda store: (store / "index.sqlite").unlink(),
     "index that forbids to write": lambda store: flip(store / "index.sqlite", 18, bit=1),
     "another name of a column": lambda store: change(
         store / "index.sqlite", b"offset INTEGER", b"offsft INTEGER"
@@ -357,6 +359,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "another content": lambda store: change_row(store, "sha256", "substr(sha256, 2) || 'x'"),
     "another checksum": lambda store: change_row(store, "pixels_crc32", "pixels_crc32 + 1"),
     "a reason": lambda store: change_row(store, "reason", "'too large'"),
+    "pixels gone": lambda store: (store / "pixels.bin").unlink(),
     "pixels cut": lambda store: os.truncate(store / "pixels.bin", 1000),
     "pixels of zeros": lambda store: (store / "pixels.bin").write_bytes(
         bytes((store / "pixels.bin").stat().st_size)
@@ -377,13 +380,6 @@ def test_a_damaged_store_is_built_anew(tmp_path, photos, damage, caplog):
     ]
     assert_holds(tmp_path / "cache", photos)
     assert len(caplog.messages) == 1
-
-
-@pytest.mark.parametrize("name", ["index.sqlite", "pixels.bin"])
-def test_a_store_that_lacks_a_file_is_built_anew(tmp_path, photos, name):
-    pixels, _ = decode(photos, tmp_path / "cache")
-    (pixels.parent / name).unlink()
-    assert_holds(tmp_path / "cache", photos)
 
 
 def test_a_store_of_the_former_format_is_built_anew(tmp_path, photos):
@@ -458,6 +454,18 @@ def test_processes_that_build_at_once_share_one_store(tmp_path, photos):
         assert process.returncode == 0, errors
     assert_holds(folder, photos)
     pixels, _ = decode(photos, folder)
+    assert pixels.stat().st_size == sum(expected(path).nbytes for path in photos)
+
+
+def test_processes_that_find_damage_at_once_share_one_new_store(tmp_path, photos):
+    folder = tmp_path / "cache"
+    pixels, _ = decode(photos, folder)
+    flip(pixels, 70_001)
+    processes = [build(folder, photos, 2**20) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert_holds(folder, photos)
     assert pixels.stat().st_size == sum(expected(path).nbytes for path in photos)
 
 
