@@ -8,12 +8,17 @@ There is one store for each size, interpolation and decoder. It is a folder with
 The index is committed after the pixels have reached the disk. A crash in between leaves bytes that
 no entry points to, and the next run overwrites them. Nothing is taken out: to free the space of
 photos long gone, delete the folder.
+
+Disks and power cuts may change what was written, without a word and without another length: each
+row of the index has a checksum, and one of its photo's pixels. They are compared when the store is
+opened, the pixels for the photos that are asked for. A damaged store is built anew.
 """
 
 import hashlib
 import logging
 import os
 import sqlite3
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,23 +36,26 @@ from inference.preprocess import DECODER_VERSION, ImageError, decode_noted, resi
 from trainer.errors import KennelError
 from trainer.lock import locked
 from trainer.progress import progress
+from trainer.sqlite_faults import is_of_its_place
 
 MAX_FILE_BYTES = 256 * 1024**2
 COMMIT_BYTES = 64 * 1024**2
 
 _CHANNELS = 3
-_ENTRY = "sha256, offset, height, width, note, reason"
+_ENTRY = "sha256, offset, height, width, pixels_crc32, note, reason"
 _INDEX = "index.sqlite"
 _PIXELS = "pixels.bin"
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS content (
-    sha256 TEXT PRIMARY KEY, offset INTEGER, height INTEGER, width INTEGER, note TEXT, reason TEXT
+BEGIN;
+CREATE TABLE content (
+    sha256 TEXT PRIMARY KEY, offset INTEGER, height INTEGER, width INTEGER, pixels_crc32 INTEGER,
+    note TEXT, reason TEXT, row_crc32 INTEGER
 ) WITHOUT ROWID;
-DROP TABLE IF EXISTS file;
-CREATE TABLE IF NOT EXISTS stamped (
+CREATE TABLE stamped (
     path BLOB PRIMARY KEY,
     size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, sha256 TEXT
 ) WITHOUT ROWID;
+COMMIT;
 """
 
 _log = logging.getLogger(__name__)
@@ -63,12 +71,18 @@ class Photo:
     offset: int
     height: int
     width: int
+    crc32: int
     note: str | None
 
     @property
     def end(self) -> int:
         """Offset in bytes of the first byte after the photo."""
-        return self.offset + self.height * self.width * _CHANNELS
+        return self.offset + self.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes of the pixels."""
+        return self.height * self.width * _CHANNELS
 
 
 @dataclass(frozen=True)
@@ -165,50 +179,118 @@ def decode_once(
         pixels, note = decode_noted(body, resize)
         return _Decoded(resize_shorter(pixels, resize, interpolation), note)
 
-    try:
-        with locked(folder), closing(_open_index(folder)) as index:
+    def find() -> list[Photo | Refused]:
+        with closing(_open_index(folder)) as index:
             entries = [_known_file(index, path) for path in paths]
             new = [place for place, entry in enumerate(entries) if entry is None]
             if new:
                 added = _add(folder, index, [paths[place] for place in new], decode, workers)
                 for place, entry in zip(new, added, strict=True):
                     entries[place] = entry
+        return [entry for entry in entries if entry is not None]
+
+    try:
+        with locked(folder):
+            entries = find()
+        # Not in turns, as it takes longest.
+        if not _are_whole(folder, entries):
+            with locked(folder):
+                entries = find()  # another process may have mended it by now
+                if not _are_whole(folder, entries):
+                    _drop(folder)
+                    entries = find()
     except (OSError, sqlite3.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise KennelError(
             f"cannot write the image cache in {folder}: {reason}; "
             "free some space or choose another cache folder"
         ) from error
-    return folder / _PIXELS, [entry for entry in entries if entry is not None]
+    return folder / _PIXELS, entries
 
 
 def _open_index(folder: Path) -> sqlite3.Connection:
-    """Open the index; a damaged one, or one whose pixels are gone, is dropped with its pixels."""
-    pixels = folder / _PIXELS
-    pixels.touch()
+    """Open the index; a damaged one, or one whose pixels are gone, is dropped with its pixels.
+
+    Raises:
+        KennelError: A folder is in a file's place.
+    """
+    for path in (folder / _PIXELS, folder / _INDEX):
+        if path.is_dir():
+            raise KennelError(f"{path} is a folder where the image cache keeps a file: remove it")
+    (folder / _PIXELS).touch()
     index = sqlite3.connect(folder / _INDEX)
-    if _is_whole(index, pixels):
+    if _is_whole(index, folder):
         return index
-    _log.warning("the image cache in %s is damaged and is built anew", folder)
     index.close()
-    for file in folder.iterdir():
-        file.unlink()
-    pixels.touch()
+    _drop(folder)
+    (folder / _PIXELS).touch()
     index = sqlite3.connect(folder / _INDEX)
     index.executescript(_SCHEMA)
     return index
 
 
-def _is_whole(index: sqlite3.Connection, pixels: Path) -> bool:
+def _drop(folder: Path) -> None:
+    """Remove a store's files; who has mapped its pixels keeps what it has."""
+    _log.warning("the image cache in %s is damaged, or of another version: built anew", folder)
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def _is_whole(index: sqlite3.Connection, folder: Path) -> bool:
+    """Whether the index is what was written, and its pixels are all there; a new one is made."""
     try:
-        index.executescript(_SCHEMA)
-        (state,) = index.execute("PRAGMA quick_check(1)").fetchone()
-        return state == "ok" and _end(index) <= pixels.stat().st_size
-    except sqlite3.DatabaseError as error:
-        primary_code = error.sqlite_errorcode & 0xFF
-        if primary_code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return False
-        raise
+        index.execute("BEGIN IMMEDIATE")  # a damaged one may forbid to write
+        index.rollback()
+        if not _tables(index):
+            if (folder / _PIXELS).stat().st_size:  # of an index that is gone; some may map them
+                return False
+            index.executescript(_SCHEMA)
+        with closing(sqlite3.connect(":memory:")) as expected:
+            expected.executescript(_SCHEMA)
+            if _tables(index) != _tables(expected):
+                return False
+        rows = index.execute(f"SELECT {_ENTRY}, row_crc32 FROM content")  # noqa: S608
+        return (
+            index.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            and all(_row_crc32(row[:-1]) == row[-1] for row in rows)
+            and _end(index) <= (folder / _PIXELS).stat().st_size
+        )
+    except sqlite3.Error as error:
+        if is_of_its_place(error, folder / _INDEX):
+            raise
+        return False
+    except UnicodeDecodeError:  # SQLite's error quotes what is damaged
+        return False
+
+
+def _tables(index: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return index.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+
+
+def _are_whole(folder: Path, entries: Iterable[Photo | Refused]) -> bool:
+    """Whether the pixels of all photos are what was written."""
+    photos = {entry for entry in entries if isinstance(entry, Photo)}
+    in_order = sorted(photos, key=lambda photo: photo.offset)
+    threads = min(8, os.cpu_count() or 1)
+    share = -(-len(in_order) // threads) or 1
+    shares = [in_order[start : start + share] for start in range(0, len(in_order), share)]
+    with ThreadPoolExecutor(threads) as pool:
+        return all(pool.map(lambda some: _holds(folder / _PIXELS, some), shares))
+
+
+def _holds(pixels: Path, photos: Sequence[Photo]) -> bool:
+    """Whether the pixels of some photos are what was written, read as a bad disk can refuse."""
+    buffer = memoryview(bytearray(max(photo.nbytes for photo in photos)))
+    try:
+        with pixels.open("rb", buffering=0) as file:
+            for photo in photos:
+                file.seek(photo.offset)
+                read = buffer[: file.readinto(buffer[: photo.nbytes])]
+                if zlib.crc32(read) != photo.crc32:
+                    return False
+    except OSError:
+        return False
+    return True
 
 
 def _end(index: sqlite3.Connection) -> int:
@@ -237,9 +319,17 @@ def _known_contents(index: sqlite3.Connection) -> dict[str, Photo | Refused]:
 
 
 def _entry(
-    sha256: str, offset: int, height: int, width: int, note: str | None, reason: str | None
+    sha256: str,
+    offset: int,
+    height: int,
+    width: int,
+    crc32: int,
+    note: str | None,
+    reason: str | None,
 ) -> Photo | Refused:
-    return Photo(sha256, offset, height, width, note) if reason is None else Refused(reason)
+    if reason is not None:
+        return Refused(reason)
+    return Photo(sha256, offset, height, width, crc32, note)
 
 
 def _key(path: Path) -> bytes:
@@ -329,7 +419,10 @@ def _record(
         entry = _append(pixels, sha256, entry)
     if sha256 not in known:
         known[sha256] = entry
-        index.execute("INSERT INTO content VALUES (?, ?, ?, ?, ?, ?)", _row(sha256, entry))
+        row = _row(sha256, entry)
+        index.execute(
+            "INSERT INTO content VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, _row_crc32(row))
+        )
     index.execute(
         "INSERT OR REPLACE INTO stamped VALUES (?, ?, ?, ?, ?, ?)",
         (_key(path), *reading.stamp, sha256),
@@ -339,15 +432,21 @@ def _record(
 
 def _append(pixels: BufferedRandom, sha256: str, decoded: _Decoded) -> Photo:
     height, width, _ = decoded.pixels.shape
-    photo = Photo(sha256, pixels.tell(), height, width, decoded.note)
-    pixels.write(np.ascontiguousarray(decoded.pixels).data)
+    content = np.ascontiguousarray(decoded.pixels).data
+    crc32 = zlib.crc32(content)
+    photo = Photo(sha256, pixels.tell(), height, width, crc32, decoded.note)
+    pixels.write(content)
     return photo
 
 
 def _row(sha256: str, entry: Photo | Refused) -> tuple[str | int | None, ...]:
     if isinstance(entry, Refused):
-        return sha256, None, None, None, None, entry.reason
-    return sha256, entry.offset, entry.height, entry.width, entry.note, None
+        return sha256, None, None, None, None, None, entry.reason
+    return sha256, entry.offset, entry.height, entry.width, entry.crc32, entry.note, None
+
+
+def _row_crc32(row: tuple[str | int | None, ...]) -> int:
+    return zlib.crc32(repr(row).encode())
 
 
 def _commit(pixels: BufferedRandom, index: sqlite3.Connection) -> int:

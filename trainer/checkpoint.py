@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +59,8 @@ def save(
     try:
         with replacing(path) as temporary:
             torch.save({"state": fields, "weights": weights, "optimizer": optimizer}, temporary)
+    except IsADirectoryError:
+        raise _in_its_place(path) from None
     except (OSError, RuntimeError) as error:
         raise KennelError(
             f"cannot save the checkpoint {path}: {error}; "
@@ -70,14 +72,27 @@ def restore(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, Any]] | 
     """Read a run back: its state, weights and optimizer state; None when there is no checkpoint.
 
     Raises:
-        KennelError: The file is damaged.
+        KennelError: The file is damaged, or cannot be read.
     """
-    if not path.exists():
-        return None
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        return RunState(**saved["state"]), saved["weights"], saved["optimizer"]
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise KennelError(
-            f"the checkpoint {path} is damaged ({error}); remove it to start afresh"
-        ) from error
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums that it writes
+        if damaged is None:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            return RunState(**saved["state"]), saved["weights"], saved["optimizer"]
+        fault = "is damaged"
+    except FileNotFoundError:
+        return None
+    except IsADirectoryError:
+        raise _in_its_place(path) from None
+    except OSError as error:
+        fault = f"cannot be read ({error.strerror})"
+    # Bytes that are none of a checkpoint's raise errors of many kinds.
+    except Exception:
+        fault = "is damaged"
+    remedy = "begin anew with FRESH=1 (--fresh), or remove the file"
+    raise KennelError(f"the checkpoint {path} {fault}: {remedy}")
+
+
+def _in_its_place(folder: Path) -> KennelError:
+    return KennelError(f"{folder} is a folder where a checkpoint belongs: remove it")

@@ -3,9 +3,13 @@
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -18,14 +22,21 @@ from trainer.backbones import normalize
 from trainer.batches import PixelSource, evaluation_batches
 from trainer.config import TrainConfig
 from trainer.dataset import Split
+from trainer.errors import KennelError
 from trainer.files import replacing
 from trainer.loop import autocast
 from trainer.progress import progress
 from trainer.ranks import Ranks
 
 BATCH = 32
-VERSION = 2
-"""Raised whenever the same network may give other features."""
+VERSION = 3
+"""Raised whenever the same network may give other features, or a file of them looks different."""
+
+_CRC_BYTES = 4
+"""After the array, which NumPy does not mind."""
+_READ_BYTES = 1024**2
+
+_log = logging.getLogger(__name__)
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -58,8 +69,12 @@ def frozen_features(
         config: The run's configuration.
         ranks: The processes; one on each machine computes for the others there.
         bf16: Whether to compute in bf16.
-        folders: Where features may lie; those computed here go to the first.
+        folders: Where features may lie; those computed here go to the first. A damaged file is as
+            good as none.
         mirrored: Whether to give the mirrored view, too.
+
+    Raises:
+        KennelError: They cannot be written.
     """
     key = [
         VERSION,
@@ -76,17 +91,64 @@ def frozen_features(
     network: nn.Module | None = None
     if ranks.local_rank == 0:
         for name, view in zip(names, views, strict=True):
-            if not any((folder / name).exists() for folder in folders):
+            if not _whole(folders, name):
                 source = PixelSource(split, preprocess, config)
                 network = network or folded(backbone)
-                with replacing(folders[0] / name) as temporary:
+                with _written(folders[0] / name) as temporary:
                     _compute(temporary, network, source, preprocess, ranks, bf16, view)
     ranks.wait()
-    paths = [
-        next(folder / name for folder in folders if (folder / name).exists()) for name in names
-    ]
     # Private to this process, which torch takes for writable, but nobody writes.
-    return [np.load(path, mmap_mode="c") for path in paths]
+    return [np.load(_required(folders, name), mmap_mode="c") for name in names]
+
+
+def _whole(folders: Sequence[Path], name: str) -> Path | None:
+    """Give the first file of this name that is what was written."""
+    return next((path for folder in folders if _is_whole(path := folder / name)), None)
+
+
+def _required(folders: Sequence[Path], name: str) -> Path:
+    path = _whole(folders, name)
+    if path is None:
+        raise KennelError(
+            f"{folders[0] / name} is damaged as soon as it is written: choose another cache folder"
+        )
+    return path
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size - _CRC_BYTES
+            return size > 0 and _crc32(file, size) == file.read()
+    except OSError:
+        return False
+
+
+def _crc32(file: BinaryIO, size: int) -> bytes:
+    """Read `size` bytes, and give their CRC-32 as it is written."""
+    crc = 0
+    for place in range(0, size, _READ_BYTES):
+        crc = zlib.crc32(file.read(min(_READ_BYTES, size - place)), crc)
+    return crc.to_bytes(_CRC_BYTES, "little")
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """Give a temporary path whose content goes to `path`, with its CRC-32 after it."""
+    if path.is_dir():
+        raise KennelError(f"{path} is a folder where features belong: remove it")
+    if path.exists():
+        _log.warning("the features in %s are damaged and are computed anew", path)
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+            with temporary.open("r+b") as file:
+                file.write(_crc32(file, temporary.stat().st_size))
+    except OSError as error:
+        raise KennelError(
+            f"cannot write the features to {path.parent}: {error.strerror}; "
+            "free some space or choose another cache folder"
+        ) from error
 
 
 def folded(backbone: nn.Module) -> nn.Module:

@@ -12,18 +12,22 @@ import json
 import logging
 import multiprocessing
 import signal
+import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Semaphore
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import optuna
 import torch
+from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState
 from torch import nn
 
@@ -47,6 +51,7 @@ from trainer.search_display import Ended, Running, Tell, nobody, pass_on, shown
 from trainer.search_page import UNFROZEN
 from trainer.search_space import Choice, Range, search_space
 from trainer.shards import dataset_name
+from trainer.sqlite_faults import is_of_its_place
 from trainer.train import (
     Folders,
     Task,
@@ -60,6 +65,7 @@ from trainer.train import (
 )
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+_CHECKSUM = "crc32"
 _REASON = "reason"
 _log = logging.getLogger(__name__)
 
@@ -90,9 +96,14 @@ class Search:
         return search_space(self.config.unfreeze, self.fixed)
 
     @property
-    def storage(self) -> str:
+    def file(self) -> Path:
         """Where Optuna keeps the trials."""
-        return f"sqlite:///{self.folders.output / 'study.db'}"
+        return self.folders.output / "study.db"
+
+    @property
+    def storage(self) -> str:
+        """Address of `file`, as Optuna takes it."""
+        return f"sqlite:///{self.file}"
 
 
 @dataclass(frozen=True)
@@ -126,14 +137,21 @@ def search(plan: Search) -> dict[str, Any]:
 
     Raises:
         UsageError: The data or the configuration does not fit.
-        KennelError: No trial succeeded.
+        KennelError: No trial succeeded, or those of before are damaged.
     """
     started = time.monotonic()
     data = load_data(plan)
-    with locked(plan.folders.output):
+    with locked(plan.folders.output), written(plan.file):
+        if not (whole := is_whole(plan, data)) and not plan.fresh:
+            raise KennelError(
+                f"the trials in {plan.file} are damaged, or of another version of Optuna: "
+                "begin anew with FRESH=1 (--fresh)"
+            )
         # Computes the features once, before several processes want them.
         task_maker(plan, data, alone())
-        if plan.fresh:
+        if not whole:
+            remove_studies(plan)
+        elif plan.fresh:
             forget_study(plan, data)
         study = open_study(plan, data, plan.config.seed)
         for trial in study.get_trials(states=[TrialState.RUNNING]):  # of a search that was killed
@@ -215,10 +233,80 @@ def study_name(plan: Search, data: Dataset) -> str:
     return checkpoint.run_id(fixed, data.fingerprint())
 
 
+def is_whole(plan: Search, data: Dataset) -> bool:
+    """Whether the file of trials is what was written, and the trials of this study are.
+
+    Raises:
+        KennelError: A folder is in its place.
+        Exception: It cannot be used, whatever it holds; `written` tells why.
+    """
+    if plan.file.is_dir():
+        raise KennelError(f"{plan.file} is a folder where the trials belong: remove it")
+    if not plan.file.exists():
+        return True
+    try:
+        with closing(sqlite3.connect(plan.file)) as database:
+            if database.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                return False
+        trials = open_study(plan, data, plan.config.seed).get_trials()
+        return all(
+            trial.user_attrs.get(_CHECKSUM) in (None, checksum(trial))
+            for trial in trials
+            if trial.state in FINISHED
+        )
+    # Optuna reads numbers, dates and JSON, and each gives errors of its own where it is none.
+    except Exception as error:
+        if (of_sqlite := _of_sqlite(error)) and is_of_its_place(of_sqlite, plan.file):
+            raise
+        return False
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Say in one line why trials cannot be written or read."""
+    try:
+        yield
+    except Exception as error:
+        reason = _of_sqlite(error)
+        if isinstance(error, KennelError) or reason is None:
+            raise
+        raise KennelError(
+            f"cannot write the trials to {path}: {reason}; "
+            "when that is mended, the same command goes on"
+        ) from error
+
+
+def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
+    """Find what SQLite said below what SQLAlchemy and Optuna made of it."""
+    while not (error is None or isinstance(error, sqlite3.Error)):
+        error = error.__cause__
+    return error
+
+
+def checksum(trial: optuna.Trial | optuna.trial.FrozenTrial, loss: float | None = None) -> int:
+    """Give the CRC-32 of what a trial tried and came to, which SQLite would let change unseen.
+
+    Args:
+        trial: One under way, or one that has ended.
+        loss: What the one under way ends with, None if it is pruned.
+    """
+    if isinstance(trial, optuna.trial.FrozenTrial) and trial.state == TrialState.COMPLETE:
+        loss = trial.value
+    space = {name: distribution_to_json(each) for name, each in trial.distributions.items()}
+    accuracy = trial.user_attrs.get("valid_accuracy")
+    return zlib.crc32(json.dumps([trial.params, space, accuracy, loss], sort_keys=True).encode())
+
+
 def forget_study(plan: Search, data: Dataset) -> None:
     """Remove the trials of the same search, if there are any."""
     with suppress(KeyError):  # there are none
         optuna.delete_study(study_name=study_name(plan, data), storage=plan.storage)
+
+
+def remove_studies(plan: Search) -> None:
+    """Remove a damaged file of trials, and what SQLite has left beside it."""
+    for ending in ("", "-journal", "-wal", "-shm"):
+        plan.file.with_name(plan.file.name + ending).unlink(missing_ok=True)
 
 
 def run_workers(plan: Search, data: Dataset, study: optuna.Study) -> None:
@@ -274,7 +362,12 @@ def work_in_process(plan: Search, budget: Budget, sampler_seed: int, news: Conne
     keep_large_blocks()
     torch.set_num_threads(max(1, available_cpus() // plan.parallel))
     with suppress(BrokenPipeError):  # that one was killed
-        run_command(lambda: work(plan, load_data(plan), budget, sampler_seed, news.send))
+        run_command(lambda: _work(plan, budget, sampler_seed, news.send))
+
+
+def _work(plan: Search, budget: Budget, sampler_seed: int, tell: Tell) -> None:
+    with written(plan.file):
+        work(plan, load_data(plan), budget, sampler_seed, tell)
 
 
 def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int, tell: Tell) -> None:
@@ -290,11 +383,14 @@ def work(plan: Search, data: Dataset, budget: Budget, sampler_seed: int, tell: T
             loss = run_trial(trial, config, *make(config), ranks, tell)
         except optuna.TrialPruned:
             state = TrialState.PRUNED
+            trial.set_user_attr(_CHECKSUM, checksum(trial))
         # Whatever it is (memory, for one), other hyperparameters may do without.
         except Exception as error:
             state = TrialState.FAIL
             trial.set_user_attr(_REASON, _reason(error))
             budget.replace_failed()
+        else:
+            trial.set_user_attr(_CHECKSUM, checksum(trial, loss))
         ended = study.tell(trial, loss, state)
         known = ended.value if ended.state == TrialState.COMPLETE else None
         tell(Ended(ended.number, _line(ended), ended.state in FINISHED, known))

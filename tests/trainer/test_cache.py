@@ -2,12 +2,14 @@ import io
 import os
 import pickle
 import re
+import sqlite3
 import struct
 import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -316,20 +318,102 @@ def test_a_missing_file_is_refused_until_it_is_there(tmp_path, save_photo):
     assert_holds(tmp_path / "cache", [path])
 
 
+def change(path: Path, found: bytes, instead: bytes) -> None:
+    """Change bytes of a file where they first are."""
+    body = path.read_bytes()
+    assert found in body
+    path.write_bytes(body.replace(found, instead, 1))
+
+
+def flip(path: Path, place: int, bit: int = 0) -> None:
+    body = bytearray(path.read_bytes())
+    body[place] ^= 1 << bit
+    path.write_bytes(body)
+
+
+def change_row(store: Path, column: str, value: str) -> None:
+    """Change one value, as a flipped bit can, in a file that is whole for SQLite."""
+    with closing(sqlite3.connect(store / "index.sqlite")) as index, index:
+        first = "sha256 = (SELECT min(sha256) FROM content)"
+        index.execute(f"UPDATE content SET {column} = {value} WHERE {first}")
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "index of garbage": lambda store: (store / "index.sqlite").write_bytes(b"garbage" * 999),
     "index cut": lambda store: os.truncate(store / "index.sqlite", 5000),
+    "index of zeros": lambda store: (store / "index.sqlite").write_bytes(bytes(20480)),
+    "index emptied": lambda store: os.truncate(store / "index.sqlite", 0),
     "index gone": lambda store: (store / "index.sqlite").unlink(),
+    "index that forbids to write": lambda store: flip(store / "index.sqlite", 18, bit=1),
+    "another name of a column": lambda store: change(
+        store / "index.sqlite", b"offset INTEGER", b"offsft INTEGER"
+    ),
+    "another name of a file's column": lambda store: change(
+        store / "index.sqlite", b"mtime_ns INTEGER", b"mtimd_ns INTEGER"
+    ),
+    "an option that is no text": lambda store: change(
+        store / "index.sqlite", b"WITHOUT ROWID", b"WITHOUT \xd2OWID"
+    ),
+    "another offset": lambda store: change_row(store, "offset", "offset + 4"),
+    "another height": lambda store: change_row(store, "height", "height - 1"),
+    "another content": lambda store: change_row(store, "sha256", "substr(sha256, 2) || 'x'"),
+    "another checksum": lambda store: change_row(store, "pixels_crc32", "pixels_crc32 + 1"),
+    "a reason": lambda store: change_row(store, "reason", "'too large'"),
     "pixels gone": lambda store: (store / "pixels.bin").unlink(),
     "pixels cut": lambda store: os.truncate(store / "pixels.bin", 1000),
+    "pixels of zeros": lambda store: (store / "pixels.bin").write_bytes(
+        bytes((store / "pixels.bin").stat().st_size)
+    ),
+    "first bit of the pixels": lambda store: flip(store / "pixels.bin", 0),
+    "a bit of the pixels": lambda store: flip(store / "pixels.bin", 70_001),
+    "last bit of the pixels": lambda store: flip(store / "pixels.bin", -1),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_store_is_built_anew(tmp_path, photos, damage):
+def test_a_damaged_store_is_built_anew(tmp_path, photos, damage, caplog):
     pixels, _ = decode(photos, tmp_path / "cache")
     damage(pixels.parent)
     assert_holds(tmp_path / "cache", photos)
+    assert caplog.messages == [
+        f"the image cache in {pixels.parent} is damaged, or of another version: built anew"
+    ]
+    assert_holds(tmp_path / "cache", photos)
+    assert len(caplog.messages) == 1
+
+
+def test_a_store_of_the_former_format_is_built_anew(tmp_path, photos):
+    pixels, _ = decode(photos, tmp_path / "cache")
+    (pixels.parent / "index.sqlite").unlink()
+    with closing(sqlite3.connect(pixels.parent / "index.sqlite")) as index:
+        index.executescript(
+            "CREATE TABLE content (sha256 TEXT PRIMARY KEY, offset INTEGER, height INTEGER, "
+            "width INTEGER, note TEXT, reason TEXT) WITHOUT ROWID"
+        )
+    assert_holds(tmp_path / "cache", photos)
+
+
+def test_damaged_pixels_are_seen_for_the_photos_that_are_asked_for(tmp_path, photos):
+    pixels, _ = decode(photos, tmp_path / "cache")
+    before = pixels.stat().st_ino
+    flip(pixels, -1)
+    assert_holds(tmp_path / "cache", photos[:-1])
+    assert pixels.stat().st_ino == before
+    assert_holds(tmp_path / "cache", photos[-1:])
+
+
+@pytest.mark.parametrize("name", ["index.sqlite", "pixels.bin"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, photos, name):
+    pixels, _ = decode(photos[:1], tmp_path / "cache")
+    folder = pixels.parent / name
+    folder.unlink()
+    folder.mkdir()
+    with pytest.raises(KennelError) as refused:
+        decode(photos[:1], tmp_path / "cache")
+    assert str(refused.value) == (
+        f"{folder} is a folder where the image cache keeps a file: remove it"
+    )
+    assert folder.is_dir()
 
 
 BUILD = """
@@ -370,6 +454,18 @@ def test_processes_that_build_at_once_share_one_store(tmp_path, photos):
         assert process.returncode == 0, errors
     assert_holds(folder, photos)
     pixels, _ = decode(photos, folder)
+    assert pixels.stat().st_size == sum(expected(path).nbytes for path in photos)
+
+
+def test_processes_that_find_damage_at_once_share_one_new_store(tmp_path, photos):
+    folder = tmp_path / "cache"
+    pixels, _ = decode(photos, folder)
+    flip(pixels, 70_001)
+    processes = [build(folder, photos, 2**20) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert_holds(folder, photos)
     assert pixels.stat().st_size == sum(expected(path).nbytes for path in photos)
 
 

@@ -392,7 +392,7 @@ def test_a_damaged_checkpoint_is_named(
     assert refused(monkeypatch, command(colours, tmp_path, HEAD)) == 1
     error = capsys.readouterr().err
     assert f"error: the checkpoint {path} is damaged" in error
-    assert "remove it to start afresh" in error
+    assert "begin anew with FRESH=1" in error
 
 
 def test_a_diverging_run_says_so(

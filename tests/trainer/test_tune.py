@@ -1,12 +1,19 @@
 import csv
 import json
+import os
 import re
+import shutil
 import signal
+import sqlite3
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from sqlite3 import dbapi2
 from typing import Any
+from unittest import mock
 
 import optuna
 import pytest
@@ -288,3 +295,121 @@ def test_fine_tuning_is_searched_on_pixels(colours: Path, tmp_path: Path):
 )
 def test_a_search_process_that_a_signal_ended_is_said_to_be(exit_codes: list[int], said: str):
     assert tune.said_of_end(exit_codes).startswith(said)
+
+
+def flip(path: Path, place: int) -> None:
+    body = bytearray(path.read_bytes())
+    body[place] ^= 0xFF
+    path.write_bytes(body)
+
+
+def flip_in(path: Path, found: bytes) -> None:
+    body = path.read_bytes()
+    assert found in body
+    path.write_bytes(body.replace(found, bytes([found[0] ^ 1]) + found[1:]))
+
+
+def loss_bytes(path: Path) -> bytes:
+    """How SQLite keeps the lowest loss."""
+    report = json.loads(path.with_name("search.json").read_text())
+    return struct.pack(">d", report["valid_loss"])
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "cut in its header": lambda path: os.truncate(path, 50),
+    "of zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "flipped byte in the first word": lambda path: flip(path, 3),
+    "flipped byte in the write version": lambda path: flip(path, 18),
+    "flipped byte in a page": lambda path: flip(path, 4096),
+    "flipped byte in the schema": lambda path: flip_in(path, b"user_attributes ("),
+    "flipped byte in a state": lambda path: flip_in(path, b"COMPLETE"),
+    "flipped byte in a date": lambda path: flip_in(path, b"20"),
+    "flipped byte in a loss": lambda path: flip_in(path, loss_bytes(path)),
+    "garbage": lambda path: path.write_bytes(b"garbage" * 999),
+}
+
+
+@pytest.fixture
+def results(searched: Path, tmp_path: Path) -> Path:
+    """Another copy of a search's results."""
+    return Path(shutil.copytree(searched / "output", tmp_path / "output"))
+
+
+def outcome(plan: Search, capfd: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Exit code and what was said to standard error."""
+    capfd.readouterr()
+    try:
+        run_command(lambda: search(plan))
+    except SystemExit as ended:
+        return ended.code, capfd.readouterr().err
+    return 0, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_study_is_refused_in_a_line(
+    searched: Path, colours: Path, results: Path, capfd, damage: Callable[[Path], object]
+):
+    plan = Search(CONFIG, replace(folders(colours, results.parent), cache=searched / "cache"), 1, 1)
+    damage(results / "study.db")
+    before = {path: path.read_bytes() for path in results.iterdir()}
+    assert outcome(plan, capfd) == (
+        1,
+        f"error: the trials in {results / 'study.db'} are damaged, or of another version of "
+        "Optuna: begin anew with FRESH=1 (--fresh)\n",
+    )
+    assert {path: path.read_bytes() for path in results.iterdir()} == before
+
+
+def test_fresh_begins_anew_where_the_study_is_damaged(
+    searched: Path, colours: Path, results: Path, capfd, monkeypatch: pytest.MonkeyPatch
+):
+    plan = Search(CONFIG, replace(folders(colours, results.parent), cache=searched / "cache"), 1, 1)
+    DAMAGES["cut"](results / "study.db")
+    former = (results / "best.json").read_bytes()
+    real = tune.run_trial
+
+    def looked_at(*given: Any) -> float:
+        assert (results / "best.json").read_bytes() == former, "it stays until there is another"
+        return real(*given)
+
+    monkeypatch.setattr(tune, "run_trial", looked_at)
+    assert outcome(replace(plan, fresh=True), capfd) == (0, "")
+    assert json.loads((results / "search.json").read_text())["trials"] == 1
+    assert len(finished(results.parent)) == 1
+    assert outcome(plan, capfd) == (0, "")
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_in_the_place_of_the_study_is_named(
+    searched: Path, colours: Path, tmp_path: Path, capfd, fresh: bool
+):
+    places = replace(folders(colours, tmp_path), cache=searched / "cache")
+    folder = tmp_path / "output/study.db"
+    folder.mkdir(parents=True)
+    assert outcome(Search(CONFIG, places, 1, 1, fresh=fresh), capfd) == (
+        1,
+        f"error: {folder} is a folder where the trials belong: remove it\n",
+    )
+    assert folder.is_dir()
+
+
+def test_a_study_that_cannot_be_written_is_named_with_the_reason(
+    searched: Path, colours: Path, tmp_path: Path, capfd
+):
+    plan = Search(CONFIG, replace(folders(colours, tmp_path), cache=searched / "cache"), 1, 1)
+    real = dbapi2.connect
+
+    def full(*given: Any, **more: Any) -> sqlite3.Connection:
+        """A file that takes few pages, as on a full disk."""
+        connection = real(*given, **more)
+        connection.execute("PRAGMA max_page_count = 5")
+        return connection
+
+    with mock.patch.object(dbapi2, "connect", full):
+        assert outcome(plan, capfd) == (
+            1,
+            f"error: cannot write the trials to {tmp_path / 'output/study.db'}: database or disk "
+            "is full; when that is mended, the same command goes on\n",
+        )
+    assert outcome(plan, capfd) == (0, "")
