@@ -605,11 +605,16 @@ def _plan(
         )
         _pass_on_errors(stack, errors)
     if stack.signals:
-        sys.stderr.write(
-            f"error: the plan of {stack.name} ({stack.target.name}) was stopped by "
-            f"{_stopper(stack)}, nothing was changed; Terraform's errors: {stack.stopped_log}\n"
+        # Also one that came to its end all the same is not to be applied.
+        stack.plan_file.unlink(missing_ok=True)
+        sys.stderr.write(_lock_left(stack))
+        kind = Interrupted if stack.signals[0] == signal.SIGINT else KennelError
+        raise kind(
+            f"the plan of {stack.name} ({stack.target.name}) was stopped by {_stopper(stack)}, "
+            "nothing was changed by it, and the same command begins it anew; Terraform's errors: "
+            f"{stack.stopped_log}"
         )
-    elif brief:
+    if brief:
         text = stack.plan_text.read_text()
         short = [*(summary.named(text) if named else ()), *summary.in_short(text)]
         if "-destroy" in arguments:
@@ -820,6 +825,8 @@ def _untargeted(lines: Iterable[str]) -> Iterator[str]:
             frame = line if plain == "╷" else ""
             if not frame:
                 yield line
+    if frame:
+        yield frame
 
 
 def planned(stack: Stack) -> dict[str, Any]:

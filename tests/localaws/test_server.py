@@ -329,9 +329,7 @@ def test_a_server_that_cannot_be_found_is_named(counted: Counted) -> None:
     counted.client("s3").head_bucket(Bucket="kennel")
 
 
-@pytest.mark.parametrize(
-    ("number", "by"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")]
-)
+@pytest.mark.parametrize(("number", "by"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
 def test_a_start_that_is_ended_leaves_no_server(
     number: signal.Signals, by: str, tmp_path: Path
 ) -> None:
