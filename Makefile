@@ -284,7 +284,7 @@ serve: $(ARCHIVE) ## serve it on PORT
 	@$(DONE) serve --port $(call typed,PORT)
 	@$(PYTHON) -m inference.server serve --model $(call typed,RUN)/model.tar.gz --host 127.0.0.1 --port $(call typed,PORT)
 lambda: $(READY) ## build the Lambda function's zips
-	@$(PYTHON) -m lambda_src.build --output $(call typed,OUT)/lambda --architecture all$(if $(call on,JSON), >&2)
+	@$(PYTHON) -m lambda_src.build --output $(call typed,OUT)/lambda --architecture all$(if $(filter lambda,$(MAKECMDGOALS)),$(if $(call on,JSON), >&2), > /dev/null)
 	$(if $(filter lambda,$(MAKECMDGOALS)),@$(DONE) lambda)
 
 # Each is written whole or not at all: make is not to remove one because a signal came.

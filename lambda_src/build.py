@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -172,6 +173,9 @@ def main() -> None:
             print(build(arguments.output, architecture, arguments.python))
     except (BuildError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write("error: stopped by Ctrl-C; the same command builds what is missing\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ def _say_interrupted(
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
         return
-    sys.stderr.write("error: stopped by Ctrl-C before it began; what was there is as it was\n")
+    sys.stderr.write("error: stopped by Ctrl-C; it had not begun, what was there is as it was\n")
     sys.stderr.flush()
     os._exit(128 + signal.SIGINT)
 
 
-# `python -m localaws.NAME` imports for a while, before anything of its own can answer Ctrl-C. While
-# Python looks for the module, its name is not known yet.
+# `python -m localaws.NAME` loads much before its `main` can say anything. While Python looks for
+# the module, its name is not known yet.
 if sys.argv[:1] == ["-m"]:
     sys.excepthook = _say_interrupted

@@ -319,8 +319,10 @@ def up(folder: Path, options: Options) -> str:
     while process.poll() is None and not progress.stalled(processor_seconds(process.pid)):
         if signals:
             process.kill()
-            how = "by Ctrl-C" if signals[0] == signal.SIGINT else "from outside"
-            sys.stderr.write(f"error: stopped {how}; localaws was not started\n")
+            # It holds the folder until it is gone: who starts it again at once is not to meet it.
+            process.wait()
+            by = "Ctrl-C" if signals[0] == signal.SIGINT else signal.Signals(signals[0]).name
+            sys.stderr.write(f"error: stopped by {by}; localaws was not started\n")
             sys.exit(128 + signals[0])
         if server := Server.of(folder):
             return f"localaws is up at {server.endpoint}"
@@ -466,7 +468,8 @@ def main(arguments: list[str] | None = None) -> None:
     except (LocalAwsError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.stderr.write("error: stopped by Ctrl-C; the same command goes on with it\n")
+        after = "localaws was not started" if command == "up" else "the same command goes on"
+        sys.stderr.write(f"error: stopped by Ctrl-C; {after}\n")
         sys.exit(128 + signal.SIGINT)
 
 

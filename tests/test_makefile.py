@@ -716,3 +716,17 @@ def test_the_environment_is_of_the_python_that_is_named_and_says_what_it_fetches
     assert "GB on disk" in said
     assert made() == ([], "")  # what is there stays
     assert made("UV_PYTHON=3.13")[0] == ["3.13"]
+
+
+@pytest.mark.parametrize("goal", ["plan", "apply", "destroy", "deploy", "rollback", "lambda"])
+def test_only_make_lambda_prints_where_the_zips_are(goal: str, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin/python"
+    python.write_text('#!/bin/sh\ntest "$2" != lambda_src.build || echo a.zip\n')
+    python.chmod(0o755)
+    (venv / "ready").touch()
+    os.utime(venv / "ready", (2**32, 2**32))  # newer than the lock
+    ran = make(goal, f"VENV={venv}", f"OUT={tmp_path / 'out'}", "ENV=local")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == ("a.zip\n" if goal == "lambda" else "")

@@ -145,6 +145,7 @@ def _plan(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def _apply(options: argparse.Namespace, extra: list[str]) -> int:
+    stack.require_answer(options.auto_approve)
     stacks = _stacks(options)
     code = _in_turn(
         stacks, lambda each: stack.apply(each, options.model, extra, options.auto_approve)
@@ -159,11 +160,14 @@ def _destroy(options: argparse.Namespace, extra: list[str]) -> int:
     from terraform.cli import job_logs, teardown
 
     stacks = _stacks(options)[::-1]
-    code = teardown.destroy(stacks, extra, options.auto_approve, options.delete_data)
+    code, left = teardown.destroy(stacks, extra, options.auto_approve, options.delete_data)
+    if code != 0:
+        return code
     # Who names targets has not destroyed a whole stack.
-    if code == 0 and stacks[-1].name == "foundation" and not extra:
-        job_logs.let_go(stacks[-1].target, options.delete_data)
-    return code
+    if stacks[-1].name == "foundation" and not extra:
+        left.has_data |= job_logs.let_go(stacks[-1].target, options.delete_data)
+    teardown.tell_next(stacks, left)
+    return 0
 
 
 def _output(options: argparse.Namespace, extra: list[str]) -> int:

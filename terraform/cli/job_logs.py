@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trainer.make_command import make_command
 from trainer.target import Target
 
 TRAINING = "/aws/sagemaker/TrainingJobs"
@@ -26,12 +25,15 @@ def found(target: Target) -> dict[str, Mapping[str, Any]]:
     }
 
 
-def let_go(target: Target, delete_data: bool) -> None:
+def let_go(target: Target, delete_data: bool) -> bool:
     """After a foundation is gone: remove what it had made and nobody else uses, if asked to.
 
     Args:
         target: The environment.
         delete_data: Remove logs; else they stay, as all data do.
+
+    Returns:
+        Whether some stay that it would remove with `delete_data`.
     """
     client = target.client("logs")
     own = [name for name, group in found(target).items() if _is_own(target, client, group)]
@@ -43,11 +45,12 @@ def let_go(target: Target, delete_data: bool) -> None:
     if used:
         sys.stderr.write(f"kept: {', '.join(used)}, to which others of the account write\n")
     elif own and not delete_data:
-        again = make_command("destroy", target.name, DELETE_DATA="1")
         sys.stderr.write(
-            f"kept: {', '.join(own)}; `{again}` removes them, if nobody else of the account "
+            f"kept: {', '.join(own)}, which DELETE_DATA=1 removes if nobody else of the account "
             "writes to them\n"
         )
+        return True
+    return False
 
 
 def _is_own(target: Target, client: Any, group: Mapping[str, Any]) -> bool:

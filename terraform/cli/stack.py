@@ -3,16 +3,17 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Thread
@@ -74,6 +75,14 @@ _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest"
 # How often a change is tried that SageMaker refuses since the endpoint changes by itself, or that
 # an answer of S3's which got lost has stopped.
 _TRIES = 5
+# How many lines may stand before a question where nobody knows how many the terminal has.
+_SHOWN_LINES = 200
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Terraform's warnings of `-target`, which `destroy` gives by itself for what keeps its data.
+_TARGETED = (
+    "Warning: Resource targeting is in effect",
+    "Warning: Applied changes may be incomplete",
+)
 # Where Terraform writes a state that it could not save.
 _UNSAVED = "errored.tfstate"
 
@@ -87,12 +96,14 @@ class Stack:
         target: The environment.
         out: Folder of all that is built.
         told: Where Terraform's words go; None for standard output.
+        signals: Those that Terraform was told to stop by.
     """
 
     name: str
     target: Target
     out: Path
     told: IO[str] | None = None
+    signals: list[int] = field(default_factory=list, compare=False)
 
     @cached_property
     def folder(self) -> Path:
@@ -113,6 +124,11 @@ class Stack:
     def plan_text(self) -> Path:
         """Where what a plan says is kept, if it was too long to be shown."""
         return self.data / "plan.txt"
+
+    @property
+    def stopped_log(self) -> Path:
+        """Where Terraform's errors are kept if it was told to stop in the midst of its work."""
+        return self.data / "stopped.log"
 
     @property
     def state_key(self) -> str:
@@ -159,6 +175,7 @@ class Stack:
         stderr: IO[str] | None = None,
         folder: Path | None = None,
         log: Path | None = None,
+        colored: bool | None = None,
     ) -> int:
         """Run Terraform to its end and give its exit code.
 
@@ -166,7 +183,9 @@ class Stack:
         it is doing, and a terminal sends one to every process of the group.
         """
         stdout = stdout or self.told
-        color = () if (stdout or sys.stdout).isatty() else ("-no-color",)
+        if colored is None:
+            colored = (stdout or sys.stdout).isatty()
+        color = () if colored else ("-no-color",)
         words = 2 if arguments[0] == "state" else 1
         environ = self.environ_of(arguments[0])
         with subprocess.Popen(
@@ -180,6 +199,7 @@ class Stack:
         ) as process:
 
             def pass_on(number: int, _: Any) -> None:
+                self.signals.append(number)
                 # A hangup would end Terraform at once, with the state locked.
                 process.send_signal(signal.SIGINT if number == signal.SIGHUP else number)
 
@@ -197,6 +217,7 @@ class Stack:
         stdout: IO[str] | None = None,
         stderr: IO[str] | None = None,
         folder: Path | None = None,
+        colored: bool | None = None,
     ) -> tuple[int, bool]:
         """Run Terraform with the state locked.
 
@@ -206,7 +227,9 @@ class Stack:
         """
         with tempfile.TemporaryDirectory(prefix="kennel-lock-") as temporary:
             log = Path(temporary) / "log"
-            code = self.run(*arguments, stdout=stdout, stderr=stderr, folder=folder, log=log)
+            code = self.run(
+                *arguments, stdout=stdout, stderr=stderr, folder=folder, log=log, colored=colored
+            )
             # What was killed may have left something that goes on.
             left = state_lock.not_given_back(log) if code >= 0 else ()
         is_freed = state_lock.let_go(self.target, self.state_key, left)
@@ -316,7 +339,7 @@ def apply_destroy(stack: Stack, extra: Sequence[str], tries: int = _TRIES) -> in
         extra: The arguments that `plan_destroy` was given.
         tries: How often at most, where what stops it passes.
     """
-    code, stopped = _apply_plan(stack)
+    code, stopped = _apply_plan(stack, destroying=True)
     stack.plan_file.unlink(missing_ok=True)
     if stopped.passing and tries > 1:
         code = plan_destroy(stack, extra, approved=True)
@@ -491,7 +514,8 @@ def _apply(
         # What a stopped run has begun is part of what the plan starts from.
         _wait_for_endpoint(stack)
         settling.wait_for_alias(stack.target)
-    code = _plan(stack, choice, ["-detailed-exitcode", *extra], imports, brief=approved)
+    arguments = ["-detailed-exitcode", *extra]
+    code = _plan(stack, choice, arguments, imports, brief=approved, asks=not approved)
     if code != CHANGES:
         return code
     if not approved or summary.deletes(stack.plan_text.read_text(), objects.HOLDERS):
@@ -551,6 +575,7 @@ def _plan(
     *,
     brief: bool = False,
     named: bool = False,
+    asks: bool = False,
 ) -> int:
     """Show and save a plan.
 
@@ -561,6 +586,7 @@ def _plan(
         imports: What it takes in, as `adopt.imports`.
         brief: Show only what it comes to.
         named: And a line for each resource.
+        asks: A question follows: show it whole only if the terminal is high enough.
 
     Returns:
         Terraform's exit code.
@@ -569,8 +595,13 @@ def _plan(
     if stack.name == "serving":
         files.append(_serving_variables(stack, choice, destroying="-destroy" in arguments))
     stack.plan_file.unlink(missing_ok=True)
-    told = _written(stack) if brief else nullcontext()
-    with told as said, adopt.importing(stack.folder, imports or {}) as folder:
+    told = _written(stack) if brief or asks else nullcontext()
+    colored = (stack.told or sys.stdout).isatty() and not brief
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        told as said,
+        adopt.importing(stack.folder, imports or {}) as folder,
+    ):
         code = _run_until_free(
             stack,
             "plan",
@@ -579,12 +610,29 @@ def _plan(
             *(f"-var-file={path}" for path in files),
             *arguments,
             stdout=said,
+            stderr=errors,
             folder=folder,
+            colored=colored,
+        )
+        _pass_on_errors(stack, errors)
+    if stack.signals:
+        # Also one that came to its end all the same is not to be applied.
+        stack.plan_file.unlink(missing_ok=True)
+        sys.stderr.write(_lock_left(stack))
+        kind = Interrupted if stack.signals[0] == signal.SIGINT else KennelError
+        raise kind(
+            f"the plan of {stack.name} ({stack.target.name}) was stopped by {_stopper(stack)}, "
+            "nothing was changed by it, and the same command begins it anew; Terraform's errors: "
+            f"{stack.stopped_log}"
         )
     if brief:
         text = stack.plan_text.read_text()
         short = [*(summary.named(text) if named else ()), *summary.in_short(text)]
+        if "-destroy" in arguments:
+            short = [line for line in short if not line.startswith(_TARGETED)]
         _tell(stack, *short, f"the whole plan: {stack.plan_text}")
+    elif asks:
+        _show_before_question(stack)
     if code not in (0, CHANGES):
         sys.stderr.write(_lock_left(stack))
     elif imports and (foreign := adopt.foreign(planned(stack)["resource_changes"])):
@@ -593,6 +641,39 @@ def _plan(
             f"({stack.target.name}) by the tags; remove it, or take it in by `terraform import`"
         )
     return code
+
+
+def _show_before_question(stack: Stack) -> None:
+    """Show a plan whole, or what it comes to if the question would be far below its beginning."""
+    told = stack.told or sys.stdout
+    height = os.get_terminal_size(told.fileno()).lines if told.isatty() else 0
+    room = height or _SHOWN_LINES
+    shown = stack.plan_text.read_text()
+    text = _COLOUR.sub("", shown)
+    write_text_atomic(stack.plan_text, text)
+    if text.count("\n") <= room:
+        told.write(shown)
+        told.flush()
+        return
+    names = summary.named(text)
+    short = [*(names if len(names) <= room else ()), *summary.in_short(text)]
+    _tell(stack, *short, f"the whole plan: {stack.plan_text}")
+
+
+def _pass_on_errors(stack: Stack, errors: IO[str]) -> str:
+    """Show what Terraform has said in errors, or keep it if it was told to stop; give it."""
+    errors.seek(0)
+    said = errors.read()
+    if stack.signals:
+        write_text_atomic(stack.stopped_log, _COLOUR.sub("", said))
+    else:
+        sys.stderr.write(said)
+    return said
+
+
+def _stopper(stack: Stack) -> str:
+    first = stack.signals[0]
+    return "Ctrl-C" if first == signal.SIGINT else signal.Signals(first).name
 
 
 def _serving_variables(stack: Stack, choice: Choice, destroying: bool) -> Path:
@@ -628,18 +709,20 @@ class _Stopped:
     early: bool
 
 
-def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
+def _apply_plan(stack: Stack, *, destroying: bool = False) -> tuple[int, _Stopped]:
     """Terraform's exit code, and why it stopped."""
     if stack.name == "serving":
         _wait_for_endpoint(stack)
     with tempfile.TemporaryFile("w+") as said:
-        with _without_outputs(stack) as stdout:
+        colored = (stack.told or sys.stdout).isatty()
+        with _without(stack, destroying) as stdout:
             code, is_freed = stack.run_locked(
-                "apply", "-input=false", str(stack.plan_file), stdout=stdout, stderr=said
+                *("apply", "-input=false", str(stack.plan_file)),
+                stdout=stdout,
+                stderr=said,
+                colored=colored and (destroying or not stack.target.fence),
             )
-        said.seek(0)
-        errors = said.read()
-    sys.stderr.write(errors)
+        errors = _pass_on_errors(stack, said)
     # Another environment's apply may have left one there at this moment.
     if _UNSAVED in errors:
         _keep_unsaved(stack)
@@ -648,8 +731,9 @@ def _apply_plan(stack: Stack) -> tuple[int, _Stopped]:
     if adopt.conflicts(errors):
         existing = adopt.imports(errors, planned(stack)["resource_changes"], stack.target)
     passes = is_freed or is_late or settling.refused(errors)
-    passing = code != 0 and passes and not adopt.was_interrupted(errors)
-    return code, _Stopped(existing, passing, early=adopt.is_early(errors))
+    if stack.signals or adopt.was_interrupted(errors):
+        return code, _Stopped({}, passing=False, early=False)
+    return code, _Stopped(existing, code != 0 and passes, early=adopt.is_early(errors))
 
 
 def _wait_for_endpoint(stack: Stack) -> None:
@@ -713,9 +797,12 @@ def _line(state: str) -> tuple[str, int]:
 
 
 @contextmanager
-def _without_outputs(stack: Stack) -> Iterator[IO[str] | None]:
-    """Where Terraform's words go; in a closed environment without the outputs at their end."""
-    if stack.target.fence is None:
+def _without(stack: Stack, destroying: bool) -> Iterator[IO[str] | None]:
+    """Where Terraform's words go: without what is for nobody.
+
+    That is the outputs at their end in a closed environment, and a warning of `destroy`'s targets.
+    """
+    if stack.target.fence is None and not destroying:
         yield None
         return
     reader, writer = os.pipe()
@@ -732,13 +819,32 @@ def _pass_on(stack: Stack, reader: int) -> None:
     """Tell what comes, up to the outputs; all is read, or Terraform would stop half way."""
     is_told = True
     with os.fdopen(reader, errors="replace") as said:
-        for line in said:
-            is_told = is_told and line != "Outputs:\n"
+        for line in _untargeted(said):
+            is_told = is_told and not (stack.target.fence and line == "Outputs:\n")
             if is_told:
                 try:
                     _tell(stack, line.rstrip("\n"))
                 except BrokenPipeError:  # nobody reads any more
                     is_told = False
+
+
+def _untargeted(lines: Iterable[str]) -> Iterator[str]:
+    """Lines without the warnings of `-target`, framed or not."""
+    frame, last = "", ""
+    for line in lines:
+        plain = _COLOUR.sub("", line).strip()
+        if last:
+            last = "" if plain.endswith(last) else last
+        elif plain.removeprefix("│ ").startswith(_TARGETED):
+            frame, last = "", "╵" if frame else "message."
+        else:
+            if frame:
+                yield frame
+            frame = line if plain == "╷" else ""
+            if not frame:
+                yield line
+    if frame:
+        yield frame
 
 
 def planned(stack: Stack) -> dict[str, Any]:
@@ -775,11 +881,15 @@ def _explain(stack: Stack, action: str) -> None:
     """Tell what to do after an action that failed."""
     named = _chosen_model(stack) if action == "apply" else ""
     again = make_command(action, stack.target.name, STACK=stack.name, MODEL=named)
+    label = f"{action} of {stack.name} ({stack.target.name})"
+    if stack.signals:
+        why = f"{label} was stopped by {_stopper(stack)}; Terraform's errors: {stack.stopped_log}"
+        once = ""
+    else:
+        why, once = f"{label} stopped half way; see above", " once the cause is gone"
     sys.stderr.write(
-        f"error: {action} of {stack.name} ({stack.target.name}) stopped half way; see above\n"
-        "What was done is in the state: "
-        f"`{again}` goes on from there "
-        f"once the cause is gone\n{_lock_left(stack)}"
+        f"error: {why}\nWhat was done is in the state: `{again}` goes on from there{once}\n"
+        f"{_lock_left(stack)}"
     )
 
 
@@ -809,6 +919,19 @@ def _lock_left(stack: Stack) -> str:
     )
 
 
+def require_answer(approved: bool = False) -> None:
+    """Refuse before all work what would need an answer that nobody can give.
+
+    Args:
+        approved: Nobody is asked.
+
+    Raises:
+        UsageError: There is no terminal to ask on.
+    """
+    if not approved and not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on: pass --auto-approve (`make`: YES=1)")
+
+
 def ask(question: str, word: str, what: str) -> None:
     """Go on only if the user types a word.
 
@@ -822,8 +945,7 @@ def ask(question: str, word: str, what: str) -> None:
         KennelError: Another word was typed.
         Interrupted: Ctrl-C.
     """
-    if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask on: pass --auto-approve (`make`: YES=1)")
+    require_answer()
     try:
         # Not on standard output, which may be JSON.
         sys.stderr.write(f"\n{question} Only '{word}' goes ahead: ")

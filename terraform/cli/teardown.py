@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,10 +42,23 @@ _TELL_SECONDS = 60.0
 _ECR_BATCH = 100
 
 
+@dataclass
+class Left:
+    """What there is after a `destroy`.
+
+    Attributes:
+        gone: The stacks of which only data are left.
+        has_data: Whether there are data that it would remove if it were told to.
+    """
+
+    gone: set[str] = field(default_factory=set)
+    has_data: bool = False
+
+
 def destroy(
     stacks: Sequence[Stack], extra: Sequence[str], approved: bool, delete_data: bool
-) -> int:
-    """Destroy stacks and what is left of them; give Terraform's exit code.
+) -> tuple[int, Left]:
+    """Destroy stacks and what is left of them; give Terraform's exit code and what there is then.
 
     Args:
         stacks: In the order in which they go.
@@ -64,7 +78,7 @@ def destroy(
         data = data_in(each.target, held)
         code = _destroy(each, held, data, extra, approved, delete_data)
         if code != 0:
-            return code
+            return code, Left()
         kept |= {} if delete_data else data
         if not _without(stack.resources(each), data):
             gone.append(each)
@@ -73,8 +87,9 @@ def destroy(
     # At the end, since late lines come for a while.
     for each in gone:
         _delete_log_groups(each)
-    _tell(stacks, gone, [*kept.values(), *also])
-    return 0
+    if staying := [*kept.values(), *also]:
+        sys.stderr.write(f"kept: {', '.join(staying)}; DELETE_DATA=1 removes that, too\n")
+    return 0, Left({each.name for each in gone}, bool(staying))
 
 
 def _destroy(
@@ -91,10 +106,12 @@ def _destroy(
     kept = {} if delete_data else data
     others = _without(held, kept)
     if not others:
+        sys.stderr.write(f"{label} holds nothing but its data\n")
         return 0
+    stack.require_answer(approved)
     targets = [f"-target={_address(resource)}" for resource in others if kept and is_whole]
     if targets:
-        sys.stderr.write(f"{label}: all but its data goes, so Terraform will warn of targets\n")
+        sys.stderr.write(f"{label}: all but its data goes\n")
     code = stack.plan_destroy(each, [*extra, *targets], approved)
     if code != stack.CHANGES:
         return code
@@ -298,23 +315,24 @@ def _clean(
     return []
 
 
-def _tell(stacks: Sequence[Stack], gone: Sequence[Stack], kept: Sequence[str]) -> None:
-    """Say what is left, and what comes next."""
+def tell_next(stacks: Sequence[Stack], left: Left) -> None:
+    """Say what comes next: in the last line, and each command once."""
     target = stacks[0].target
-    if kept:
-        only = stacks[0].name if len(stacks) == 1 else "all"
+    if "foundation" in left.gone:
+        sys.stderr.write(f"the bucket of Terraform's state, {target.state_bucket}, stays\n")
+    elif "serving" in left.gone:
+        sys.stderr.write("nothing serves now\n")
+        again = make_command("deploy", target.name)
+        sys.stderr.write(f"next: `{again}` serves again what served last\n")
+        return
+    if left.has_data:
+        only = stacks[0].name if len(stacks) == 1 else ""
         again = make_command("destroy", target.name, STACK=only, DELETE_DATA="1")
-        sys.stderr.write(f"kept: {', '.join(kept)}; `{again}` removes that, too\n")
-    names = [each.name for each in gone]
-    if "foundation" in names:
+        sys.stderr.write(f"next: `{again}` removes what was kept, too\n")
+    elif "foundation" in left.gone:
         python = shlex.quote(os.path.relpath(sys.executable))
         sys.stderr.write(
-            f"the bucket of Terraform's state, {target.state_bucket}, stays; "
-            f"`{python} -m terraform.cli bootstrap --delete --env {target.name}` removes it\n"
-        )
-    elif "serving" in names:
-        sys.stderr.write(
-            f"nothing serves now; `{make_command('deploy', target.name)}` serves again\n"
+            f"next: `{python} -m terraform.cli bootstrap --delete --env {target.name}` removes it\n"
         )
 
 

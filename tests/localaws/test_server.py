@@ -389,34 +389,41 @@ def test_a_server_that_starts_is_waited_for(
                 server.terminate()
 
 
-@pytest.mark.parametrize("package", ["localaws.server", "inference.server"])
-def test_ctrl_c_during_the_imports_is_one_line(tmp_path: Path, package: str) -> None:
-    # Both import it soon.
-    (tmp_path / "argparse.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
-    done = subprocess.run(
-        [sys.executable, "-m", package, "up"],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 130
-    assert done.stderr.startswith("error: stopped by Ctrl-C before it began")
-    assert done.stderr.count("\n") == 1
-
-
-def test_a_start_that_is_ended_leaves_no_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "by"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_start_that_is_ended_leaves_no_server(
+    number: signal.Signals, by: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "state"
     command = [sys.executable, "-m", "localaws.server", "up", "--port", "0", "--state", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as starter:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as starter:
 
         def servers() -> list[int]:
             return [child.pid for child in psutil.Process(starter.pid).children()]
 
         (server,) = until(servers)
-        starter.terminate()
-        assert starter.wait() == 128 + signal.SIGTERM
-    until(lambda: not psutil.pid_exists(server))
+        starter.send_signal(number)
+        out, said = starter.communicate(timeout=SECONDS)
+        assert starter.returncode == 128 + number
+    assert (out, said.decode()) == (b"", f"error: stopped by {by}; localaws was not started\n")
+    assert not psutil.pid_exists(server)
     assert Server.of(folder) is None
+
+
+@pytest.mark.parametrize("module", ["localaws.server", "localaws.demo", "inference.server"])
+def test_ctrl_c_while_a_command_loads_is_one_line(module: str, tmp_path: Path) -> None:
+    stops = "import signal\nsignal.raise_signal(signal.SIGINT)\n"
+    for name in ("botocore", "uvicorn"):
+        (tmp_path / f"{name}.py").write_text(stops)
+    ran = subprocess.run(
+        [sys.executable, "-m", module, "up"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 128 + signal.SIGINT
+    assert ran.stderr.startswith("error: stopped by Ctrl-C; it ")
+    assert ran.stderr.count("\n") == 1
 
 
 def test_a_state_may_be_saved_at_the_end_only(counted: Counted, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A copy of the commands with stacks of its own: small ones that Terraform applies in a second."""
 
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,7 @@ class Checkout:
 
     @contextmanager
     def start(
-        self, *arguments: str, **changes: str | None
+        self, *arguments: str, stdin: int = subprocess.DEVNULL, **changes: str | None
     ) -> Generator[subprocess.Popen[str], None, None]:
         """Run Python with arguments, no longer than the block that it is started for.
 
@@ -93,7 +94,7 @@ class Checkout:
             [sys.executable, *arguments],
             cwd=self.folder,
             env={name: value for name, value in environ.items() if value is not None},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -106,6 +107,16 @@ class Checkout:
     def run(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Run `python -m terraform.cli` with arguments to its end."""
         return self.python("-m", "terraform.cli", *arguments, **changes)
+
+    def asked(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same at a terminal, whose user says no."""
+        terminal, other = pty.openpty()
+        os.write(terminal, b"no\n")
+        with self.start("-m", "terraform.cli", *arguments, stdin=other) as process:
+            out, err = process.communicate(timeout=SECONDS)
+        os.close(terminal)
+        os.close(other)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def python(self, *arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Run Python with arguments to its end."""

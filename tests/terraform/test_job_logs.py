@@ -115,7 +115,7 @@ def test_the_last_who_uses_them_may_remove_them(
         )
     job_logs.let_go(target, delete_data=False)
     assert there(logs) == [NOTEBOOKS, TRAINING]
-    assert "`make destroy DELETE_DATA=1 ENV=local` removes them" in capsys.readouterr().err
+    assert ", which DELETE_DATA=1 removes if nobody else" in capsys.readouterr().err
     own, other = "kennel-local-dogs-1/algo-1", "kennel-local2-dogs-1/algo-1"
     for stream in (own, other):
         logs.create_log_stream(logGroupName=TRAINING, logStreamName=stream)

@@ -6,13 +6,19 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
 
+from terraform.cli import stack
 from terraform.cli.page import Page
+from terraform.cli.stack import Stack
 from tests.localaws.conftest import SECONDS, until
+from trainer.target import Target
 
 ROOT = Path(__file__).parents[2]
 ASK = (
@@ -83,6 +89,65 @@ def test_ctrl_c_is_one_line() -> None:
     said = "error: stopped by Ctrl-C, nothing was changed: serving (dev) stays as it is\n"
     assert shown.endswith(said)
     assert "Traceback" not in shown
+
+
+WARNING = [
+    *("╷", "│ Warning: Applied changes may be incomplete", "│ ", "│ The plan was created with the"),
+    *("│     terraform plan", "│ to use it as part of an error message.", "╵"),
+]
+
+
+@pytest.mark.parametrize(
+    "warning", [WARNING, [line.removeprefix("│ ") for line in WARNING if len(line) > 1]]
+)
+def test_of_all_warnings_only_that_of_targets_is_left_out(warning: list[str]) -> None:
+    other = ["╷", "│ Warning: Deprecated", "│ ", "╵", "", "Destroy complete!"]
+    told = [f"{line}\n" for line in ("one: Destroying...", *warning, *other, "╷")]
+    assert list(stack._untargeted(told)) == [f"{line}\n" for line in (told[0][:-1], *other, "╷")]
+
+
+PLAN = [
+    *("", "  # aws_s3_bucket.one will be created", *["      + line"] * 9),
+    *("  # aws_s3_bucket.two must be replaced", *["      + line"] * 9),
+    *("", "Plan: 2 to add, 0 to change, 1 to destroy."),
+]
+NAMES = ["aws_s3_bucket.one will be created", "aws_s3_bucket.two must be replaced"]
+COUNTS = "Plan: 2 to add, 0 to change, 1 to destroy."
+
+
+@pytest.mark.parametrize(
+    ("rows", "copies", "shown"),
+    [
+        (40, 1, PLAN),
+        (10, 1, [*NAMES, COUNTS]),
+        (1, 1, [COUNTS]),
+        # No terminal: nobody knows how many lines there are.
+        (None, 1, PLAN),
+        (None, 20, [*NAMES * 20, COUNTS]),
+    ],
+)
+def test_a_question_follows_no_more_than_the_terminal_shows(
+    rows: int | None, copies: int, shown: list[str], tmp_path: Path
+) -> None:
+    """The whole plan is in a file, without colours."""
+    text = "".join(f"\x1b[1m{line}\x1b[0m\n" for line in PLAN * copies)
+    terminal, other = pty.openpty() if rows else os.pipe()
+    if rows:
+        termios.tcsetwinsize(other, (rows, 80))
+    with os.fdopen(other, "w") as told:
+        one = Stack("serving", cast(Target, SimpleNamespace(name="dev")), tmp_path, told)
+        one.plan_text.parent.mkdir(parents=True)
+        one.plan_text.write_text(text)
+        stack._show_before_question(one)
+    found = b""
+    while chunk := _read(terminal):
+        found += chunk
+    os.close(terminal)
+    lines = re.sub(r"\x1b\[\d*m", "", found.decode()).splitlines()
+    if shown != PLAN:
+        assert lines.pop() == f"the whole plan: {one.plan_text}"
+    assert lines == shown
+    assert one.plan_text.read_text().splitlines() == PLAN * copies
 
 
 READ = {

@@ -106,11 +106,17 @@ def test_what_it_comes_to_is_said_before_the_question(
     checkout: Checkout, archives: dict[str, Path]
 ) -> None:
     model = ("--model", str(archives["two"]))
-    refused = checkout.run("apply", "serving", "--env", "dev", *model)
-    assert refused.returncode == 2
-    assert refused.stderr.endswith(
-        "error: there is no terminal to ask on: pass --auto-approve (`make`: YES=1)\n"
+    unasked = checkout.run("apply", "serving", "--env", "dev", *model)
+    assert unasked.returncode == 2
+    # Before any work, and so before the plan.
+    assert unasked.stdout == ""
+    assert (
+        unasked.stderr
+        == "error: there is no terminal to ask on: pass --auto-approve (`make`: YES=1)\n"
     )
+    refused = checkout.asked("apply", "serving", "--env", "dev", *model)
+    assert refused.returncode == 1
+    assert "error: not confirmed, nothing was changed" in refused.stderr
     # The plan itself, and what it comes to: a line of its own where there is something to price.
     assert "terraform_data.endpoint will be" in refused.stdout
     assert refused.stdout.splitlines()[-1].startswith("plan of serving (dev): 1 to ")
@@ -224,12 +230,12 @@ def test_exit_codes_and_arguments_pass(checkout: Checkout) -> None:
 
 
 def test_nothing_is_applied_without_consent(checkout: Checkout) -> None:
-    asked = checkout.run(
+    asked = checkout.asked(
         *("apply", "serving", "--env", "dev", "--", "-replace=terraform_data.endpoint")
     )
-    assert asked.returncode == 2
+    assert asked.returncode == 1
     assert "will be replaced, as requested" in asked.stdout
-    assert "pass --auto-approve" in asked.stderr
+    assert "nothing was changed: serving (dev) stays as it is" in asked.stderr
     assert "No changes." in serving(checkout, command="plan").stdout
 
 
@@ -313,7 +319,14 @@ def test_an_interrupt_lets_terraform_end_in_order(checkout: Checkout, s3: Any, n
         out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "Gracefully shutting down" in out
-    assert "`make apply STACK=serving ENV=dev` goes on from there" in err
+    by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    *_, why, what_next = err.splitlines()
+    head = f"error: apply of serving (dev) was stopped by {by}; Terraform's errors: "
+    assert why.startswith(head)
+    assert what_next.endswith(" `make apply STACK=serving ENV=dev` goes on from there")
+    # Of these no more is shown, and nothing of them is lost.
+    assert err.count("rror: ") == 1
+    assert "execution halted" in Path(why.removeprefix(head)).read_text()
     # Terraform has let go of the state.
     assert "force-unlock" not in err
     keys = [entry["Key"] for entry in s3.list_objects_v2(Bucket=STATES)["Contents"]]
@@ -404,9 +417,12 @@ def test_a_public_url_gets_the_right_that_the_modules_cannot_say(
 def test_a_question_about_destroying_comes_after_names_not_after_the_whole_plan(
     checkout: Checkout,
 ) -> None:
-    refused = checkout.run("destroy", "serving", "--env", "dev")
-    assert refused.returncode == 2
-    assert "there is no terminal to ask on" in refused.stderr
+    unasked = checkout.run("destroy", "serving", "--env", "dev")
+    assert unasked.returncode == 2
+    assert "there is no terminal to ask on" in unasked.stderr
+    assert unasked.stdout == ""
+    refused = checkout.asked("destroy", "serving", "--env", "dev")
+    assert refused.returncode == 1
     *told, last = refused.stdout.splitlines()
     assert told == [
         "terraform_data.endpoint will be destroyed",
@@ -429,6 +445,9 @@ def test_all_is_destroyed_in_reverse(checkout: Checkout, localaws: LocalAws, s3:
     assert [parameter["Name"] for parameter in left] == ["/kennel/dev/bucket"]
     again = done(checkout.run("destroy", "all", "--env", "dev", "--auto-approve"))
     assert "serving (dev) holds nothing" in again.stderr
+    assert "foundation (dev) holds nothing" in again.stderr
+    assert " -m terraform.cli bootstrap --delete --env dev` removes it" in again.stderr
+    assert again.stderr.splitlines()[-1].startswith("next: ")
 
 
 MORE_OUTPUTS = """
