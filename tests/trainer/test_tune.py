@@ -412,4 +412,3 @@ def test_a_study_that_cannot_be_written_is_named_with_the_reason(
             f"error: cannot write the trials to {tmp_path / 'output/study.db'}: database or disk "
             "is full; when that is mended, the same command goes on\n",
         )
-    assert outcome(plan, capfd) == (0, "")
