@@ -83,6 +83,7 @@ _TARGETED = (
     "Warning: Resource targeting is in effect",
     "Warning: Applied changes may be incomplete",
 )
+_TARGETED_LINES = 16
 # Where Terraform writes a state that it could not save.
 _UNSAVED = "errored.tfstate"
 
@@ -830,13 +831,15 @@ def _pass_on(stack: Stack, reader: int) -> None:
 
 def _untargeted(lines: Iterable[str]) -> Iterator[str]:
     """Lines without the warnings of `-target`, framed or not."""
-    frame, last = "", ""
+    frame, last, left = "", "", 0
     for line in lines:
         plain = _COLOUR.sub("", line).strip()
         if last:
-            last = "" if plain.endswith(last) else last
+            # Another version of Terraform may end it otherwise: no more is left out than this.
+            left -= 1
+            last = "" if plain.endswith(last) or not left else last
         elif plain.removeprefix("│ ").startswith(_TARGETED):
-            frame, last = "", "╵" if frame else "message."
+            frame, last, left = "", "╵" if frame else "message.", _TARGETED_LINES
         else:
             if frame:
                 yield frame
