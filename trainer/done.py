@@ -18,8 +18,7 @@ from trainer.errors import KennelError, run_command
 from trainer.fence import is_loopback
 from trainer.files import read_json
 from trainer.make_command import make_command
-from trainer.names import shown
-from trainer.pages import counted
+from trainer.names import counted, shown
 
 NEXT = {
     "env": "data",

@@ -26,7 +26,7 @@ from trainer.jobs_sagemaker import (
 )
 from trainer.make_command import make_command
 from trainer.metric_lines import METRICS, metric_regex
-from trainer.pages import counted
+from trainer.names import counted
 from trainer.patience import read_object
 from trainer.prices import hourly_usd
 from trainer.search_space import Choice, Range

@@ -57,7 +57,7 @@ from trainer.jobs_tuning import (
     start_search,
 )
 from trainer.make_command import make_command
-from trainer.pages import counted
+from trainer.names import counted
 from trainer.search_space import search_space
 from trainer.target import Target
 from trainer.upload import require_manifest

@@ -1,4 +1,4 @@
-"""Names of files and classes as they are compared and as they are shown."""
+"""Names of files and classes as they are compared and as they are shown; things counted."""
 
 import unicodedata
 
@@ -29,3 +29,8 @@ def some(names: list[str], limit: int = 5) -> str:
     """List names for a line of text, the first few of many."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(shown, names[:limit])) + more
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """Write a number of things: "1 photo", "1,269 photos"."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"

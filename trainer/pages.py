@@ -2,6 +2,8 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from trainer.names import counted
+
 WAY_BACK = "<!-- the way back -->"
 """Where a page leads to the one over all of them, if it is written where that one is kept."""
 
@@ -50,8 +52,3 @@ def span(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.1f}{_SPACE}{unit}"
     return f"{seconds:.{0 if seconds >= 10 else 1}f}{_SPACE}s"
-
-
-def counted(count: int, one: str, several: str = "") -> str:
-    """Write a number of things: "1 photo", "1,269 photos"."""
-    return f"{count:,} {one if count == 1 else several or f'{one}s'}"

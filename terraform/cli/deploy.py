@@ -270,7 +270,6 @@ def _photo(out: Path, fingerprint: str | None) -> Path | None:
 
 
 def _prepared(options: argparse.Namespace) -> Stack:
-    stack.require_answer(options.auto_approve)
     told = sys.stderr if options.json else None
     serving = Stack("serving", load(options.env), options.out, told)
     stack.prepare(serving)

@@ -7,6 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from trainer.errors import KennelError
+from trainer.names import counted
 from trainer.target import Target
 
 BUCKET, REPOSITORY = "aws_s3_bucket", "aws_ecr_repository"
@@ -132,11 +133,6 @@ def delete(client: Any, bucket: str, prefix: str = "", only_markers: bool = Fals
             raise KennelError(f"s3://{bucket}/{error['Key']} stays: {error.get('Message')}")
         if gone // _TELL_EACH < (gone := gone + len(doomed)) // _TELL_EACH:
             sys.stderr.write(f"deleted {gone:,} versions from {bucket}\n")
-
-
-def counted(number: int, thing: str) -> str:
-    """A number of things in words: `1 object`, `1,520 objects`."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def size_text(size: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from terraform.cli.objects import counted
+from trainer.names import counted
 from trainer.prices import hourly_usd, prices
 from trainer.target import Target
 

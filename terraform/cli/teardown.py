@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from terraform.cli import logs, model, objects, packages, settling, stack, summary
-from terraform.cli.objects import BUCKET, REPOSITORY, counted, size_text
+from terraform.cli.objects import BUCKET, REPOSITORY, size_text
 from terraform.cli.stack import Stack
 from trainer.errors import KennelError
 from trainer.make_command import make_command
+from trainer.names import counted
 from trainer.target import Target
 
 RUNS = ("capture/", "checkpoints/", "jobs/", "models/")

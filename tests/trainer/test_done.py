@@ -256,7 +256,7 @@ def test_a_result_is_told_in_words_on_a_terminal_and_for_programs_elsewhere(
 
 def test_a_search_and_an_archive_are_told_with_their_figures(tmp_path: Path):
     for name in ("search.json", "best.json", "search.html", "model.tar.gz", "package.json"):
-        (tmp_path / name).write_text("[]")
+        (tmp_path / name).write_text('{"of": "a former version"}')
     assert next(searched(tmp_path)).startswith("hyperparameters: ")
     (tmp_path / "search.json").write_text('{"trials": 8, "valid_loss": 0.273204}')
     assert list(searched(tmp_path)) == [
