@@ -98,6 +98,7 @@ BENCH ?= training serving function growth calls# what `make bench` measures, of 
 BENCH_FLAGS ?=#                 flags for it
 UPGRADE ?=#                     --upgrade: `make lock` takes newer versions
 
+$(if $(wildcard trainer/train.py),,$(error say `make -C $(dir $(lastword $(MAKEFILE_LIST)))`, not -f: all that it does begins in that folder))
 # A slip in a name would be ignored: what stands on this make's own command line is a variable of this file, or one that
 # a program or FLAGS reads.
 PROGRAMS := AWS_% TF_% KENNEL_% PYTHON% UV_% PIP_% OMP_% MKL_% CUDA_% TORCH_% ORT_% SAGEMAKER_% XDG_% LC_% %_PROXY %_proxy \

@@ -248,6 +248,13 @@ echo "end $2" >> {tmp_path}/order
     assert lines.index("begin terraform.cli") > lines.index("end trainer.done")
 
 
+def test_a_makefile_of_another_folder_says_how_it_is_called(tmp_path):
+    ran = make("-f", str(ROOT / "Makefile"), "-C", str(tmp_path), "lambda", "OUT=x")
+    assert ran.returncode == 2
+    assert f"say `make -C {ROOT}/`, not -f" in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dash_is_no_flag(tmp_path):
     words = ("FILE=-x.jpg", f"OUT={tmp_path / 'out'}")
     calls = printed_words("invoke", *words, bin_folder=tmp_path / "bin")

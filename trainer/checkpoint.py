@@ -87,6 +87,8 @@ def restore(path: Path) -> tuple[RunState, dict[str, Tensor], dict[str, Any]] | 
         raise _in_its_place(path) from None
     except OSError as error:
         fault = f"cannot be read ({error.strerror})"
+    except MemoryError:
+        raise
     # Bytes that are none of a checkpoint's raise errors of many kinds.
     except Exception:
         fault = "is damaged"
