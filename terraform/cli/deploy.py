@@ -100,6 +100,11 @@ def deploy(
         return packages.register(opened, archive, source, target)
 
     if stack.release(serving, archive, admit, extra, approved) != 0:
+        if serving.signals:  # SageMaker goes on, and nothing is wrong with the model
+            raise KennelError(
+                f"the release of the model {archive.digest[:12]} was not followed to its end: the "
+                "command above goes on with it"
+            )
         fault = _release_fault(serving)
         if fault is None:
             raise KennelError(

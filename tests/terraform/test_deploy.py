@@ -1,22 +1,26 @@
 """`deploy`, `verify`, `rollback` and `destroy`, with a stack that releases models in localaws."""
 
 import json
+import signal
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import onnx
 import pytest
 
 from inference.archive import describe_files, open_model, write_archive
-from terraform.cli import packages
+from terraform.cli import deploy as release
+from terraform.cli import model, packages, smoke, stack
 from terraform.cli.deploy import find_latest
+from terraform.cli.model import Archive
 from tests.archives import make_archive, write_manifest
 from tests.terraform.checkout import Checkout, done
 from tests.terraform.conftest import LocalAws
 from tests.terraform.service import BUCKET, FUNCTION, make_service
 from trainer.errors import KennelError
-from trainer.target import load
+from trainer.target import Target, load
 
 GROUP = "kennel-dev"
 LATEST = "jobs/latest.json"
@@ -314,3 +318,26 @@ def test_the_content_types_are_those_that_the_server_takes() -> None:
 
     for content_type in packages.CONTENT_TYPES:
         check_content_type(content_type)
+
+
+def test_a_release_that_ctrl_c_left_alone_rejects_no_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """SageMaker goes on with it, and the command that is named follows it."""
+    digest = "a" * 64
+    opened = SimpleNamespace(digest=digest, labels=("a", "b"))
+    monkeypatch.setattr(model, "locate", lambda *_: Archive("bucket", digest))
+    monkeypatch.setattr(model, "fetch", lambda *_: tmp_path)
+    monkeypatch.setattr(model, "opened", lambda *_: opened)
+    monkeypatch.setattr(smoke, "make", lambda *_: None)
+    monkeypatch.setattr(packages, "image", lambda *_: None)
+    monkeypatch.setattr(release, "_compare", lambda *_: None)
+    serving = stack.Stack("serving", Target("kennel", "dev", "us-east-1"), tmp_path)
+
+    def stopped(*_: object) -> int:
+        serving.signals.append(signal.SIGINT)
+        return 1
+
+    monkeypatch.setattr(stack, "release", stopped)
+    with pytest.raises(KennelError, match=f"release of the model {digest[:12]} was not followed"):
+        release.deploy(serving, "model.tar.gz", (), approved=True, new_labels=False)
