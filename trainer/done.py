@@ -4,18 +4,16 @@ The next command carries what this one was given, so that it works as it is prin
 """
 
 import argparse
-import json
 import os
 import shlex
 import sys
-import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from trainer import index
 from trainer.errors import KennelError, run_command
-from trainer.fence import is_loopback
+from trainer.fence import NO_ANSWER, is_loopback, localaws_page
 from trainer.files import read_json
 from trainer.make_command import make_command
 from trainer.names import counted, shown
@@ -85,16 +83,22 @@ def _part(part: str, run: Path, output: Path) -> Iterator[str]:
         yield from evaluated(form, run / "served")
 
 
-def _whole(path: Path, content: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """Read what a step has left; empty if it has left none. `content`: what was read of it.
+def _whole(path: Path) -> Mapping[str, Any]:
+    """Read what a step has left; empty if it has left none.
 
     Raises:
-        KennelError: It is damaged; make, which goes by its time, takes it for whole.
+        KennelError: It is damaged.
     """
-    content = read_json(path) if content is None else content
-    if not content and os.path.lexists(path):
-        raise KennelError(f"{shown(path)} is damaged: remove it, and give the command again")
+    content = read_json(path)
+    if not content:
+        _require_none(path)
     return content
+
+
+def _require_none(path: Path) -> None:
+    """Refuse a file of which nothing could be read: make, which goes by its time, believes it."""
+    if os.path.lexists(path):
+        raise KennelError(f"{shown(path)} is damaged: remove it, and give the command again")
 
 
 def searched(folder: Path) -> Iterator[str]:
@@ -149,7 +153,7 @@ def evaluated(form: str, folder: Path) -> Iterator[str]:
             f"{folder / 'evaluation.html'}"
         )
     else:
-        _whole(folder / "evaluation.json", {})
+        _require_none(folder / "evaluation.json")
 
 
 def request(data: Path, port: str) -> str:
@@ -184,11 +188,9 @@ def _holds_something(output: Path) -> bool:
     endpoint = read_json(output / "localaws/server.json").get("endpoint", "")
     if not is_loopback(endpoint):
         return False
-    asker = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with asker.open(f"{endpoint}/_localaws/inventory", timeout=60) as answer:
-            return bool(json.load(answer))
-    except (OSError, ValueError):
+        return bool(localaws_page(endpoint, "inventory"))
+    except (OSError, *NO_ANSWER):
         return False
 
 

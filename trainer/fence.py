@@ -31,6 +31,8 @@ _PROXY = re.compile(r".*_(?i:PROXY)")
 _WALL = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 _LARGEST_PORT = 65535
 _ANSWER_SECONDS = 60
+NO_ANSWER = (ValueError, KeyError, TypeError, http.client.HTTPException)
+"""What reading an answer raises that is none of localaws'."""
 
 
 @dataclass(frozen=True)
@@ -197,15 +199,25 @@ def _written(file: Path) -> str | None:
 
 def _served(endpoint: str) -> str | None:
     """The folder that the server is up for; empty if it does not say, None if nobody answers."""
-    host = urllib.parse.urlsplit(endpoint).netloc
     try:
-        with closing(http.client.HTTPConnection(host, timeout=_ANSWER_SECONDS)) as connection:
-            connection.request("GET", "/_localaws/health")
-            return str(json.load(connection.getresponse())["state"])
+        return str(localaws_page(endpoint, "health")["state"])
     except OSError:
         return None
-    except (ValueError, KeyError, TypeError, http.client.HTTPException):
+    except NO_ANSWER:
         return ""
+
+
+def localaws_page(endpoint: str, name: str) -> Any:
+    """One of localaws' own pages.
+
+    Raises:
+        OSError: Nobody answers there.
+        NO_ANSWER: Who answers is no localaws.
+    """
+    host = urllib.parse.urlsplit(endpoint).netloc
+    with closing(http.client.HTTPConnection(host, timeout=_ANSWER_SECONDS)) as connection:
+        connection.request("GET", f"/_localaws/{name}")
+        return json.load(connection.getresponse())
 
 
 def _without_proxies(environ: Mapping[str, str]) -> dict[str, str]:

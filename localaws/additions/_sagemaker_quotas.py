@@ -4,7 +4,7 @@ The words are of https://github.com/aws/amazon-sagemaker-examples/issues/307 and
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from moto.sagemaker import models
 from moto.sagemaker.exceptions import SagemakerClientError
@@ -13,6 +13,15 @@ from localaws.additions.service_quotas import INSTANCES
 from localaws.hosting import records
 from localaws.hosting.records import Release
 from localaws.jobs.training_records import TrainingJob, jobs
+
+_REMEDY = "Please use AWS Service Quotas to request an increase for this quota."
+_TRIALS = {
+    "MaxNumberOfTrainingJobs": ("Number of training jobs per hyperparameter tuning job", 750),
+    "MaxParallelTrainingJobs": (
+        "Number of parallel training jobs per hyperparameter tuning job",
+        100,
+    ),
+}
 
 
 class ResourceLimitExceeded(SagemakerClientError):
@@ -37,9 +46,27 @@ def require(use: str, used: Counter[str], wanted: Counter[str]) -> None:
             raise ResourceLimitExceeded(
                 f"The account-level service limit '{kind} for {use}' is {INSTANCES:.0f} Instances,"
                 f" with current utilization of {used[kind]} Instances and a request delta of"
-                f" {count} Instances. Please use AWS Service Quotas to request an increase for"
-                " this quota. If AWS Service Quotas is not available, contact AWS support to"
-                " request an increase for this quota."
+                f" {count} Instances. {_REMEDY} If AWS Service Quotas is not available, contact"
+                " AWS support to request an increase for this quota."
+            )
+
+
+def require_tuning(limits: Mapping[str, int]) -> None:
+    """Refuse a tuning job of more trials than the account may have.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-limits.html
+
+    Args:
+        limits: The request's `ResourceLimits`.
+
+    Raises:
+        ResourceLimitExceeded: There would be too many.
+    """
+    for member, (name, most) in _TRIALS.items():
+        if (given := limits.get(member, 0)) > most:
+            raise ResourceLimitExceeded(
+                f"The account-level service limit '{name}' is {most}, with a request of {given}."
+                f" {_REMEDY}"
             )
 
 

@@ -10,7 +10,7 @@ from moto.sagemaker.exceptions import ResourceNotFound, ValidationError
 from localaws.additions import Gap
 from localaws.additions._moto import ROLE, plain_client
 from localaws.additions._sagemaker import missing, sorted_page
-from localaws.additions._sagemaker_quotas import ResourceLimitExceeded
+from localaws.additions._sagemaker_quotas import require_tuning
 from localaws.additions._sagemaker_training import refuse_invalid
 from localaws.execution import RoleError, running
 from localaws.jobs.ranges import Choice, RangeError, combinations
@@ -25,18 +25,6 @@ _SORTED_BY: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "Name": lambda trial: trial["TrainingJobName"],
     "Status": lambda trial: trial["TrainingJobStatus"],
 }
-_QUOTAS = (
-    (
-        "MaxNumberOfTrainingJobs",
-        "Number of training jobs per hyperparameter tuning job",
-        750,
-    ),
-    (
-        "MaxParallelTrainingJobs",
-        "Number of parallel training jobs per hyperparameter tuning job",
-        100,
-    ),
-)
 
 
 class TuningAnswers(responses.SageMakerResponse):
@@ -120,7 +108,7 @@ def _read(request: Mapping[str, Any]) -> TuningJob:
     names = [definition.name for definition in job.definitions]
     if len(set(names)) < len(names):
         raise ValidationError("Each of TrainingJobDefinitions must have its own DefinitionName.")
-    _refuse_limits(job)
+    require_tuning(job.config["ResourceLimits"])
     _refuse_strategy(job)
     for definition in job.definitions:
         _refuse_definition(definition)
@@ -128,20 +116,6 @@ def _read(request: Mapping[str, Any]) -> TuningJob:
         former = _parent(job, parent["HyperParameterTuningJobName"])
         job.former += former.trials
     return job
-
-
-def _refuse_limits(job: TuningJob) -> None:
-    """Refuse what is beyond the account's quotas.
-
-    https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-limits.html
-    """
-    for member, name, most in _QUOTAS:
-        given = job.config["ResourceLimits"].get(member)
-        if given is not None and given > most:
-            raise ResourceLimitExceeded(
-                f"The account-level service limit '{name}' is {most}, with a request of {given}."
-                " Please use AWS Service Quotas to request an increase for this quota."
-            )
 
 
 def _refuse_strategy(job: TuningJob) -> None:

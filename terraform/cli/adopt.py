@@ -55,9 +55,18 @@ def conflicts(said: str) -> list[str]:
     """The addresses of what exists already, by what `apply` has said; none if it was stopped."""
     if was_interrupted(said):
         return []
-    errors = _FRAME.sub("", _COLOUR.sub("", said)).split("Error: ")[1:]
+    errors = _errors(said)
     existing = (error for error in errors if _EXISTS.search(error))
     return [found[1] for error in existing if (found := _ADDRESS.search(error))]
+
+
+def without_colour(said: str) -> str:
+    """What Terraform has said, as plain text."""
+    return _COLOUR.sub("", said)
+
+
+def _errors(said: str) -> list[str]:
+    return _FRAME.sub("", without_colour(said)).split("Error: ")[1:]
 
 
 def was_interrupted(said: str) -> bool:
@@ -69,7 +78,7 @@ def is_early(said: str) -> bool:
     """Whether all that `apply` failed in, if anything, names a role that is not known yet."""
     if was_interrupted(said):
         return False
-    errors = _FRAME.sub("", _COLOUR.sub("", said)).split("Error: ")[1:]
+    errors = _errors(said)
     return bool(errors) and all(_EARLY.search(" ".join(error.split())) for error in errors)
 
 

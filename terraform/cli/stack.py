@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -77,7 +76,6 @@ _UNKNOWN = {"archive_uri": f"s3://none/models/{'0' * 12}/model.tar.gz", "digest"
 _TRIES = 5
 # How many lines may stand before a question where nobody knows how many the terminal has.
 _SHOWN_LINES = 200
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Terraform's warnings of `-target`, which `destroy` gives by itself for what keeps its data.
 _TARGETED = (
     "Warning: Resource targeting is in effect",
@@ -650,7 +648,7 @@ def _show_before_question(stack: Stack) -> None:
     height = os.get_terminal_size(told.fileno()).lines if told.isatty() else 0
     room = height or _SHOWN_LINES
     shown = stack.plan_text.read_text()
-    text = _COLOUR.sub("", shown)
+    text = adopt.without_colour(shown)
     write_text_atomic(stack.plan_text, text)
     if text.count("\n") <= room:
         told.write(shown)
@@ -666,7 +664,7 @@ def _pass_on_errors(stack: Stack, errors: IO[str]) -> str:
     errors.seek(0)
     said = errors.read()
     if stack.signals:
-        write_text_atomic(stack.stopped_log, _COLOUR.sub("", said))
+        write_text_atomic(stack.stopped_log, adopt.without_colour(said))
     else:
         sys.stderr.write(said)
     return said
@@ -833,7 +831,7 @@ def _untargeted(lines: Iterable[str]) -> Iterator[str]:
     """Lines without the warnings of `-target`, framed or not."""
     frame, last, left = "", "", 0
     for line in lines:
-        plain = _COLOUR.sub("", line).strip()
+        plain = adopt.without_colour(line).strip()
         if last:
             # Another version of Terraform may end it otherwise: no more is left out than this.
             left -= 1

@@ -1,16 +1,11 @@
 """The progress line of a job that is followed on a terminal: what moves is never cut."""
 
-import os
-import pty
 import re
-import subprocess
-import sys
-import termios
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.terminals import drawn
 from trainer.jobs import State, progress_line
 
 ROOT = Path(__file__).parents[2]
@@ -41,16 +36,7 @@ jobs.follow(Job(), "local")
 
 def on_terminal(columns: int) -> list[str]:
     """What the terminal was told to draw, each time."""
-    terminal, its_end = pty.openpty()
-    termios.tcsetwinsize(its_end, (25, columns))
-    subprocess.run([sys.executable, "-c", FOLLOWED], cwd=ROOT, stderr=its_end, check=True)
-    os.close(its_end)
-    shown = b""
-    with suppress(OSError):  # Linux's way to say that the other end is closed
-        while piece := os.read(terminal, 10_000):
-            shown += piece
-    os.close(terminal)
-    return re.split(r"[\r\n]+", shown.decode())
+    return re.split(r"[\r\n]+", drawn(FOLLOWED, columns))
 
 
 @pytest.mark.parametrize("columns", [80, 100])

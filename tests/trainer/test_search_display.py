@@ -1,15 +1,12 @@
 """A search on a terminal and in a log."""
 
 import multiprocessing
-import os
-import pty
 import re
 import subprocess
 import sys
-import termios
-from contextlib import suppress
 from pathlib import Path
 
+from tests.terminals import drawn
 from trainer.search_display import Display, Ended, Running, pass_on
 
 ROOT = Path(__file__).parents[2]
@@ -26,22 +23,8 @@ with display.shown(8, 1, 0.5) as live:
 """
 
 
-def on_terminal() -> str:
-    terminal, its_end = pty.openpty()
-    termios.tcsetwinsize(its_end, (25, 100))
-    command = [sys.executable, "-c", SEARCH]
-    subprocess.run(command, cwd=ROOT, stdout=its_end, stderr=its_end, check=True)
-    os.close(its_end)
-    shown = b""
-    with suppress(OSError):  # Linux's way to say that the other end is closed
-        while piece := os.read(terminal, 10_000):
-            shown += piece
-    os.close(terminal)
-    return shown.decode()
-
-
 def test_a_terminal_has_one_live_line_and_keeps_a_line_a_trial():
-    shown = on_terminal()
+    shown = drawn(SEARCH, 100)
     for live in (
         "trial 2 of 8: epoch 39 of 39, lowest loss 0.5",
         "2 of 8 trials done, lowest loss 0.25",
